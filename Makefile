@@ -1,0 +1,72 @@
+# A fresh clone needs Python >= 3.11, git and make; everything else goes into .venv.
+# Each target does its work again only where something changed, and `make` alone lists them.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+
+.PHONY: help demo test test-lowest lint format docs bench wheel clean
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+demo: .venv/installed ## a narrated tour on real data
+	@$(BIN)/somactl demo
+
+test: .venv/developer ## every test, in one go
+	@$(BIN)/pytest -q -n 2 $(ARGS)
+
+test-lowest: .venv/lowest/ready ## the core tests against the wheel and the lowest versions it admits
+	@.ci/lowest
+
+lint: .venv/developer ## format, style, types, layers, generated pages
+	@$(BIN)/ruff format --quiet --check --diff .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	@$(BIN)/python docs/generate.py --check
+	@echo "lint: all clean"
+
+format: .venv/developer ## rewrite the sources as the linters want them
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+docs: .venv/developer ## write docs/CLI.md, docs/EXIT_CODES.md and schemas/ anew from the code
+	@$(BIN)/python docs/generate.py
+
+bench: .venv/installed ## one table of ratios, each measured side by side
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+wheel: .venv/developer ## dist/somactl-*.whl
+	@rm -rf dist
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## remove what the other targets made
+	rm -rf .venv .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find somactl tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "somactl needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+# The stamps stand for "these requirements are installed"; both are older than a changed pyproject.toml.
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing somactl into .venv ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+.venv/developer: pyproject.toml | .venv/bin/python
+	@echo "installing somactl and its development tools into .venv ..."
+	@$(PIP) install --editable '.[dev]'
+	@touch .venv/installed $@
+
+.venv/lowest/ready: pyproject.toml .ci/lowest_versions.py | .venv/bin/python
+	@echo "installing the lowest versions somactl admits into .venv/lowest ..."
+	@rm -rf .venv/lowest
+	@$(BIN)/python -m venv .venv/lowest
+	@$(BIN)/python .ci/lowest_versions.py > .venv/lowest/requirements.txt
+	@.venv/lowest/bin/pip --quiet --disable-pip-version-check install --requirement .venv/lowest/requirements.txt
+	@touch $@

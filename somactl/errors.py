@@ -1,0 +1,299 @@
+"""Every error somactl raises, in one tree.
+
+::
+
+    SomactlError                     1    a bug, unless a subclass says otherwise
+    ├── UsageError                   2    the command line is wrong
+    ├── CorruptValue                 3    a stored value is not what was committed
+    ├── ConfigurationError          10
+    │   └── SecretExposed                 a password stands in a URL on the command line
+    ├── InputRejected               11    nothing written
+    │   ├── InvalidName                   key, namespace, commit id, kind
+    │   ├── InvalidFile                   a file that is no matrix we read
+    │   ├── InvalidJson                   JSON that holds no matrix, or holds it badly
+    │   ├── EnvelopeError                 one subclass for each defect of the format
+    │   │   ├── BadMagic
+    │   │   ├── UnsupportedVersion
+    │   │   ├── Truncated
+    │   │   ├── TrailingBytes
+    │   │   ├── BadHeader
+    │   │   ├── BadBase64
+    │   │   ├── BadPayload
+    │   │   ├── DigestMismatch
+    │   │   ├── NonFinite
+    │   │   └── WrongAddress              written for another namespace or key
+    │   ├── LimitExceeded                 larger than an envelope or a commit may be
+    │   ├── InvariantViolated             carries the verdict
+    │   ├── VerdictMissing                a rho reached a store without its proof
+    │   ├── EmptyCommit
+    │   ├── CommitIdReused                the same id with another request
+    │   ├── CommitExpired                 the id is older than the records kept
+    │   └── CommitAborted                 the id was claimed by `status --resolve`
+    ├── VersionConflict             12    nothing written
+    ├── StoreUnavailable            13    nothing written; retryable
+    │   ├── StoreBusy
+    │   ├── StoreFull
+    │   ├── StoreDamaged                  not retryable: needs an operator
+    │   └── SchemaMismatch                not retryable: newer, older or foreign schema
+    ├── OutcomeUnknown              14
+    ├── NotFound                    15
+    │   ├── KeyNotFound
+    │   ├── NamespaceNotFound
+    │   ├── CommitNotFound
+    │   └── VersionCompacted              it existed; retention removed it
+    ├── LockHeld                    16
+    ├── ReadOnlyStore                1    a dry run tried to write: a bug
+    └── Interrupted                130    Terminated 143
+
+An error is a fact: it knows its exit code, whether the same call may be tried again unchanged, the
+runbook page an operator should open, and the next command to run (`hint`). `facts` carries whatever a
+program would want to read; it holds only JSON values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from somactl.core.verdict import Verdict
+
+
+class SomactlError(Exception):
+    """Base of the tree.
+
+    `message` is one sentence that names the key or file and the defect; `hint` is one sentence that
+    says what to do next; `facts` holds JSON values for machines.
+    """
+
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+    runbook: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts: dict[str, Any] = facts
+
+    def about(self, subject: str) -> SomactlError:
+        """The same error with `subject` (a key, a file) named in front, once."""
+        if subject not in self.message:
+            self.message = f"{subject}: {self.message}"
+            self.args = (self.message,)
+        self.facts.setdefault("subject", subject)
+        return self
+
+
+class UsageError(SomactlError):
+    exit_code = 2
+
+
+class CorruptValue(SomactlError):
+    """A stored value fails its digest, its framing or its address. It is never served."""
+
+    exit_code = 3
+    runbook = "corrupt-value"
+
+
+class ConfigurationError(SomactlError):
+    exit_code = 10
+    runbook = "configuration"
+
+
+class SecretExposed(ConfigurationError):
+    """A password in a URL on the command line, where every process of the machine can read it."""
+
+
+class InputRejected(SomactlError):
+    exit_code = 11
+    runbook = "input-rejected"
+
+
+class InvalidName(InputRejected):
+    """A key, namespace, commit id or kind outside its grammar."""
+
+
+class InvalidFile(InputRejected):
+    """A file that cannot be read as a matrix."""
+
+
+class InvalidJson(InputRejected):
+    """JSON that holds no matrix in a form the old service wrote, or holds it damaged."""
+
+
+class EnvelopeError(InputRejected):
+    """Bytes that are not an envelope `docs/ENVELOPE.md` allows."""
+
+
+class BadMagic(EnvelopeError):
+    """The bytes do not start as an envelope does."""
+
+
+class UnsupportedVersion(EnvelopeError):
+    """A format version this somactl does not read; the message says which one does."""
+
+
+class Truncated(EnvelopeError):
+    """Fewer bytes than the header promises."""
+
+
+class TrailingBytes(EnvelopeError):
+    """More bytes than the header promises."""
+
+
+class BadHeader(EnvelopeError):
+    """A header field is malformed, out of range or inconsistent with another."""
+
+
+class BadBase64(EnvelopeError):
+    """Text that is not the strict base64 of an envelope."""
+
+
+class BadPayload(EnvelopeError):
+    """A payload that does not decode: decompression fails, or expands beyond what the header says."""
+
+
+class DigestMismatch(EnvelopeError):
+    """Bytes changed after they were written."""
+
+
+class NonFinite(EnvelopeError):
+    """NaN or Inf among the numbers."""
+
+
+class WrongAddress(EnvelopeError):
+    """An envelope written for another namespace or key."""
+
+
+class LimitExceeded(InputRejected):
+    """Larger than one envelope (256 MiB) or one commit (1 GiB) may be."""
+
+
+class InvariantViolated(InputRejected):
+    """A `rho` that does not hold its invariants, with the verdict that says why."""
+
+    runbook = "invariant-violated"
+
+    def __init__(self, message: str, *, verdict: Verdict, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(message, hint=hint, **facts)
+        self.verdict = verdict
+
+
+class VerdictMissing(InputRejected):
+    """A `rho` envelope reached a store without a `valid` verdict for its content digest."""
+
+
+class EmptyCommit(InputRejected):
+    """A commit without a single update."""
+
+
+class CommitIdReused(InputRejected):
+    """The commit id is known, with another request."""
+
+
+class CommitExpired(InputRejected):
+    """A generated commit id older than the commit records the namespace keeps."""
+
+
+class CommitAborted(InputRejected):
+    """The commit id was claimed by an `aborted` record, so this late arrival must fail."""
+
+
+class VersionConflict(SomactlError):
+    """At least one key is not where the caller expected it. Nothing was written.
+
+    `conflicts` maps each such key to what was expected and what is there, as JSON values.
+    """
+
+    exit_code = 12
+    runbook = "version-conflict"
+
+    def __init__(
+        self, message: str, *, conflicts: Mapping[str, Mapping[str, Any]], hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, conflicts={k: dict(v) for k, v in conflicts.items()})
+        self.conflicts = conflicts
+
+
+class StoreUnavailable(SomactlError):
+    exit_code = 13
+    retryable = True
+    runbook = "store-unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """Another writer holds the store longer than the busy timeout."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk or the server's memory is full. Nothing was written."""
+
+    retryable = False
+    runbook = "store-full"
+
+
+class StoreDamaged(StoreUnavailable):
+    """The store contradicts itself; writing on could only make it worse."""
+
+    retryable = False
+    runbook = "store-damaged"
+
+
+class SchemaMismatch(StoreUnavailable):
+    """The store's schema is unknown to this somactl: newer, not migrated, or not ours."""
+
+    retryable = False
+    runbook = "schema-mismatch"
+
+
+class OutcomeUnknown(SomactlError):
+    """A write was sent and no reply came. `somactl status COMMIT_ID` tells what became of it."""
+
+    exit_code = 14
+    runbook = "outcome-unknown"
+
+    def __init__(self, message: str, *, commit_id: str, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(
+            message, hint=hint or f"run `somactl status {commit_id} --resolve`", commit_id=commit_id, **facts
+        )
+        self.commit_id = commit_id
+
+
+class NotFound(SomactlError):
+    exit_code = 15
+
+
+class KeyNotFound(NotFound):
+    """The key was never written, or is deleted at the version asked for."""
+
+
+class NamespaceNotFound(NotFound):
+    """The namespace (or its database) does not exist yet."""
+
+
+class CommitNotFound(NotFound):
+    """No commit of that id is recorded."""
+
+
+class VersionCompacted(NotFound):
+    """The version existed (or may have existed), and retention has removed it."""
+
+    runbook = "version-compacted"
+
+
+class LockHeld(SomactlError):
+    exit_code = 16
+    runbook = "lock-held"
+
+
+class ReadOnlyStore(SomactlError):
+    """A write reached a store that was opened read-only."""
+
+
+class Interrupted(SomactlError):
+    exit_code = 130
+
+
+class Terminated(SomactlError):
+    exit_code = 143
