@@ -1,0 +1,242 @@
+"""From the bytes of a file to the matrix in it: .npy, .npz, envelope or legacy JSON, told by content alone.
+
+A name proves nothing, so the extension is not looked at. Nothing is unpickled, and every size is checked
+against the bytes that are there before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from somactl.core import framing, legacy_json
+from somactl.errors import InvalidFile, SomactlError
+
+MAX_ARRAY_BYTES = 4 * framing.MAX_ENVELOPE_BYTES
+"""The largest array an envelope still holds: double precision, to be stored hermitian in single precision."""
+
+_NPY_MAGIC = b"\x93NUMPY"
+_NPY_HEADER_BYTES = 10_000  # what numpy itself trusts its header parser with
+_NUMBERS = frozenset({"f2", "f4", "f8", "c8", "c16", *(kind + size for kind in "iu" for size in "1248")})
+_SPACE = b" \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+_NPY_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+_ORDERS = frozenset("<>=|")
+_ENCRYPTED = 0x1
+_FORMATS = "somactl reads .npy, .npz with one array, envelopes (raw or base64) and the legacy JSON forms"
+_SAVE_AGAIN = "copy the file again, or write it again with numpy.save"
+_CONVERT = "convert it to float64 or complex128 first"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFile:
+    """What a file holds: an envelope as it is, with its own layout, kind and address, or a plain matrix.
+
+    name      what errors call the file
+    matrix    the array of every other format; None for an envelope
+    envelope  the raw envelope (base64 undone), framing and digests verified; None for every other format
+    header    of that envelope
+    """
+
+    name: str
+    matrix: np.ndarray | None
+    envelope: bytes | None = None
+    header: framing.Header | None = None
+
+    @property
+    def array(self) -> np.ndarray:
+        """Two-dimensional, native endian, of an envelope dtype; C or Fortran order; maybe a read-only view.
+
+        From .npy and .npz its numbers may be NaN or Inf: that is for the verdict to say. Legacy JSON has
+        refused them on parsing; an envelope is decoded here, on each request, and raises NonFinite or
+        BadPayload naming the file.
+        """
+        if self.envelope is None or self.header is None:
+            assert self.matrix is not None
+            return self.matrix
+        from somactl.core.envelope import decode
+
+        try:
+            return decode(self.envelope, self.header).array
+        except SomactlError as error:
+            raise error.about(self.name) from None
+
+
+def parse_matrix_file(data: bytes, name: str) -> ParsedFile:
+    """The matrix in `data`; `name` is what errors call it.
+
+    Integers are widened to float64 where that is exact, float16 to float32. Raises InvalidFile (no format we
+    read, no two-dimensional array of numbers, truncated, extended, pickled, too large), InvalidJson or an
+    EnvelopeError, each naming `name` and the defect.
+    """
+    try:
+        return _parse(data, name)
+    except SomactlError as error:
+        raise error.about(name) from None
+
+
+def _parse(data: bytes, name: str) -> ParsedFile:
+    if not data:
+        raise InvalidFile("the file is empty", hint=_FORMATS)
+    if framing.MAGIC.startswith(data[: len(framing.MAGIC)]):
+        return _parse_envelope(data, name)
+    if data.startswith(_NPY_MAGIC):
+        return ParsedFile(name, _parse_npy(data))
+    if data.startswith(b"PK"):
+        return ParsedFile(name, _parse_npz(data))
+    text = data.removeprefix(_BOM).strip(_SPACE)
+    if text[:1] in (b"{", b"[", b'"'):
+        return ParsedFile(name, legacy_json.parse_matrix(text))
+    if text.startswith(framing.TEXT_PREFIX.encode()):
+        return _parse_envelope(framing.from_text(text.decode("ascii", "replace")), name)
+    raise InvalidFile(f"the file is {_guess(data)}", hint=_FORMATS)
+
+
+def _parse_envelope(data: bytes, name: str) -> ParsedFile:
+    return ParsedFile(name, None, data, framing.verify(data))
+
+
+def _guess(data: bytes) -> str:
+    if not data.strip(_SPACE + b"\0"):
+        return "blank"
+    if data[:1] == b"\x80" and data[1:2] in b"\x02\x03\x04\x05":
+        return "a pickle, which somactl never loads"
+    if data.startswith(b"\x1f\x8b"):
+        return "gzip-compressed: decompress it first"
+    if data.startswith(b"\x89HDF"):
+        return "HDF5, which somactl does not read"
+    if b"\0" not in data[:4096]:
+        return "text that is neither JSON nor the base64 of an envelope"
+    return "in no format that somactl knows"
+
+
+def _parse_npy(data: bytes) -> np.ndarray:
+    start, dtype, shape, fortran = _npy_header(data)
+    size = _checked_size(dtype, shape)
+    if len(data) - start != size:
+        defect = "truncated" if len(data) - start < size else "followed by other bytes"
+        raise InvalidFile(
+            f"the array is {defect}: {list(shape)} {dtype.name} takes {size} bytes, not {len(data) - start}",
+            hint=_SAVE_AGAIN,
+        )
+    array = np.frombuffer(data, dtype=dtype, offset=start)
+    return _converted(array.reshape(shape[::-1]).T if fortran else array.reshape(shape))
+
+
+def _npy_header(data: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...], bool]:
+    """(where the numbers begin, dtype, shape, whether in Fortran order), of an npy file or its beginning.
+
+    numpy's own reader of this header warns, tokenises and tries again where the header is damaged, and takes
+    every dtype; a matrix needs none of that. The format: numpy.lib.format, NEP 1.
+    """
+    version = (data[6], data[7]) if len(data) > 8 else (0, 0)
+    width = _NPY_LENGTH_BYTES.get(version)
+    if width is None:
+        raise InvalidFile("the npy header is damaged or of a format after 3.0", hint=_SAVE_AGAIN)
+    start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    text = data[8 + width : start]
+    damaged = InvalidFile("the npy header is damaged", hint=_SAVE_AGAIN)
+    if start > len(data) or len(text) > _NPY_HEADER_BYTES:
+        raise damaged
+    try:
+        fields = ast.literal_eval(text.decode("utf-8" if version == (3, 0) else "latin1").strip())
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise damaged from None
+    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
+        raise damaged
+    shape, fortran = fields["shape"], fields["fortran_order"]
+    if type(shape) is not tuple or type(fortran) is not bool or len(shape) > 64:
+        raise damaged
+    if any(type(size) is not int or size.bit_length() > 64 for size in shape):
+        raise damaged
+    return start, _dtype(fields["descr"]), shape, fortran
+
+
+def _dtype(descr: object) -> np.dtype[Any]:
+    if isinstance(descr, str) and descr[:1] in _ORDERS and descr[1:] in _NUMBERS:
+        return np.dtype(descr)
+    if isinstance(descr, str) and descr.endswith("O"):
+        raise InvalidFile("the array holds pickled objects, which somactl never loads", hint=_FORMATS)
+    shown = "of structured records"
+    if isinstance(descr, str):
+        with contextlib.suppress(TypeError):
+            descr = np.dtype(descr).name
+        shown = repr(descr)[:80]
+    raise InvalidFile(f"the array has dtype {shown}, which no matrix has", hint=_CONVERT)
+
+
+def _checked_size(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """The bytes of a matrix of numbers; everything else is refused. Python's integers do not overflow."""
+    if len(shape) != 2:
+        raise InvalidFile(f"the array has shape {list(shape)}; a matrix has two dimensions", hint=_FORMATS)
+    rows, columns = shape
+    if rows <= 0 or columns <= 0:
+        raise InvalidFile(f"the array has shape {list(shape)}; both sizes of a matrix are positive")
+    size = rows * columns * dtype.itemsize
+    if size > MAX_ARRAY_BYTES:
+        raise InvalidFile(
+            f"an array of shape {list(shape)} takes {size} bytes, and no envelope holds {MAX_ARRAY_BYTES}"
+        )
+    return size
+
+
+def _converted(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind in "iu":
+        if int(array.max()) > 2**53 or int(array.min()) < -(2**53):
+            raise InvalidFile(
+                f"the {array.dtype} array holds integers above 2^53, not all of which are float64 numbers"
+            )
+        return array.astype(np.float64)
+    if array.dtype.itemsize == 2:
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _parse_npz(data: bytes) -> np.ndarray:
+    """The one array of the archive. Its declared size is checked before it expands, and never exceeded."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if len(members) != 1 or not members[0].filename.endswith(".npy"):
+                names = _listed([member.filename for member in members])
+                raise InvalidFile(
+                    f"the archive holds {names}, not exactly one .npy array",
+                    hint="save the one array to a file of its own with numpy.save",
+                )
+            return _parse_npy(_expanded(archive, members[0]))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError):
+        raise InvalidFile(
+            "the npz archive is damaged", hint="copy the file again, or write it again"
+        ) from None
+
+
+def _expanded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    if member.flag_bits & _ENCRYPTED or member.compress_type not in (
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+    ):
+        raise InvalidFile("the npz array is encrypted or compressed otherwise than numpy does it")
+    if member.file_size > MAX_ARRAY_BYTES + _NPY_HEADER_BYTES:
+        raise InvalidFile(f"the npz array declares {member.file_size} bytes; no envelope holds that many")
+    with archive.open(member) as stream:
+        head = stream.read(_NPY_HEADER_BYTES + 64)
+        _, dtype, shape, _ = _npy_header(head)
+        _checked_size(dtype, shape)  # before the rest is expanded
+        body = head + stream.read(member.file_size - len(head))
+        if len(body) != member.file_size:
+            raise zipfile.BadZipFile
+        return body
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    shown = ", ".join(repr(name[:40]) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
