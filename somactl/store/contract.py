@@ -1,0 +1,365 @@
+"""What every store promises. These docstrings are the semantics; `somactl.testing.StoreContract` holds
+every store and every wrapper to them.
+
+A store is opened for one namespace and sees bytes, never matrices. All times are seconds since 1970 by
+the *store's* clock; the client's clock decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from somactl.errors import CorruptValue
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a namespace remembers. Enforced by `compact` alone, never by a commit or a read.
+
+    versions        a superseded version is kept while it is among the `versions` newest values of its
+                    key (the live one counts) *and* was superseded less than `seconds` ago
+    seconds         a tombstone, with the bytes it hides, is kept this long
+    record_seconds  commit records, history entries without bytes, and events are kept this long. A
+                    record outlives its commit id: one made by a generated id (UUIDv7) from the future
+                    of the store's clock is kept until that id has expired too
+
+    At least one version is kept and no time is negative; `init` refuses anything else as InputRejected.
+    """
+
+    versions: int = 10
+    seconds: float = 7 * DAY
+    record_seconds: float = 30 * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """One precondition on one key; every part that is not None must hold (none: no precondition).
+
+    version      the key's live version; 0: never written, or deleted
+    incarnation  the namespace's incarnation
+    content      the content digest (hex) of the live value
+    """
+
+    version: int | None = None
+    incarnation: str | None = None
+    content: str | None = None
+
+
+Expected: TypeAlias = "int | Expect | Mapping[str, int | Expect] | None"
+"""None: last writer wins. int or Expect: holds for every key in `updates`. Mapping: key by key; it may
+also name keys that the commit does not write (guards)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMetadata:
+    """What travels with a commit.
+
+    user      the operator's own `k=v` labels; part of the request, so of a replay's identity
+    verdicts  content digest (hex) -> the verdict as JSON values; a `rho` needs one whose `status` is
+              `valid`. Kept with the commit and returned by `read`, `history` and `log`; verdicts of
+              digests that the commit does not write are dropped
+    command   a label: what made the commit ("commit", "restore", ...); not part of the request
+    """
+
+    user: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a namespace is. `version` 0: nothing was committed in this incarnation."""
+
+    namespace: str
+    incarnation: str
+    version: int
+    created_at: float
+    retention: Retention
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceSummary:
+    """A namespace as `somactl namespaces` lists it; `stored_bytes` counts live values alone."""
+
+    head: Head
+    keys: int
+    tombstones: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One key without its payload. `version` is that of the commit that last wrote (or deleted) it.
+
+    For a deleted key the fields of the matrix describe the value that the tombstone hides, and
+    `recoverable_until` is when `compact` may remove it.
+    """
+
+    key: str
+    version: int
+    commit_id: str
+    committed_at: float
+    size: int
+    content: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+    deleted: bool = False
+    recoverable_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One live value, its framing, digests and address verified."""
+
+    key: str
+    version: int
+    incarnation: str
+    commit_id: str
+    committed_at: float
+    data: bytes | memoryview = field(repr=False)
+    verdict: Mapping[str, Any] | None
+    served_by: str
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Many keys as of one version of the namespace.
+
+    Every key asked for stands in exactly one of `entries`, `absent` and `corrupt`, however often it was
+    asked for.
+    """
+
+    incarnation: str
+    version: int
+    entries: Mapping[str, Entry]
+    absent: tuple[str, ...] = ()
+    corrupt: Mapping[str, CorruptValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One entry of a key's history. `content` is None for a delete.
+
+    `compacted`: retention has removed the bytes; the entry itself still tells that they were there,
+    until it is older than `record_seconds` too.
+    """
+
+    key: str
+    version: int
+    commit_id: str
+    committed_at: float
+    size: int
+    content: str | None
+    kind: str | None
+    verdict: Mapping[str, Any] | None
+    compacted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """Which store holds a commit and how durably: `fsync`, `replicated:K` or `memory`."""
+
+    store: str
+    durability: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a commit returns. `keys`: key -> content digest (hex), None for a delete.
+
+    `noops` names the deleted keys that were absent already; they stand in `keys` too. `replayed`: the id
+    was known with this very request, so nothing was written now and this is the first receipt.
+    """
+
+    commit_id: str
+    namespace: str
+    incarnation: str
+    version: int
+    keys: Mapping[str, str | None]
+    stores: tuple[Durable, ...]
+    committed_at: float
+    noops: tuple[str, ...] = ()
+    replayed: bool = False
+
+
+CommitState = Literal["committed", "aborted", "unseen"]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """What the store remembers of a commit id. `receipt` and `metadata` are None where it was aborted."""
+
+    commit_id: str
+    state: Literal["committed", "aborted"]
+    recorded_at: float
+    receipt: Receipt | None
+    metadata: CommitMetadata | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStatus:
+    """`unseen` means: not here, and it may still arrive, unless the caller resolves it."""
+
+    commit_id: str
+    state: CommitState
+    record: CommitRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What one batch of `compact` removed (or, in a dry run, all that it would remove).
+
+    revisions   superseded values whose bytes were removed, `bytes_freed` of them in sum
+    tombstones  deleted keys that were forgotten
+    records     commit records, and history entries without bytes
+    events      entries of the outbox
+    more        the batch limit was reached: call again. Never set in a dry run
+    """
+
+    revisions: int = 0
+    tombstones: int = 0
+    records: int = 0
+    events: int = 0
+    bytes_freed: int = 0
+    more: bool = False
+
+
+class Store(Protocol):
+    """One namespace of one store. Safe for concurrent use by the tasks of one event loop.
+
+    Every method may raise `StoreUnavailable` (nothing written), and every method but `init` and
+    `namespaces` raises `NamespaceNotFound` where the namespace does not exist. SQLite alone creates it
+    on the first commit. A method that takes a key, a pattern's `after` or a commit id raises InvalidName
+    where it is outside its grammar. Names differ where their bytes differ: nothing is normalised.
+
+    A write that was cancelled happens whole or not at all, and never after `close` has returned.
+    """
+
+    name: str
+    """What reports call this store, e.g. `sqlite`."""
+    namespace: str
+    durability: str
+    """The durability a commit's receipt will state."""
+
+    async def init(self, *, retention: Retention | None = None) -> Head:
+        """Create schema and namespace where missing; safe to repeat and to run twice at once.
+
+        An existing namespace keeps its incarnation and values; `retention`, if given, replaces its own,
+        or the default where the namespace is new.
+        Raises SchemaMismatch where the schema is newer than this somactl knows, or not ours.
+        """
+        ...
+
+    async def namespaces(self) -> list[NamespaceSummary]:
+        """Every namespace of the database, ordered by name; none where there is no database yet."""
+        ...
+
+    async def head(self) -> Head: ...
+
+    async def commit_matrix_update(
+        self,
+        updates: Mapping[str, bytes | memoryview | None],
+        metadata: CommitMetadata,
+        expected_version: Expected = None,
+        *,
+        commit_id: str,
+    ) -> Receipt:
+        """Write all of `updates` as the namespace's next version, or nothing.
+
+        A value is an envelope written for this namespace and key; None deletes, leaving a tombstone that
+        hides the bytes until retention removes both. Deleting an absent key is a recorded no-op: it
+        makes a version and stands in the receipt, but not in the key's history. Checked in this order,
+        before anything is written:
+
+        1. the request itself: names, framing, digests, address, limits, a `valid` verdict for every
+           `rho` (InvalidName, EnvelopeError, LimitExceeded, VerdictMissing, EmptyCommit, and
+           InputRejected for metadata or expectations that are not what their types say);
+        2. the commit id: the same id with the same request (content digests, expectations, user
+           metadata) returns the first receipt with `replayed`; with another request CommitIdReused;
+           claimed by `commit_status(resolve=True)` CommitAborted; a UUIDv7 older than the record
+           retention, or than the records that `compact` has removed, CommitExpired;
+        3. expectations: VersionConflict names every key that is not where it was expected, with what is
+           there now, and since which version it is deleted where it is.
+
+        Verdicts, `command`, and an envelope's timestamp, layout and compression are no part of the
+        request's identity; `None` and the empty mapping are the same expectation, and so are one
+        expectation for all and the same one spelt out key by key.
+
+        If the caller is cancelled, or no reply comes, the outcome is unknown until `commit_status`
+        tells; OutcomeUnknown says so where the store noticed it itself.
+        """
+        ...
+
+    async def read(self, key: str, version: int | None = None) -> Entry:
+        """The live value, or the value as of namespace version `version`.
+
+        Raises KeyNotFound (never written, or deleted by then), VersionCompacted (retention removed what
+        would answer, or may have: once entries of the history are gone, a store cannot always tell a key
+        that did not exist yet from one it has forgotten, and then says so), CorruptValue (the bytes are
+        not what was committed; they are never served). A version beyond the head is KeyNotFound too:
+        nothing is there yet. At version 0 there is nothing.
+        """
+        ...
+
+    async def read_many(self, keys: Sequence[str]) -> Snapshot:
+        """All `keys` as of one and the same version, which the snapshot names.
+
+        One corrupt value does not hide the others: it stands in `corrupt`. All values are in memory at
+        once; `scan` gives the sizes to ask for in portions.
+        """
+        ...
+
+    def scan(
+        self,
+        match: str | None = None,
+        after: str | None = None,
+        *,
+        deleted: bool = False,
+        page_bytes: int = 64 << 20,
+        page_keys: int = 1000,
+    ) -> AsyncIterator[list[Stat]]:
+        """Pages of keys in byte order, strictly after the key `after`, that match the pattern `match`.
+
+        A page ends before its values' sizes exceed `page_bytes` in sum (one key at least) or at
+        `page_keys`; it may end sooner, and no page is empty. Keys present during the whole scan appear
+        exactly once; each page is consistent in itself. `deleted=True` lists tombstones instead of live
+        keys. NamespaceNotFound comes with the first page.
+        """
+        ...
+
+    async def history(self, key: str) -> list[Revision]:
+        """The key's revisions, newest first; KeyNotFound where the key was never written, or retention has
+        forgotten it."""
+        ...
+
+    async def log(self, *, before: int | None = None, limit: int = 50) -> list[CommitRecord]:
+        """Committed records, newest version first, with version < `before`."""
+        ...
+
+    async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
+        """What became of a commit id. With `resolve`, an unseen id is claimed by an `aborted` record in
+        the same transaction, so that a late arrival fails and the answer is final.
+
+        A commit that this store object sent and whose caller was cancelled is settled first.
+        """
+        ...
+
+    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+        """Remove what the retention no longer keeps: one short transaction of at most `limit` removals.
+
+        Live values are never touched. A read of something removed says VersionCompacted, never
+        KeyNotFound. A dry run counts everything that repeated calls would remove now, and writes nothing.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Wait for writes under way, release connections. Calling it twice is harmless."""
+        ...

@@ -1,0 +1,172 @@
+"""One thread with one connection to a database file: the only place where SQLite meets asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from somactl.errors import NamespaceNotFound, OutcomeUnknown, SomactlError
+from somactl.store.sqlite import failures, schema
+
+T = TypeVar("T")
+_JOURNAL_BYTES = 64 << 20
+"""What stays of the write-ahead log after a large commit has made it grow."""
+
+
+class Worker:
+    """Runs jobs one after the other on its own thread and connection.
+
+    A job that has begun runs to its end even if the task that awaits it is cancelled, so the connection
+    is never left in the middle of a transaction; one that still waits for its turn is dropped. Nothing is
+    opened before the first job.
+    """
+
+    def __init__(self, path: str, *, write: bool, busy_timeout: float) -> None:
+        self.path = path
+        self._write = write
+        self._busy_timeout = busy_timeout
+        self._executor: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    async def run(self, job: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
+        """`job(connection)` on the thread. With `create`, a missing file or schema is made first.
+
+        Raises NamespaceNotFound where there is no database and `create` is false.
+        """
+        return await self._submit(lambda: self._perform(job, create))
+
+    async def offload(self, function: Callable[[], T]) -> T:
+        """`function()` on the thread, without a connection: work too long for the event loop."""
+        return await self._submit(function)
+
+    async def settle(self) -> None:
+        """Return when every job that was handed over before is done or dropped."""
+        if self._executor is not None and not self._closed:
+            await self._submit(lambda: None)
+
+    async def close(self) -> None:
+        """Finish what was handed over and release the connection; harmless when repeated."""
+        if self._closed:
+            return
+        if self._executor is None:
+            self._closed = True
+            return
+        last = asyncio.shield(self._submit(self._disconnect))
+        self._closed = True
+        try:
+            await last
+        finally:
+            self._executor.shutdown(wait=False)
+
+    def _submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        if self._closed:
+            raise SomactlError(f"the store of {self.path} is used after it was closed")
+        if self._executor is None:
+            kind = "writer" if self._write else "reader"
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{kind}")
+        return asyncio.get_running_loop().run_in_executor(self._executor, job)
+
+    def _perform(self, job: Callable[[sqlite3.Connection], T], create: bool) -> T:
+        with failures.translated(self.path):
+            connection = self._connect(create)
+            try:
+                return job(connection)
+            except (sqlite3.Error, OutcomeUnknown):
+                self._disconnect()  # whatever state it is in, the next job starts with a fresh one
+                raise
+
+    def _connect(self, create: bool) -> sqlite3.Connection:
+        """The open connection, made anew where the file has been removed or replaced since."""
+        file = self._identity()
+        if self._connection is not None:
+            if file == self._file:
+                return self._connection
+            self._disconnect()
+        if file is None:
+            if not create:
+                raise NamespaceNotFound(
+                    f"there is no database at {self.path}",
+                    hint="check the store's path; `somactl init` or the first commit creates it",
+                )
+            if not os.path.isdir(os.path.dirname(self.path)):
+                raise failures.missing_folder(self.path)
+        connection = self._open(create)
+        try:
+            version = schema.found(connection, self.path, write=self._write)
+            if version == 0 and not create:
+                raise NamespaceNotFound(
+                    f"the database {self.path} is empty: nothing was ever committed to it",
+                    hint="`somactl init` or the first commit sets it up",
+                )
+            if self._write:
+                schema.enter_wal(connection, self.path, self._busy_timeout)
+            if version < schema.SCHEMA_VERSION and create:
+                schema.migrate(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._file = connection, self._identity()
+        return connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _open(self, create: bool) -> sqlite3.Connection:
+        mode = "rwc" if create else "rw"
+        connection = sqlite3.connect(
+            f"{Path(self.path).as_uri()}?mode={mode}",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,  # transactions begin and end where `transaction` says
+            cached_statements=64,
+        )
+        connection.row_factory = sqlite3.Row
+        pragmas = {
+            "foreign_keys": "ON",
+            "synchronous": "FULL",  # in WAL mode: one fsync of the log per commit
+            "fullfsync": "ON",  # on macOS, fsync alone does not reach the medium
+            "trusted_schema": "OFF",
+            "journal_size_limit": _JOURNAL_BYTES,
+        }
+        if not self._write:
+            pragmas["query_only"] = "ON"
+        try:
+            for name, value in pragmas.items():
+                connection.execute(f"PRAGMA {name} = {value}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, *, write: bool = False) -> Iterator[None]:
+    """All that is done inside, or nothing; reads see one snapshot.
+
+    A write transaction takes the lock at once: one that began as a read could fail half-way.
+    """
+    connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,172 @@
+-- The statements of the SQLite store, each below its name. `:name` is a parameter.
+
+-- name: newest_schema
+SELECT version, least_reader, least_writer FROM somactl_schema ORDER BY version DESC LIMIT 1;
+
+-- name: record_schema
+INSERT INTO somactl_schema (version, least_reader, least_writer, applied_at)
+VALUES (:version, :least_reader, :least_writer, :now);
+
+-- name: namespace
+SELECT * FROM namespace WHERE name = :namespace;
+
+-- name: create_namespace
+INSERT INTO namespace
+    (name, incarnation, version, created_at, keep_versions, keep_seconds, keep_record_seconds)
+VALUES (:namespace, :incarnation, 0, :now, :versions, :seconds, :record_seconds);
+
+-- name: set_retention
+UPDATE namespace SET
+    keep_versions = :versions, keep_seconds = :seconds, keep_record_seconds = :record_seconds
+WHERE name = :namespace;
+
+-- name: namespace_summaries
+SELECT
+    namespace.*,
+    (SELECT count(*) FROM revision WHERE namespace = namespace.id
+        AND superseded_version IS NULL AND content IS NOT NULL) AS live_keys,
+    (SELECT count(*) FROM revision WHERE namespace = namespace.id
+        AND superseded_version IS NULL AND content IS NULL) AS tombstones,
+    (SELECT coalesce(sum(size), 0) FROM revision WHERE namespace = namespace.id
+        AND superseded_version IS NULL AND content IS NOT NULL) AS stored_bytes
+FROM namespace ORDER BY name;
+
+-- name: newest_revision
+SELECT * FROM revision WHERE namespace = :id AND key = :key ORDER BY version DESC LIMIT 1;
+
+-- name: revision_as_of
+SELECT * FROM revision WHERE namespace = :id AND key = :key AND version <= :version
+ORDER BY version DESC LIMIT 1;
+
+-- name: history
+SELECT * FROM revision WHERE namespace = :id AND key = :key ORDER BY version DESC;
+
+-- name: live_keys_from
+SELECT key, version, commit_id, committed_at, size, content, kind, dtype, shape, layout
+FROM revision INDEXED BY revision_live
+WHERE namespace = :id AND key >= :start AND superseded_version IS NULL AND content IS NOT NULL
+ORDER BY key;
+
+-- A tombstone is described by the value it hides, unless retention has forgotten that one.
+-- name: tombstones_from
+SELECT tombstone.key, tombstone.version, tombstone.commit_id, tombstone.committed_at,
+    hidden.size, hidden.content, hidden.kind, hidden.dtype, hidden.shape, hidden.layout
+FROM revision AS tombstone INDEXED BY revision_tombstone
+LEFT JOIN revision AS hidden ON hidden.id = (
+    SELECT id FROM revision AS older
+    WHERE older.namespace = tombstone.namespace AND older.key = tombstone.key
+        AND older.version < tombstone.version
+    ORDER BY older.version DESC LIMIT 1)
+WHERE tombstone.namespace = :id AND tombstone.key >= :start
+    AND tombstone.superseded_version IS NULL AND tombstone.content IS NULL
+ORDER BY tombstone.key;
+
+-- name: supersede
+UPDATE revision SET superseded_version = :version, superseded_at = :now WHERE id = :revision;
+
+-- name: insert_revision
+INSERT INTO revision
+    (namespace, key, version, commit_id, committed_at, size, content, envelope, kind, dtype, shape, layout, verdict)
+VALUES
+    (:id, :key, :version, :commit_id, :now, :size, :content, :envelope, :kind, :dtype, :shape, :layout, :verdict);
+
+-- The payload is made at its full size and then filled in place, so that no copy of it is ever bound.
+-- name: reserve_payload
+INSERT INTO payload (id, data) VALUES (:revision, zeroblob(:size));
+
+-- name: advance_namespace
+UPDATE namespace SET version = :version WHERE id = :id;
+
+-- name: commit_record
+SELECT * FROM commit_record WHERE namespace = :id AND commit_id = :commit_id;
+
+-- name: commit_log
+SELECT * FROM commit_record WHERE namespace = :id AND version IS NOT NULL AND version < :before
+ORDER BY version DESC LIMIT :limit;
+
+-- name: insert_commit_record
+INSERT INTO commit_record (namespace, commit_id, version, request, recorded_at, id_time, detail)
+VALUES (:id, :commit_id, :version, :request, :now, :id_time, :detail);
+
+-- name: insert_event
+INSERT INTO outbox (namespace, incarnation, version, commit_id, keys, recorded_at)
+VALUES (:namespace, :incarnation, :version, :commit_id, :keys, :now);
+
+-- Superseded values that retention no longer keeps. The hidden value of a tombstone was superseded when
+-- the tombstone was made, so the rule for time is the tombstone's own.
+-- name: prunable_values
+SELECT id, size FROM revision INDEXED BY revision_superseded
+WHERE namespace = :id AND superseded_version IS NOT NULL AND content IS NOT NULL AND compacted = 0
+    AND (superseded_at <= :values_until OR (
+        SELECT count(*) FROM (
+            SELECT 1 FROM revision AS newer
+            WHERE newer.namespace = revision.namespace AND newer.key = revision.key
+                AND newer.version > revision.version AND newer.content IS NOT NULL
+            LIMIT :versions)
+        ) = :versions)
+ORDER BY superseded_at LIMIT :limit;
+
+-- History entries without bytes (values pruned now or before, old tombstones): those past the record
+-- retention, and those of a deleted key that is about to be forgotten.
+-- name: removable_entries
+SELECT id, superseded_version AS gone_since FROM revision INDEXED BY revision_superseded
+WHERE namespace = :id AND superseded_version IS NOT NULL
+    AND (content IS NULL OR compacted = 1 OR superseded_at <= :values_until OR (
+        SELECT count(*) FROM (
+            SELECT 1 FROM revision AS newer
+            WHERE newer.namespace = revision.namespace AND newer.key = revision.key
+                AND newer.version > revision.version AND newer.content IS NOT NULL
+            LIMIT :versions)
+        ) = :versions)
+    AND (superseded_at <= :records_until OR EXISTS (
+        SELECT 1 FROM revision AS tombstone
+        WHERE tombstone.namespace = revision.namespace AND tombstone.key = revision.key
+            AND tombstone.superseded_version IS NULL AND tombstone.content IS NULL
+            AND tombstone.committed_at <= :values_until))
+ORDER BY superseded_at LIMIT :limit;
+
+-- A tombstone over a value that stays for now (its key's clock was set back) stays with it.
+-- name: expired_tombstones
+SELECT id, version AS gone_since FROM revision INDEXED BY revision_tombstone
+WHERE namespace = :id AND superseded_version IS NULL AND content IS NULL AND committed_at <= :values_until
+    AND NOT EXISTS (
+        SELECT 1 FROM revision AS hidden
+        WHERE hidden.namespace = revision.namespace AND hidden.key = revision.key
+            AND hidden.content IS NOT NULL AND hidden.compacted = 0 AND hidden.superseded_at > :values_until)
+LIMIT :limit;
+
+-- name: expired_records
+SELECT rowid AS id FROM commit_record
+WHERE namespace = :id AND recorded_at <= :records_until
+    AND (id_time IS NULL OR id_time <= :records_until)
+LIMIT :limit;
+
+-- name: expired_events
+SELECT id FROM outbox WHERE namespace = :namespace AND recorded_at <= :records_until LIMIT :limit;
+
+-- name: prune_value
+UPDATE revision SET compacted = 1 WHERE id = :row AND superseded_version IS NOT NULL AND compacted = 0;
+
+-- name: delete_payload
+DELETE FROM payload WHERE id = :row;
+
+-- name: delete_entry
+DELETE FROM revision
+WHERE id = :row AND superseded_version IS NOT NULL AND (content IS NULL OR compacted = 1);
+
+-- A tombstone goes last: as long as an older entry of its key stands, it must say that the key is deleted.
+-- name: delete_tombstone
+DELETE FROM revision
+WHERE id = :row AND superseded_version IS NULL AND content IS NULL AND NOT EXISTS (
+    SELECT 1 FROM revision AS older
+    WHERE older.namespace = revision.namespace AND older.key = revision.key AND older.id <> revision.id);
+
+-- name: delete_record
+DELETE FROM commit_record WHERE rowid = :row;
+
+-- name: delete_event
+DELETE FROM outbox WHERE id = :row;
+
+-- name: raise_floor
+UPDATE namespace SET floor = max(floor, :floor), records_removed_until = max(records_removed_until, :records)
+WHERE id = :id;
