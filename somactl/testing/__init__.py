@@ -1,0 +1,28 @@
+"""What a store is held to, shipped for anyone who writes one. `docs/STORES.md` shows how to use it.
+
+Needs pytest, pytest-asyncio and hypothesis, which somactl itself does not.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(
+        f"somactl.testing.{name}"
+        for name in (
+            "commits",
+            "concurrency",
+            "corruption",
+            "identity",
+            "namespaces",
+            "reads",
+            "retention",
+            "state_machine",
+            "values",
+        )
+    )
+)
+
+from somactl.testing.backend import Backend  # noqa: E402
+from somactl.testing.suite import ReadContract, StoreContract  # noqa: E402
+
+__all__ = ["Backend", "ReadContract", "StoreContract"]

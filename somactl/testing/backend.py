@@ -1,0 +1,46 @@
+"""One database under test, with hooks that look behind the store's back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from somactl.store.contract import Store
+
+
+class Backend(Protocol):
+    """A database that starts empty. The hooks go round the store: straight to the file or the server."""
+
+    implicit_init: bool
+    """Whether the first commit creates the namespace (SQLite), or `init` must (all others)."""
+
+    outbox: bool
+    """Whether each commit leaves an event."""
+
+    def open(self, namespace: str = "default") -> Store:
+        """A new store object on this database; the suite closes it."""
+        ...
+
+    async def stored(self, namespace: str) -> set[tuple[str, int]]:
+        """(key, version) of every value whose bytes are in the database, live or superseded."""
+        ...
+
+    async def stored_bytes(self, namespace: str, key: str, version: int) -> bytes:
+        """The bytes as they lie in the database."""
+        ...
+
+    async def overwrite(self, namespace: str, key: str, version: int, data: bytes) -> None:
+        """Replace those bytes by others, leaving all else that the store knows of them as it is."""
+        ...
+
+    async def age(self, namespace: str, seconds: float) -> None:
+        """Make everything recorded look `seconds` older: values, tombstones, records, events. The time
+        inside a generated commit id is the client's, and stays."""
+        ...
+
+    async def events(self, namespace: str) -> list[int]:
+        """The versions of the events in the outbox, in its order; not asked for without one."""
+        ...
+
+    async def dispose(self) -> None:
+        """Drop the database."""
+        ...

@@ -1,0 +1,198 @@
+"""Commit ids: replay, reuse, aborting, expiry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from somactl.errors import CommitAborted, CommitExpired, CommitIdReused, InvalidName, VersionConflict
+from somactl.store.contract import CommitMetadata, Expect, Expected, Receipt, Retention, Store
+from somactl.testing.backend import Backend
+from somactl.testing.chapter import Chapter
+from somactl.testing.values import (
+    VALID,
+    commit_id_of_age,
+    compact_fully,
+    content_of,
+    delete,
+    envelope,
+    proof,
+    put,
+    write,
+)
+
+HOUR = 3600.0
+
+
+class IdentityChapter(Chapter):
+    async def test_the_same_request_returns_the_first_receipt(self, backend: Backend, writer: Store) -> None:
+        updates = {"a": envelope("a"), "b": None}
+        first = await write(writer, updates, commit_id="once", user={"who": "me"})
+        again = await write(writer, updates, commit_id="once", user={"who": "me"})
+        assert again == replace(first, replayed=True)
+        assert (await writer.head()).version == 1
+        assert await backend.stored("default") == {("a", 1)}
+
+    async def test_a_replay_is_answered_before_versions_are_looked_at(self, writer: Store) -> None:
+        first = await put(writer, "a", expected=0, commit_id="once")
+        await put(writer, "a", seed=1)
+        await delete(writer, "a")
+        again = await put(writer, "a", expected=0, commit_id="once")
+        assert again == replace(first, replayed=True)
+        assert (await writer.head()).version == 3
+
+    async def test_a_replay_finds_its_receipt_on_another_connection(
+        self, backend: Backend, writer: Store
+    ) -> None:
+        first = await put(writer, "a", commit_id="once")
+        other = backend.open()
+        assert await put(other, "a", commit_id="once") == replace(first, replayed=True)
+        await other.close()
+
+    async def test_what_is_no_part_of_the_request_may_differ_in_a_replay(self, writer: Store) -> None:
+        rho = envelope("a", kind="rho")
+        relabelled = envelope("a", kind="rho", timestamp=5.0, layout="hermitian", compression="zstd")
+        assert content_of(rho) == content_of(relabelled)
+        await writer.commit_matrix_update({"a": rho}, CommitMetadata({}, proof(rho), "commit"), commit_id="x")
+        other = CommitMetadata({}, {content_of(rho): {**VALID, "more": 1}}, "restore")
+        assert (await writer.commit_matrix_update({"a": relabelled}, other, commit_id="x")).replayed
+        assert bytes((await writer.read("a")).data) == rho
+
+    @pytest.mark.parametrize(
+        ("expected", "same"),
+        [
+            (None, {}),
+            (0, {"a": 0, "b": 0}),
+            (Expect(version=0), 0),
+            ({"a": 0, "b": Expect()}, {"a": Expect(version=0)}),
+        ],
+    )
+    async def test_expectations_that_mean_the_same_are_the_same(
+        self, writer: Store, expected: Expected, same: Expected
+    ) -> None:
+        await put(writer, "a", "b", expected=expected, commit_id="once")
+        assert (await put(writer, "b", "a", expected=same, commit_id="once")).replayed
+
+    async def test_the_same_id_for_another_request_is_refused(self, writer: Store) -> None:
+        await put(writer, "a", "b", expected=0, commit_id="once", user={"k": "v"})
+        others = (
+            put(writer, "a", expected=0, commit_id="once", user={"k": "v"}),
+            put(writer, "a", "b", seed=1, expected=0, commit_id="once", user={"k": "v"}),
+            put(writer, "a", "b", commit_id="once", user={"k": "v"}),
+            put(writer, "a", "b", expected={"a": 0}, commit_id="once", user={"k": "v"}),
+            put(writer, "a", "b", expected=0, commit_id="once", user={"k": "w"}),
+            put(writer, "a", "b", expected=0, commit_id="once"),
+            write(writer, {"a": None, "b": None}, expected=0, commit_id="once", user={"k": "v"}),
+        )
+        for other in others:
+            with pytest.raises(CommitIdReused):
+                await other
+        assert (await writer.head()).version == 1
+
+    async def test_the_id_is_looked_at_before_expectations(self, writer: Store) -> None:
+        await put(writer, "a", commit_id="once")
+        with pytest.raises(CommitIdReused):
+            await put(writer, "a", seed=1, expected=7, commit_id="once")
+
+    async def test_a_conflict_does_not_use_up_the_id(self, writer: Store) -> None:
+        await put(writer, "a")
+        with pytest.raises(VersionConflict):
+            await put(writer, "a", expected=0, commit_id="later")
+        assert (await put(writer, "a", expected=1, commit_id="later")).version == 2
+
+    async def test_status_tells_committed_and_unseen(self, writer: Store) -> None:
+        receipt = await put(writer, "a", commit_id="done", user={"k": "v"})
+        status = await writer.commit_status("done")
+        assert status.state == "committed"
+        assert status.record is not None
+        assert (status.record.receipt, status.record.recorded_at) == (receipt, receipt.committed_at)
+        assert status.record.metadata is not None
+        assert status.record.metadata.user == {"k": "v"}
+        unseen = await writer.commit_status("other")
+        assert (unseen.state, unseen.record) == ("unseen", None)
+
+    async def test_resolve_claims_an_unseen_id_for_good(self, backend: Backend, writer: Store) -> None:
+        for _ in range(2):
+            status = await writer.commit_status("late", resolve=True)
+            assert status.state == "aborted"
+            assert status.record is not None
+            assert (status.record.receipt, status.record.metadata) == (None, None)
+        with pytest.raises(CommitAborted):
+            await put(writer, "a", commit_id="late")
+        assert (await writer.commit_status("late")).state == "aborted"
+        assert (await writer.head()).version == 0
+        assert await writer.log() == []
+        assert not backend.outbox or await backend.events("default") == []
+
+    async def test_resolve_leaves_a_committed_id_alone(self, writer: Store) -> None:
+        receipt = await put(writer, "a", commit_id="done")
+        status = await writer.commit_status("done", resolve=True)
+        assert status.record is not None
+        assert (status.state, status.record.receipt) == ("committed", receipt)
+
+    async def test_ids_differ_where_their_case_differs(self, writer: Store) -> None:
+        await put(writer, "a", commit_id="ID")
+        assert (await put(writer, "a", commit_id="id")).version == 2
+
+    async def test_the_log_lists_commits_newest_first(self, writer: Store) -> None:
+        receipts = [await put(writer, "a", seed=i, user={"i": str(i)}) for i in range(4)]
+        log = await writer.log()
+        assert [record.receipt for record in log] == receipts[::-1]
+        assert [record.metadata.user["i"] for record in log if record.metadata] == ["3", "2", "1", "0"]
+        assert [r.receipt for r in await writer.log(before=3, limit=1)] == [receipts[1]]
+        assert await writer.log(before=1) == []
+        assert await writer.log(limit=0) == []
+        assert len(await writer.log(before=10**30, limit=10**30)) == 4
+
+    async def test_the_log_keeps_the_label_of_what_made_a_commit(self, writer: Store) -> None:
+        metadata = CommitMetadata(command="restore")
+        await writer.commit_matrix_update({"a": envelope("a")}, metadata, commit_id="x")
+        (record,) = await writer.log()
+        assert record.metadata == metadata
+
+    async def test_a_generated_id_older_than_the_records_is_refused(self, writer: Store) -> None:
+        await writer.init(retention=Retention(record_seconds=HOUR))
+        with pytest.raises(CommitExpired):
+            await put(writer, "a", commit_id=commit_id_of_age(2 * HOUR))
+        assert (await writer.head()).version == 0
+        assert (await put(writer, "a", commit_id=commit_id_of_age(HOUR / 2))).version == 1
+        assert (await put(writer, "a", commit_id="any-other-id")).version == 2
+
+    async def test_a_known_id_is_answered_however_old_it_is(self, writer: Store) -> None:
+        commit_id = commit_id_of_age(2 * HOUR)
+        first = await put(writer, "a", commit_id=commit_id)
+        await writer.init(retention=Retention(record_seconds=HOUR))
+        assert await put(writer, "a", commit_id=commit_id) == replace(first, replayed=True)
+
+    async def test_a_record_outlives_every_id_that_could_still_be_used(
+        self, backend: Backend, writer: Store
+    ) -> None:
+        """An id from a client whose clock is ahead has not expired when its record grows old."""
+        await writer.init(retention=Retention(record_seconds=HOUR))
+        ahead = commit_id_of_age(-HOUR / 2)
+        first = await put(writer, "a", commit_id=ahead)
+        await put(writer, "a", commit_id="no-time-in-it")
+        await backend.age("default", 2 * HOUR)
+        await compact_fully(writer)
+        assert (await writer.commit_status("no-time-in-it")).state == "unseen"
+        again = await put(writer, "a", commit_id=ahead)
+        assert (again.replayed, again.version) == (True, first.version)
+
+    async def test_a_longer_retention_does_not_let_an_expired_id_in_again(
+        self, backend: Backend, writer: Store
+    ) -> None:
+        commit_id = commit_id_of_age(3 * HOUR)
+        first: Receipt = await put(writer, "a", commit_id=commit_id)
+        await writer.init(retention=Retention(record_seconds=2 * HOUR))
+        await backend.age("default", 3 * HOUR)
+        await compact_fully(writer)
+        assert (await writer.commit_status(commit_id)).state == "unseen"
+        await writer.init(retention=Retention(record_seconds=10 * HOUR))
+        with pytest.raises(CommitExpired):
+            await put(writer, "a", commit_id=commit_id)
+        assert (await writer.head()).version == first.version
+
+    async def test_status_of_an_id_outside_the_grammar(self, writer: Store) -> None:
+        with pytest.raises(InvalidName):
+            await writer.commit_status("no good", resolve=True)

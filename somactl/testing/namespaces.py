@@ -1,0 +1,128 @@
+"""init, head, namespaces, close."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from somactl.errors import InputRejected, NamespaceNotFound
+from somactl.store.contract import CommitMetadata, Retention, Store
+from somactl.testing.backend import Backend
+from somactl.testing.chapter import Chapter
+from somactl.testing.values import delete, envelope, fresh_id, listed, put
+
+
+class NamespaceChapter(Chapter):
+    async def test_init_creates_the_namespace_at_version_0(self, backend: Backend) -> None:
+        store = backend.open()
+        head = await store.init()
+        assert (head.namespace, head.version, head.retention) == ("default", 0, Retention())
+        assert head == await store.head()
+        await store.close()
+
+    async def test_init_again_keeps_incarnation_values_and_retention(self, writer: Store) -> None:
+        await writer.init(retention=Retention(3, 60.0, 600.0))
+        await put(writer, "a")
+        before = await writer.head()
+        assert await writer.init() == before
+        assert before.retention == Retention(3, 60.0, 600.0)
+        assert (await writer.read("a")).version == 1
+
+    async def test_init_replaces_the_retention_it_is_given(self, writer: Store) -> None:
+        await writer.init(retention=Retention(3, 60.0, 600.0))
+        head = await writer.init(retention=Retention(4, 61.0, 601.0))
+        assert head.retention == Retention(4, 61.0, 601.0) == (await writer.head()).retention
+
+    @pytest.mark.parametrize(
+        "retention",
+        [
+            Retention(versions=0),
+            Retention(versions=10**30),
+            Retention(seconds=-1.0),
+            Retention(record_seconds=float("nan")),
+            Retention(seconds=float("inf")),
+        ],
+    )
+    async def test_a_retention_that_means_nothing_is_refused(
+        self, writer: Store, retention: Retention
+    ) -> None:
+        with pytest.raises(InputRejected):
+            await writer.init(retention=retention)
+        assert (await writer.head()).retention == Retention()
+
+    async def test_init_by_many_at_once_makes_one_namespace(self, backend: Backend) -> None:
+        stores = [backend.open() for _ in range(6)]
+        heads = await asyncio.gather(*(store.init() for store in stores))
+        assert len({head.incarnation for head in heads}) == 1
+        for store in stores:
+            await store.close()
+
+    async def test_namespaces_do_not_see_each_other(self, backend: Backend) -> None:
+        stores = [backend.open(name) for name in ("b", "a")]
+        heads = [await store.init() for store in stores]
+        assert heads[0].incarnation != heads[1].incarnation
+        await put(stores[0], "x", "y")
+        await delete(stores[0], "y")
+        await put(stores[1], "x")
+        first, second = await stores[0].namespaces()
+        assert (first.head, second.head) == (await stores[1].head(), await stores[0].head())
+        assert [(s.keys, s.tombstones) for s in (first, second)] == [(1, 0), (1, 1)]
+        for summary, name in ((first, "a"), (second, "b")):
+            assert summary.stored_bytes == len(envelope("x", namespace=name))
+        assert [s.key for s in await listed(stores[1].scan())] == ["x"]
+        for store in stores:
+            await store.close()
+
+    async def test_an_unknown_namespace_is_not_found(self, backend: Backend, writer: Store) -> None:
+        await put(writer, "a")
+        store = backend.open("elsewhere")
+        calls = (
+            store.head(),
+            store.read("a"),
+            store.read("a", 1),
+            store.read_many(["a"]),
+            listed(store.scan()),
+            store.history("a"),
+            store.log(),
+            store.commit_status("x"),
+            store.commit_status("x", resolve=True),
+            store.compact(),
+            store.compact(dry_run=True),
+        )
+        for call in calls:
+            with pytest.raises(NamespaceNotFound):
+                await call
+        assert [summary.head.namespace for summary in await store.namespaces()] == ["default"]
+        await store.close()
+
+    async def test_a_database_without_a_namespace(self, backend: Backend) -> None:
+        store = backend.open()
+        with pytest.raises(NamespaceNotFound):
+            await store.head()
+        assert await store.namespaces() == []
+        await store.close()
+
+    async def test_the_first_commit_creates_the_namespace_only_where_that_is_promised(
+        self, backend: Backend
+    ) -> None:
+        store = backend.open()
+        update = {"a": envelope("a")}
+        if backend.implicit_init:
+            receipt = await store.commit_matrix_update(update, CommitMetadata(), commit_id=fresh_id())
+            assert receipt.version == 1
+            assert (await store.head()).incarnation == receipt.incarnation
+        else:
+            with pytest.raises(NamespaceNotFound):
+                await store.commit_matrix_update(update, CommitMetadata(), commit_id=fresh_id())
+        await store.close()
+
+    async def test_close_twice_is_harmless_and_values_survive_it(
+        self, backend: Backend, writer: Store
+    ) -> None:
+        receipt = await put(writer, "a")
+        await writer.close()
+        await writer.close()
+        store = backend.open()
+        assert (await store.read("a")).version == receipt.version
+        await store.close()

@@ -1,0 +1,356 @@
+"""Random sequences of commands, on the store and on a model made of dicts; they must never differ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from somactl.core.names import Pattern
+from somactl.errors import (
+    CommitAborted,
+    CommitIdReused,
+    KeyNotFound,
+    VersionCompacted,
+    VersionConflict,
+)
+from somactl.store.contract import CommitMetadata, Expect, Receipt, Retention, Store
+from somactl.testing.backend import Backend
+from somactl.testing.chapter import Chapter
+from somactl.testing.values import compact_fully, content_of, envelope, listed
+
+T = TypeVar("T")
+
+KEYS = ("a", "a b", "[b]", "\u00e9")
+RETENTION = Retention(versions=3, seconds=1000.0, record_seconds=2650.0)
+# No sum of these comes near a limit of RETENTION, so that the seconds a test takes decide nothing.
+AGES = (400.0, 700.0)
+
+keys = st.sampled_from(KEYS)
+updates = st.dictionaries(keys, st.none() | st.integers(0, 3), min_size=1)
+
+
+@dataclass(slots=True)
+class Write:
+    """One entry of a key's history in the model; `seed` is None for a delete."""
+
+    version: int
+    at: float
+    seed: int | None
+    superseded: tuple[int, float] | None = None
+    compacted: bool = False
+
+
+@dataclass(slots=True)
+class Sent:
+    """A commit that the model has accepted, as it was sent."""
+
+    updates: dict[str, int | None]
+    expected: dict[str, int | Expect]
+    at: float
+    receipt: Receipt
+
+
+@dataclass(slots=True)
+class Model:
+    """What a namespace should be. Times are seconds of artificial ageing."""
+
+    now: float = 0.0
+    version: int = 0
+    floor: int = 0
+    history: dict[str, list[Write]] = field(default_factory=dict)
+    sent: dict[str, Sent] = field(default_factory=dict)
+    aborted: dict[str, float] = field(default_factory=dict)
+    forgotten: dict[str, list[Write]] = field(default_factory=dict)
+
+    def newest(self, key: str) -> Write | None:
+        return self.history[key][-1] if self.history.get(key) else None
+
+    def live(self) -> dict[str, Write]:
+        newest = {key: self.newest(key) for key in sorted(self.history, key=str.encode)}
+        return {key: write for key, write in newest.items() if write and write.seed is not None}
+
+    def tombstones(self) -> dict[str, Write]:
+        newest = {key: self.newest(key) for key in sorted(self.history, key=str.encode)}
+        return {key: write for key, write in newest.items() if write and write.seed is None}
+
+    def live_version(self, key: str) -> int:
+        write = self.live().get(key)
+        return write.version if write else 0
+
+    def apply(self, changes: dict[str, int | None]) -> set[str]:
+        """Advance by one commit; returns the deletes that found nothing."""
+        self.version += 1
+        noops = set()
+        for key, seed in changes.items():
+            if seed is None and not self.live_version(key):
+                noops.add(key)
+                continue
+            newest = self.newest(key)
+            if newest:
+                newest.superseded = (self.version, self.now)
+            self.history.setdefault(key, []).append(Write(self.version, self.now, seed))
+        return noops
+
+    def compact(self) -> int:
+        """Apply the retention; returns how many values lose their bytes."""
+        removed = 0
+        for key, writes in list(self.history.items()):
+            puts = [write for write in writes if write.seed is not None]
+            for rank, write in enumerate(reversed(puts)):
+                if write.superseded and not write.compacted:
+                    old = self.now - write.superseded[1] >= RETENTION.seconds
+                    write.compacted = old or rank >= RETENTION.versions
+                    removed += write.compacted
+            self._forget_entries(key, writes)
+        expired = [i for i, sent in self.sent.items() if self.now - sent.at >= RETENTION.record_seconds]
+        for commit_id in expired:
+            del self.sent[commit_id]
+        for commit_id, at in list(self.aborted.items()):
+            if self.now - at >= RETENTION.record_seconds:
+                del self.aborted[commit_id]
+        return removed
+
+    def _forget_entries(self, key: str, writes: list[Write]) -> None:
+        dead = writes[-1].seed is None and self.now - writes[-1].at >= RETENTION.seconds
+        kept = []
+        for write in writes:
+            end = write.superseded
+            bare = end is not None and (write.seed is None or write.compacted)
+            if dead or (bare and end and self.now - end[1] >= RETENTION.record_seconds):
+                self.floor = max(self.floor, end[0] if end else write.version)
+                self.forgotten.setdefault(key, []).append(write)
+            else:
+                kept.append(write)
+        self.history[key] = kept
+
+    def as_of(self, key: str, version: int) -> int | type[Exception] | None:
+        """The seed that was live, None if there was none, VersionCompacted if its bytes are gone."""
+        if version > self.version:
+            return None
+        writes = sorted([*self.forgotten.get(key, []), *self.history.get(key, [])], key=lambda w: w.version)
+        past = [write for write in writes if write.version <= version]
+        if not past or past[-1].seed is None:
+            return None
+        return VersionCompacted if past[-1].compacted else past[-1].seed
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Drives one store of `make_backend()` from its own event loop."""
+
+    make_backend: Callable[[], Backend]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.backend = type(self).make_backend()
+        self.store: Store = self.backend.open()
+        self.model = Model()
+        self.number = 0
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self.run(self.backend.dispose())
+        self.runner.close()
+
+    @initialize()
+    def init(self) -> None:
+        self.run(self.store.init(retention=RETENTION))
+
+    def send(
+        self, commit_id: str, changes: dict[str, int | None], expected: dict[str, int | Expect]
+    ) -> Receipt:
+        data = {key: None if seed is None else envelope(key, seed) for key, seed in changes.items()}
+        return self.run(
+            self.store.commit_matrix_update(data, CommitMetadata(), expected, commit_id=commit_id)
+        )
+
+    def fresh(self) -> str:
+        self.number += 1
+        return f"commit-{self.number}"
+
+    def commit(self, changes: dict[str, int | None], expected: dict[str, int | Expect]) -> None:
+        commit_id = self.fresh()
+        receipt = self.send(commit_id, changes, expected)
+        noops = self.model.apply(changes)
+        assert receipt.version == self.model.version
+        assert set(receipt.noops) == noops
+        assert not receipt.replayed
+        self.model.sent[commit_id] = Sent(changes, expected, self.model.now, receipt)
+
+    @rule(changes=updates)
+    def write(self, changes: dict[str, int | None]) -> None:
+        self.commit(changes, {})
+
+    @rule(changes=updates, guards=st.sets(keys))
+    def write_expecting_the_truth(self, changes: dict[str, int | None], guards: set[str]) -> None:
+        self.commit(changes, {key: self.model.live_version(key) for key in guards | set(changes)})
+
+    @rule(changes=updates, guards=st.dictionaries(keys, st.integers(0, 12), min_size=1))
+    def write_expecting_anything(self, changes: dict[str, int | None], guards: dict[str, int]) -> None:
+        wrong = {key for key, version in guards.items() if version != self.model.live_version(key)}
+        if not wrong:
+            self.commit(changes, dict(guards))
+            return
+        with pytest.raises(VersionConflict) as caught:
+            self.send(self.fresh(), changes, dict(guards))
+        found = {key: conflict["found"]["version"] for key, conflict in caught.value.conflicts.items()}
+        assert found == {key: self.model.live_version(key) for key in wrong}
+
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        if not self.model.sent:
+            return
+        commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
+        sent = self.model.sent[commit_id]
+        receipt = self.send(commit_id, sent.updates, sent.expected)
+        assert (receipt.replayed, receipt.version) == (True, sent.receipt.version)
+        assert (receipt.keys, receipt.noops) == (sent.receipt.keys, sent.receipt.noops)
+
+    @rule(data=st.data(), changes=updates)
+    def reuse_an_id(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
+        if not self.model.sent:
+            return
+        commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
+        sent = self.model.sent[commit_id]
+        if (changes, {}) == (sent.updates, sent.expected):
+            return
+        with pytest.raises(CommitIdReused):
+            self.send(commit_id, changes, {})
+
+    @rule()
+    def give_up_an_id(self) -> None:
+        commit_id = self.fresh()
+        assert self.run(self.store.commit_status(commit_id, resolve=True)).state == "aborted"
+        self.model.aborted[commit_id] = self.model.now
+
+    @rule(data=st.data(), changes=updates)
+    def arrive_late(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
+        if not self.model.aborted:
+            return
+        commit_id = data.draw(st.sampled_from(sorted(self.model.aborted)))
+        with pytest.raises(CommitAborted):
+            self.send(commit_id, changes, {})
+
+    @rule(key=keys, data=st.data())
+    def restore(self, key: str, data: st.DataObject) -> None:
+        version = data.draw(st.integers(0, self.model.version))
+        seed = self.model.as_of(key, version)
+        if isinstance(seed, int):
+            entry = self.run(self.store.read(key, version))
+            receipt = self.run(
+                self.store.commit_matrix_update(
+                    {key: entry.data}, CommitMetadata(), commit_id=(commit_id := self.fresh())
+                )
+            )
+            self.model.apply({key: seed})
+            self.model.sent[commit_id] = Sent({key: seed}, {}, self.model.now, receipt)
+
+    @rule(key=keys, data=st.data())
+    def read_as_of(self, key: str, data: st.DataObject) -> None:
+        version = data.draw(st.integers(0, self.model.version + 1))
+        expected = self.model.as_of(key, version)
+        try:
+            entry = self.run(self.store.read(key, version))
+        except VersionCompacted:
+            assert expected is VersionCompacted or (expected is None and version < self.model.floor)
+        except KeyNotFound:
+            assert expected is None
+        else:
+            assert isinstance(expected, int)
+            assert bytes(entry.data) == envelope(key, expected)
+
+    @rule(seconds=st.sampled_from(AGES))
+    def age(self, seconds: float) -> None:
+        self.run(self.backend.age("default", seconds))
+        self.model.now += seconds
+
+    @rule(limit=st.sampled_from([1, 2, 500]))
+    def compact(self, limit: int) -> None:
+        plan = self.run(self.store.compact(dry_run=True))
+        done = self.run(compact_fully(self.store, limit))
+        assert done == (plan.revisions, plan.tombstones, plan.records, plan.events, plan.bytes_freed)
+        assert plan.revisions == self.model.compact()
+
+    @rule(pattern=st.sampled_from(["*", "a*", "?", "[b]", "\u00e9", "b"]), after=st.none() | keys)
+    def scan(self, pattern: str, after: str | None) -> None:
+        for deleted, there in ((False, self.model.live()), (True, self.model.tombstones())):
+            stats = self.run(listed(self.store.scan(pattern, after, deleted=deleted, page_keys=2)))
+            matching = {
+                key: write.version
+                for key, write in there.items()
+                if Pattern(pattern).matches(key) and (after is None or key.encode() > after.encode())
+            }
+            assert [(s.key, s.version) for s in stats] == list(matching.items())
+
+    @rule(key=keys)
+    def list_history(self, key: str) -> None:
+        expected = [
+            (w.version, None if w.seed is None else content_of(envelope(key, w.seed)), w.compacted)
+            for w in reversed(self.model.history.get(key, []))
+        ]
+        try:
+            history = self.run(self.store.history(key))
+        except KeyNotFound:
+            assert not expected
+        else:
+            assert [(r.version, r.content, r.compacted) for r in history] == expected
+
+    @rule()
+    def list_log(self) -> None:
+        records = self.run(self.store.log(limit=1000))
+        expected = sorted(self.model.sent, key=lambda i: -self.model.sent[i].receipt.version)
+        assert [record.commit_id for record in records] == expected
+
+    @rule()
+    def reopen(self) -> None:
+        self.run(self.store.close())
+        self.store = self.backend.open()
+
+    @invariant()
+    def live_values_are_the_model_s(self) -> None:
+        snapshot = self.run(self.store.read_many(KEYS))
+        assert snapshot.version == self.model.version
+        assert not snapshot.corrupt
+        live = self.model.live()
+        assert {key: e.version for key, e in snapshot.entries.items()} == {
+            key: write.version for key, write in live.items()
+        }
+        for key, entry in snapshot.entries.items():
+            seed = live[key].seed
+            assert seed is not None
+            assert bytes(entry.data) == envelope(key, seed)
+
+
+class StateMachineChapter(Chapter):
+    state_machine_examples = 40
+    state_machine_steps = 30
+
+    def test_the_store_never_differs_from_a_dict(self, make_backend: Callable[[], Backend]) -> None:
+        machine = type("Machine", (StoreMachine,), {"make_backend": staticmethod(make_backend)})
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=self.state_machine_examples,
+                stateful_step_count=self.state_machine_steps,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,32 @@
+"""The suite, put together from its chapters."""
+
+from __future__ import annotations
+
+from somactl.testing.commits import CommitChapter
+from somactl.testing.concurrency import ConcurrencyChapter
+from somactl.testing.corruption import CorruptionChapter
+from somactl.testing.identity import IdentityChapter
+from somactl.testing.namespaces import NamespaceChapter
+from somactl.testing.reads import ReadChapter
+from somactl.testing.retention import RetentionChapter
+from somactl.testing.state_machine import StateMachineChapter
+
+
+class ReadContract(ReadChapter, CorruptionChapter):
+    """What holds for reads alone. A wrapper that refuses writes overrides `reader` and runs this."""
+
+
+class StoreContract(
+    NamespaceChapter,
+    CommitChapter,
+    IdentityChapter,
+    RetentionChapter,
+    ConcurrencyChapter,
+    StateMachineChapter,
+    ReadContract,
+):
+    """Every sentence of `somactl.store.contract` as tests.
+
+    It needs one fixture, `make_backend`: a function that returns a `Backend` on a new and empty database
+    each time it is called.
+    """

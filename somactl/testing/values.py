@@ -1,0 +1,117 @@
+"""Small envelopes, commit ids and shorthands for tests of stores."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from somactl.core.envelope import serialize_matrix
+from somactl.core.framing import peek
+from somactl.store.contract import CommitMetadata, Expected, Receipt, Stat, Store
+
+VALID = {"status": "valid", "rigour": "proved", "trace_error": 0.0}
+
+_numbers = itertools.count()
+
+
+def fresh_id() -> str:
+    """A commit id that no other test uses and that carries no time."""
+    return f"test-{next(_numbers)}"
+
+
+def commit_id_at(seconds: float) -> str:
+    """A UUIDv7 made at that time (seconds since 1970)."""
+    number = next(_numbers)
+    stamp = f"{int(seconds * 1000):012x}"
+    return f"{stamp[:8]}-{stamp[8:]}-7{number % 4096:03x}-8000-{number:012x}"
+
+
+def commit_id_of_age(age: float) -> str:
+    """A UUIDv7 made `age` seconds ago by this machine's clock."""
+    return commit_id_at(time.time() - age)
+
+
+def envelope(
+    key: str,
+    seed: int = 0,
+    *,
+    namespace: str = "default",
+    kind: str = "matrix",
+    n: int = 3,
+    layout: str = "full",
+    timestamp: float = 0.0,
+    compression: str | None = None,
+) -> bytes:
+    """A float64 envelope of an n x n matrix that `seed` determines; of kind rho it is diagonal, trace 1."""
+    weights = np.random.default_rng(seed).random((n, n)) + 0.1
+    array = np.diag(weights[0] / weights[0].sum()) if kind == "rho" else weights
+    return serialize_matrix(
+        array,
+        key=key,
+        namespace=namespace,
+        kind=kind,
+        layout=layout,
+        timestamp=timestamp,
+        compression=compression,
+    )
+
+
+def content_of(data: bytes | memoryview) -> str:
+    return peek(data).content
+
+
+def proof(*envelopes: bytes) -> dict[str, Mapping[str, Any]]:
+    """A `valid` verdict for each."""
+    return {content_of(data): VALID for data in envelopes}
+
+
+async def put(
+    store: Store,
+    *keys: str,
+    seed: int = 0,
+    expected: Expected = None,
+    commit_id: str | None = None,
+    user: Mapping[str, str] | None = None,
+) -> Receipt:
+    """Commit the matrices of `seed` under `keys`."""
+    updates = {key: envelope(key, seed, namespace=store.namespace) for key in keys}
+    return await write(store, updates, expected=expected, commit_id=commit_id, user=user)
+
+
+async def delete(store: Store, *keys: str, expected: Expected = None) -> Receipt:
+    return await write(store, dict.fromkeys(keys), expected=expected)
+
+
+async def write(
+    store: Store,
+    updates: Mapping[str, bytes | memoryview | None],
+    *,
+    expected: Expected = None,
+    commit_id: str | None = None,
+    user: Mapping[str, str] | None = None,
+    verdicts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Receipt:
+    return await store.commit_matrix_update(
+        updates, CommitMetadata(user or {}, verdicts or {}), expected, commit_id=commit_id or fresh_id()
+    )
+
+
+async def listed(pages: AsyncIterator[list[Stat]]) -> list[Stat]:
+    """All pages of a scan in one list."""
+    return [stat async for page in pages for stat in page]
+
+
+async def compact_fully(store: Store, limit: int = 500) -> tuple[int, int, int, int, int]:
+    """Compact until nothing is left to do: revisions, tombstones, records, events, bytes in sum."""
+    total = (0, 0, 0, 0, 0)
+    while True:
+        step = await store.compact(limit=limit)
+        counts = (step.revisions, step.tombstones, step.records, step.events, step.bytes_freed)
+        assert sum(counts[:4]) <= limit
+        total = tuple(a + b for a, b in zip(total, counts, strict=True))  # type: ignore[assignment]
+        if not step.more:
+            return total

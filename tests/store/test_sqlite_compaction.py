@@ -1,0 +1,70 @@
+"""Compaction where the clock was set back, and beside other writers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from somactl.errors import KeyNotFound, VersionCompacted
+from somactl.store.contract import Retention, Store
+from somactl.store.sqlite import SqliteStore, compaction
+from somactl.testing.values import compact_fully, delete, envelope, put
+
+
+@pytest.fixture
+def backend(make_backend: Callable[[], Any]) -> Any:
+    return make_backend()
+
+
+async def test_a_clock_set_back_makes_no_deleted_value_shine_through(backend: Any) -> None:
+    """The tombstone between two lives is removed before the value that it hides."""
+    store: Store = backend.open()
+    await store.init(retention=Retention(10, 1000.0, 5000.0))
+    await put(store, "a")
+    await delete(store, "a")
+    await put(store, "a", seed=1)
+    with backend.raw() as connection:
+        connection.execute("UPDATE revision SET superseded_at = superseded_at - 9000 WHERE version = 2")
+    assert (await compact_fully(store))[2] == 1
+    assert bytes((await store.read("a", 1)).data) == envelope("a")
+    with pytest.raises(VersionCompacted):
+        await store.read("a", 2)
+    await store.close()
+
+
+async def test_a_tombstone_waits_for_the_older_entries_of_its_key(backend: Any) -> None:
+    store: Store = backend.open()
+    await store.init(retention=Retention(10, 1000.0, 5000.0))
+    await put(store, "a")
+    await delete(store, "a")
+    with backend.raw() as connection:
+        connection.execute("UPDATE revision SET committed_at = committed_at - 9000 WHERE version = 2")
+    await compact_fully(store, limit=1)
+    assert [r.version for r in await store.history("a")] == [2, 1]
+    with pytest.raises(KeyNotFound):
+        await store.read("a")
+    await backend.age("default", 2000)
+    await compact_fully(store)
+    with pytest.raises(KeyNotFound):
+        await store.history("a")
+    await store.close()
+
+
+async def test_a_key_that_comes_back_between_finding_and_removing_stays(backend: Any) -> None:
+    store: SqliteStore = backend.open()
+    await store.init(retention=Retention(10, 1000.0, 5000.0))
+    await put(store, "a")
+    await delete(store, "a")
+    await backend.age("default", 2000)
+    found = await store._reader.run(lambda c: compaction.candidates(c, "default", None))
+    assert (len(found.values), len(found.tombstones)) == (1, 1)
+    await put(store, "a", seed=1)
+    await store._writer.run(lambda c: compaction.remove(c, found))
+    assert bytes((await store.read("a")).data) == envelope("a", 1)
+    assert [r.version for r in await store.history("a")] == [3, 2]
+    for version in (1, 2):
+        with pytest.raises((VersionCompacted, KeyNotFound)):
+            await store.read("a", version)
+    await store.close()
