@@ -1,0 +1,22 @@
+"""The command line. `main` is the only place that exits; everything else returns a code.
+
+Imports are deferred: `--version` pays for no parser, and no command pays for another's libraries.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    argv = sys.argv[1:]
+    if argv == ["--version"]:
+        from somactl import __version__
+
+        sys.stdout.write(f"somactl {__version__}\n")
+        sys.exit(0)
+    from somactl.cli.app import run
+
+    sys.exit(run(argv))

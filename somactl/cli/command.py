@@ -1,0 +1,159 @@
+"""What every command shares: the common options, one event loop, signals, one place that reports failure."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import shlex
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+
+import typer
+
+from somactl import config
+from somactl.cli.output import Output
+from somactl.config import Settings
+from somactl.errors import Interrupted, SomactlError, Terminated
+from somactl.report import Report
+from somactl.store.contract import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STORE = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where the matrices live.")]
+NAMESPACE = Annotated[str | None, typer.Option("--namespace", "-n", help="Whose matrices.")]
+OUTPUT = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="table|json|ndjson", help="How to report.")
+]
+CONFIG = Annotated[str | None, typer.Option("--config", metavar="FILE", help="A TOML file with settings.")]
+QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No remarks and no progress on stderr.")]
+
+COMMON: dict[str, tuple[Any, Any]] = {
+    "store": (STORE, None),
+    "namespace": (NAMESPACE, None),
+    "output": (OUTPUT, None),
+    "config": (CONFIG, None),
+    "quiet": (QUIET, False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One command's surroundings: settings, output, and the flags to repeat in commands it suggests."""
+
+    settings: Settings
+    out: Output
+    flags: tuple[str, ...] = ()
+
+    @asynccontextmanager
+    async def store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
+        from somactl.runtime import open_store
+
+        async with open_store(self.settings, read_only=read_only) as store:
+            yield store
+
+    def command(self, *words: str) -> str:
+        """A command line an operator can paste: with the store and namespace that this one was given."""
+        return shlex.join(["somactl", *words, *self.flags])
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: what typer calls, and its help."""
+
+    callback: Callable[..., int]
+    help: str
+    epilog: str | None = None
+
+
+def command(
+    *, epilog: str | None = None
+) -> Callable[[Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]], Command]:
+    """Make a command of `async def f(session, ...) -> Report`, adding the common options to its own.
+
+    The report's code becomes the exit code; a SomactlError becomes one message and its code.
+    """
+
+    def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
+        def callback(**arguments: Any) -> int:
+            common = {name: arguments.pop(name) for name in COMMON}
+            tolerances = {k: arguments.pop(k) for k in list(arguments) if k in config.SETTINGS}
+            settings = config.load({**common, **tolerances})
+            out = Output(settings.output, quiet=common["quiet"], color=settings.color)
+            flags = _repeatable(common)
+            try:
+                report = run_until_done(function(Session(settings, out, flags), **arguments))  # type: ignore[call-arg]
+            except SomactlError as exc:
+                return out.close(out.failure(exc))
+            out.report(report)
+            return out.close(report.code)
+
+        callback.__name__ = function.__name__
+        callback.__doc__ = function.__doc__
+        callback.__signature__ = _signature(function)  # type: ignore[attr-defined]
+        callback.__annotations__ = {
+            name: parameter.annotation
+            for name, parameter in callback.__signature__.parameters.items()  # type: ignore[attr-defined]
+        }
+        return Command(callback, inspect.cleandoc(function.__doc__ or ""), epilog)
+
+    return decorate
+
+
+def run_until_done(work: Awaitable[T]) -> T:
+    """Run `work` in the one event loop. SIGINT and SIGTERM cancel it once; a write may finish.
+
+    Raises Interrupted or Terminated, unless `work` itself said what became of it (OutcomeUnknown, 14).
+    """
+    received: list[signal.Signals] = []
+
+    async def supervised() -> T:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+
+        def on_signal(number: signal.Signals) -> None:
+            if not received:
+                task.cancel()
+            received.append(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal, number)
+        return await work
+
+    try:
+        return asyncio.run(supervised())
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise _stopped_by(received[0], "stopped before anything was written") from None
+    except Interrupted as exc:
+        if received and received[0] == signal.SIGTERM:
+            raise Terminated(exc.message, hint=exc.hint, **exc.facts) from None
+        raise
+
+
+def _stopped_by(number: signal.Signals, message: str) -> SomactlError:
+    return Terminated(message) if number == signal.SIGTERM else Interrupted(message)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    hints = get_type_hints(function, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in list(inspect.signature(function).parameters.items())[1:]
+    ]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    common = [
+        inspect.Parameter(name, kind, default=default, annotation=annotation)
+        for name, (annotation, default) in COMMON.items()
+    ]
+    return inspect.Signature([p.replace(kind=kind) for p in own] + common, return_annotation=int)
+
+
+def _repeatable(common: dict[str, Any]) -> tuple[str, ...]:
+    names = ("store", "namespace", "config")
+    return tuple(word for name in names if common[name] for word in (f"--{name}", common[name]))

@@ -1,0 +1,83 @@
+"""The audit command: verify-psd."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+from somactl.cli import inputs
+from somactl.cli.command import Session, command
+from somactl.errors import UsageError
+from somactl.operations import verify
+from somactl.operations.verify import Audit, FileInput
+from somactl.report import Checked, Report, VerifyReport
+
+
+@command(
+    epilog="Exit 0: all proven. 3: a finding. 4: something could not be checked. 11: a file is no matrix."
+)
+async def verify_psd(
+    session: Session,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Exact keys.")] = None,
+    match: Annotated[str | None, typer.Option(metavar="PATTERN", help="All keys that match.")] = None,
+    file: Annotated[list[str], typer.Option("--file", metavar="FILE|-", help="Check a file instead.")] = [],  # noqa: B006
+    all_: Annotated[bool, typer.Option("--all", help="Every key of the namespace.")] = False,
+    method: Annotated[
+        Literal["certify", "eigen", "sampled"], typer.Option(help="certify proves; sampled can only refute.")
+    ] = "certify",
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first one that is not right.")
+    ] = False,
+    witness: Annotated[
+        bool, typer.Option("--witness", help="Report the vector that proves a violation.")
+    ] = False,
+    psd_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+    trace_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+    hermitian_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+) -> Report:
+    """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
+    wants_store = bool(keys) or match is not None or all_
+    if not wants_store and not file:
+        raise UsageError("nothing to verify", hint="name keys, or give --match PATTERN, --file FILE or --all")
+    if match is not None and all_:
+        raise UsageError("--match and --all do not go together")
+    audit = Audit(
+        tolerances=session.settings.tolerances,
+        method=method,
+        witness=witness,
+        fail_fast=fail_fast,
+        each=_Follow(session),
+    )
+    report = VerifyReport(method=method)
+    files = [FileInput(name, partial(inputs.read_file, name)) for name in file]
+    going = await verify.verify_files(files, audit, report)
+    if wants_store and going:
+        async with session.store(read_only=True) as store:
+            report.store, report.namespace = store.name, store.namespace
+            going = await verify.verify_keys(store, keys or [], audit, report)
+            if going and (all_ or match is not None):
+                going = await verify.verify_matching(store, match, audit, report)
+    return verify.conclude(report, finished=going)
+
+
+class _Follow:
+    """Prints outcomes as they come: a line each in ndjson mode, progress on a terminal otherwise."""
+
+    def __init__(self, session: Session) -> None:
+        self.out = session.out
+        self.count = 0
+        self.wrong = 0
+        self.last = 0.0
+
+    def __call__(self, checked: Checked) -> None:
+        self.count += 1
+        self.wrong += checked.outcome in verify.EXIT_CODES
+        if self.out.mode == "ndjson":
+            self.out.item(checked)
+        now = time.monotonic()
+        if now - self.last > 0.1:
+            self.last = now
+            self.out.progress(f"{self.count} checked, {self.wrong} not right: {checked.source[:60]}")

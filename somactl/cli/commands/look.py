@@ -1,0 +1,170 @@
+"""Commands that only look: namespaces, get, ls, show, log, status."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from somactl.cli.command import Session, command
+from somactl.errors import SomactlError, StoreUnavailable, UsageError
+from somactl.operations import inspect
+from somactl.report import LsReport, Report
+from somactl.store.contract import Entry
+
+Version = Annotated[int | None, typer.Option(min=1, help="As of this version of the namespace.")]
+
+
+@command()
+async def namespaces(session: Session) -> Report:
+    """List the namespaces of the store."""
+    async with session.store(read_only=True) as store:
+        return await inspect.namespaces(store)
+
+
+@command()
+async def ls(
+    session: Session,
+    match: Annotated[str | None, typer.Option(metavar="PATTERN", help="* any run, ? one character.")] = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="What can be brought back, and until when.")
+    ] = False,
+) -> Report:
+    """List keys in byte order."""
+    report = LsReport(namespace=session.settings.namespace)
+    async with session.store(read_only=True) as store:
+        report.store = store.name
+        async for page in inspect.list_keys(store, match, deleted=deleted):
+            report.total += len(page)
+            report.stored_bytes += sum(key.bytes for key in page)
+            if session.out.mode != "ndjson":
+                report.keys.extend(page)
+                continue
+            for key in page:
+                session.out.item(key)
+            if session.out.closed:
+                break
+    return report
+
+
+@command()
+async def get(
+    session: Session,
+    key: str,
+    version: Version = None,
+    to: Annotated[str, typer.Option(metavar="FILE", help="Where to write it; - is stdout.")] = "-",
+    as_: Annotated[
+        Literal["envelope", "base64", "npy", "json"], typer.Option("--as", help="The form to write.")
+    ] = "envelope",
+) -> Report:
+    """Write one value to stdout or a file: as an envelope, or converted.
+
+    With --output json the value is part of the report, as base64 of its envelope.
+    """
+    if to == "-" and as_ == "envelope" and not session.out.is_json and sys.stdout.isatty():
+        raise UsageError("an envelope is binary, and stdout is a terminal", hint="add --to FILE or --as json")
+    async with session.store(read_only=True) as store:
+        report, entry = await inspect.get(store, key, version)
+    report.format = as_
+    if to != "-":
+        _write_file(to, _converted(entry, as_))
+        report.file = to
+    elif session.out.is_json:
+        report.format, report.value = "base64", inspect.as_text(entry)
+    else:
+        session.out.write(_converted(entry, as_))
+    return report
+
+
+@command()
+async def show(
+    session: Session,
+    key: str,
+    version: Version = None,
+    check: Annotated[bool, typer.Option("--check", help="Prove the invariants now.")] = False,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="Eigenvalues, rank, purity and entropy.")
+    ] = False,
+) -> Report:
+    """Show what is known of one value: metadata, verdict, on request its spectrum."""
+    async with session.store(read_only=True) as store:
+        return await inspect.show(
+            store, key, version, session.settings.tolerances, check=check, spectrum=spectrum
+        )
+
+
+@command()
+async def log(
+    session: Session,
+    key: Annotated[str | None, typer.Argument(help="Only this key's history.")] = None,
+    before: Annotated[int | None, typer.Option(min=1, help="Only versions before this one.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+) -> Report:
+    """List the commits of the namespace, or the history of one key, newest first."""
+    async with session.store(read_only=True) as store:
+        return await inspect.log(store, key, before=before, limit=limit)
+
+
+@command()
+async def status(
+    session: Session,
+    commit_id: Annotated[str, typer.Argument(metavar="COMMIT_ID")],
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="If it was not seen, make sure that it never arrives.")
+    ] = False,
+) -> Report:
+    """Say what became of a commit: committed (exit 0), aborted or not seen (exit 15)."""
+    async with session.store(read_only=not resolve) as store:
+        report = await inspect.status(store, commit_id, resolve=resolve)
+    if report.next:
+        report.next = session.command("status", commit_id, "--resolve")
+    if report.commit.state == "committed":
+        report.undo = session.command("restore", "--commit", commit_id)
+    return report
+
+
+def _converted(entry: Entry, form: str) -> bytes | memoryview:
+    if form == "envelope":
+        return entry.data
+    if form == "base64":
+        return inspect.as_text(entry).encode() + b"\n"
+    import numpy as np
+
+    from somactl.core.envelope import deserialize_matrix
+
+    array = deserialize_matrix(entry.data).array
+    buffer = io.BytesIO()
+    if form == "npy":
+        np.save(buffer, array)
+        return buffer.getvalue()
+    import msgspec
+    import pybase64
+
+    legacy = {
+        "__np__": True,
+        "data": pybase64.b64encode(array.tobytes()).decode(),
+        "dtype": array.dtype.name,
+        "shape": array.shape,
+    }
+    return msgspec.json.encode(legacy) + b"\n"
+
+
+def _write_file(path: str, data: bytes | memoryview) -> None:
+    """Whole or not at all: a reader never meets a half-written file under its final name."""
+    import os
+    import tempfile
+
+    try:
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".somactl-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as exc:
+        error: SomactlError = StoreUnavailable(f"{path}: cannot be written: {exc.strerror}")
+        raise error from None

@@ -1,0 +1,70 @@
+"""Commands for a store as a whole: init, compact."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from somactl.cli.command import Session, command
+from somactl.errors import UsageError
+from somactl.operations import maintenance
+from somactl.report import Report
+
+
+@command()
+async def init(
+    session: Session,
+    keep_versions: Annotated[
+        int | None, typer.Option(min=1, help="How many versions of a key are kept.")
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Days that superseded and deleted ones are.")
+    ] = None,
+    keep_records_days: Annotated[
+        float | None, typer.Option(min=0, help="Days commit records are kept.")
+    ] = None,
+) -> Report:
+    """Create the store's schema and the namespace where missing; or change the namespace's retention."""
+    async with session.store() as store:
+        return await maintenance.init(
+            store,
+            versions=keep_versions,
+            seconds=_days(keep_days),
+            record_seconds=_days(keep_records_days),
+        )
+
+
+@command()
+async def compact(
+    session: Session,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
+) -> Report:
+    """Remove for good what the namespace's retention no longer keeps. Live values are never touched."""
+    if not (dry_run or yes):
+        _ask(session, may_ask=not no_input and sys.stdin.isatty())
+
+    async with session.store(read_only=dry_run) as store:
+        report = await maintenance.compact(
+            store,
+            dry_run=dry_run,
+            each=lambda r: session.out.progress(f"removed {r.revisions} versions, {r.bytes_freed} bytes"),
+        )
+    if dry_run:
+        report.next = session.command("compact", "--yes")
+    return report
+
+
+def _ask(session: Session, *, may_ask: bool) -> None:
+    """What compact removes cannot be brought back, so somebody has to say yes."""
+    if not may_ask:
+        raise UsageError("compact removes history for good", hint="pass --yes, or look first with --dry-run")
+    if not typer.confirm(f"Remove what namespace {session.settings.namespace!r} need not keep?", err=True):
+        raise UsageError("not confirmed; nothing was removed")
+
+
+def _days(days: float | None) -> float | None:
+    return None if days is None else days * 86_400.0

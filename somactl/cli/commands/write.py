@@ -1,0 +1,181 @@
+"""Commands that change matrices: commit, restore, rm."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from somactl.cli import inputs
+from somactl.cli.command import Session, command
+from somactl.errors import UsageError
+from somactl.operations import undo
+from somactl.operations.admission import Policy
+from somactl.operations.commit import Request
+from somactl.operations.commit import commit as commit_operation
+from somactl.report import CommitReport, Report
+
+Metadata = Annotated[
+    list[str], typer.Option("--metadata", metavar="K=V", help="A label kept with the commit.")
+]
+CommitId = Annotated[
+    str | None, typer.Option("--commit-id", help="The commit's id; the same id never writes twice.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Prove and encode everything; write nothing.")]
+ExpectOption = Annotated[
+    list[str],
+    typer.Option("--expect", metavar="[KEY=]N", help="Refuse unless the key is at version N (0: absent)."),
+]
+
+
+@command(epilog='Without KEY=FILE, lines {"key": ..., "value": matrix or null} are read from stdin.')
+async def commit(
+    session: Session,
+    puts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=FILE...", help=".npy, .npz, an envelope or legacy JSON."),
+    ] = None,
+    expect: ExpectOption = [],  # noqa: B006 (typer reads the default, nobody mutates it)
+    commit_id: CommitId = None,
+    kind: Annotated[
+        Literal["rho", "sketch", "matrix"] | None, typer.Option(help="Only a rho is held to the invariants.")
+    ] = None,
+    metadata: Metadata = [],  # noqa: B006
+    dtype: Annotated[
+        Literal["float64", "complex128", "float32", "complex64"] | None,
+        typer.Option(help="Store it as this."),
+    ] = None,
+    layout: Annotated[
+        Literal["auto", "full", "hermitian", "factor"],
+        typer.Option(help="factor: FILE holds F, and rho = F F^H."),
+    ] = "auto",
+    compression: Annotated[Literal["none", "zstd"], typer.Option(help="Seldom worth it.")] = "none",
+    on_clampable: Annotated[
+        Literal["clamp", "refuse"],
+        typer.Option(help="What to do with one that is negative within tolerance."),
+    ] = "clamp",
+    clamp: Annotated[
+        bool, typer.Option("--clamp", help="Store the nearest density matrix of a violated one.")
+    ] = False,
+    max_move: Annotated[
+        float | None, typer.Option(metavar="D", help="... if it is no farther than D (Frobenius norm).")
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Divide by the trace first.")] = False,
+    readdress: Annotated[
+        bool, typer.Option("--readdress", help="Accept an envelope written for another key.")
+    ] = False,
+    require_durability: Annotated[
+        str | None,
+        typer.Option(metavar="memory|replicated:K|fsync", help="Refuse a store that promises less."),
+    ] = None,
+    dry_run: DryRun = False,
+    psd_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+    trace_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+    hermitian_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+) -> Report:
+    """Commit matrices atomically, every rho proven first; all keys of it or none."""
+    if clamp != (max_move is not None):
+        raise UsageError("--clamp and --max-move D go together", hint="say how far a matrix may be moved")
+    if max_move is not None and not 0 <= max_move < float("inf"):
+        raise UsageError("--max-move wants a distance of 0 or more")
+    policy = Policy(
+        kind=kind,
+        dtype=dtype,
+        layout=layout,
+        compression=None if compression == "none" else compression,
+        on_clampable=on_clampable,
+        clamp=clamp,
+        max_move=max_move or 0.0,
+        normalize=normalize,
+        readdress=readdress,
+        tolerances=session.settings.tolerances,
+    )
+    request = _request(session, commit_id, metadata, dry_run, expect, require_durability)
+    deletes: list[str] = []
+    if puts:
+        items = inputs.parse_puts(puts)
+    elif sys.stdin.isatty():
+        raise UsageError("nothing to commit", hint="give KEY=FILE, or NDJSON lines on stdin")
+    else:
+        items, deletes = inputs.parse_ndjson(inputs.read_file("-"))
+    async with session.store(read_only=dry_run) as store:
+        report = await commit_operation(store, items, deletes, request, policy)
+    return _finish(session, report)
+
+
+@command()
+async def restore(
+    session: Session,
+    key: Annotated[str | None, typer.Argument(help="The key to bring back; with --version.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Its state as of this version.")] = None,
+    commit: Annotated[
+        str | None, typer.Option("--commit", metavar="ID", help="Undo this whole commit.")
+    ] = None,
+    expect: ExpectOption = [],  # noqa: B006
+    commit_id: CommitId = None,
+    metadata: Metadata = [],  # noqa: B006
+    dry_run: DryRun = False,
+) -> Report:
+    """Bring back an older state of a key, or undo a whole commit, as a new commit.
+
+    Undoing a commit is guarded: if any of its keys was written since, nothing happens (exit 12).
+    """
+    if (key is None) == (commit is None) or (key is None) != (version is None):
+        raise UsageError("restore wants KEY --version N, or --commit ID")
+    if commit is not None and expect:
+        raise UsageError("restore --commit brings its own expectations; --expect does not go with it")
+    request = _request(session, commit_id, metadata, dry_run, expect)
+    tolerances = session.settings.tolerances
+    async with session.store(read_only=dry_run) as store:
+        if commit is not None:
+            report = await undo.restore_commit(store, commit, request, tolerances)
+        else:
+            assert key is not None
+            assert version is not None
+            report = await undo.restore_key(store, key, version, request, tolerances)
+    return _finish(session, report)
+
+
+@command()
+async def rm(
+    session: Session,
+    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Exact keys.")],
+    expect: ExpectOption = [],  # noqa: B006
+    commit_id: CommitId = None,
+    metadata: Metadata = [],  # noqa: B006
+    dry_run: DryRun = False,
+) -> Report:
+    """Delete keys in one commit; they can be restored until retention lets go of them."""
+    request = _request(session, commit_id, metadata, dry_run, expect)
+    async with session.store(read_only=dry_run) as store:
+        report = await undo.remove(store, keys, request)
+    return _finish(session, report)
+
+
+def _request(
+    session: Session,
+    commit_id: str | None,
+    metadata: list[str],
+    dry_run: bool,
+    expect: list[str],
+    require_durability: str | None = None,
+) -> Request:
+    return Request(
+        commit_id=commit_id,
+        user=inputs.parse_metadata(metadata),
+        expected=inputs.parse_expectations(expect),
+        dry_run=dry_run,
+        require_durability=require_durability,
+        announce=lambda sent: session.out.warn(f"commit {sent}"),
+    )
+
+
+def _finish(session: Session, report: CommitReport) -> CommitReport:
+    """Say on stderr how far matrices were moved, and end with the command that undoes the commit."""
+    for item in report.items:
+        for move in item.moves:
+            session.out.warn(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
+    if not report.dry_run:
+        report.undo = session.command("restore", "--commit", report.commit_id)
+    return report

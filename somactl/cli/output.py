@@ -1,0 +1,136 @@
+"""Data to stdout, talk to stderr; a table for people, JSON for programs; a closed pipe is no accident."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from somactl.config import OUTPUTS
+from somactl.errors import SomactlError
+from somactl.report import ErrorReport, Report
+
+
+def output_mode(argv: Sequence[str]) -> str:
+    """The output mode as far as it can be known before the arguments are parsed, for early errors."""
+    words = list(argv)
+    for i, word in enumerate(words):
+        if word in ("-o", "--output") and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith("--output="):
+            return word.partition("=")[2]
+    return os.environ.get("SOMACTL_OUTPUT", "table")
+
+
+class Output:
+    """One command's stdout and stderr.
+
+    `closed` turns true when whoever reads stdout has gone (`| head`): writing on is then pointless, and
+    the exit code is still the one the work earned.
+    """
+
+    def __init__(self, mode: str, *, quiet: bool = False, color: bool = True) -> None:
+        self.mode = mode if mode in OUTPUTS else "table"
+        self.quiet = quiet
+        self.color = color and sys.stdout.isatty()
+        self.closed = False
+        self._progress_shown = False
+
+    @property
+    def is_json(self) -> bool:
+        return self.mode != "table"
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Raw bytes to stdout."""
+        if self.closed:
+            return
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            self._stdout_gone()
+
+    def print(self, text: str) -> None:
+        self.write((text + "\n").encode("utf-8", "surrogateescape"))
+
+    def item(self, value: Any) -> None:
+        """One line of ndjson."""
+        self.write(msgspec.json.encode(value) + b"\n")
+
+    def report(self, report: Report) -> None:
+        """The finished report: a table with its undo and next commands, or JSON."""
+        self.end_progress()
+        if self.mode == "ndjson":
+            self.item(report)
+        elif self.mode == "json":
+            self.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        else:
+            from somactl.cli.render import render
+
+            text = render(report, color=self.color)
+            if text:
+                self.print(text)
+
+    def talk(self, text: str) -> None:
+        """A remark for a person; silent with --quiet."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Something a person must be told, on stderr; in the JSON modes as an object on one line."""
+        self.end_progress()
+        line = msgspec.json.encode({"message": text}).decode() if self.is_json else text
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def progress(self, text: str) -> None:
+        """One line on a terminal's stderr, overwritten by the next."""
+        if not self.quiet and sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[2K{text}")
+            sys.stderr.flush()
+            self._progress_shown = True
+
+    def end_progress(self) -> None:
+        if self._progress_shown:
+            sys.stderr.write("\r\x1b[2K")
+            self._progress_shown = False
+
+    def failure(self, error: SomactlError) -> int:
+        """Print what went wrong and what to do next; returns the exit code."""
+        self.end_progress()
+        if self.is_json:
+            sys.stderr.write(msgspec.json.encode(error_report(error)).decode() + "\n")
+        else:
+            from somactl.cli.render import render_error
+
+            sys.stderr.write(render_error(error) + "\n")
+        sys.stderr.flush()
+        return error.exit_code
+
+    def close(self, code: int) -> int:
+        """Flush what is left, quietly where nobody reads any more."""
+        try:
+            sys.stdout.flush()
+        except (BrokenPipeError, ValueError):
+            self._stdout_gone()
+        return code
+
+    def _stdout_gone(self) -> None:
+        # The interpreter flushes stdout at exit and would complain there: give it somewhere to flush to.
+        self.closed = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def error_report(error: SomactlError) -> ErrorReport:
+    return ErrorReport(
+        error=type(error).__name__,
+        message=error.message,
+        code=error.exit_code,
+        retryable=error.retryable,
+        hint=error.hint,
+        runbook=error.runbook and f"RUNBOOKS/{error.runbook}.md",
+        facts=error.facts,
+    )

@@ -1,0 +1,302 @@
+"""Reports as tables for people. Plain aligned columns: they stream, never truncate a key, and pipe well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from somactl.core.verdict import Verdict
+from somactl.errors import InvariantViolated, SomactlError, VersionConflict
+from somactl.report import (
+    CommitItem,
+    CommitReport,
+    CommitView,
+    CompactReport,
+    GetReport,
+    InitReport,
+    KeyView,
+    LogReport,
+    LsReport,
+    NamespacesReport,
+    NamespaceView,
+    Report,
+    ShowReport,
+    StatusReport,
+    VerifyReport,
+)
+
+GREEN, YELLOW, RED = "32", "33", "31"
+STATUS_COLORS = {"valid": GREEN, "clampable": YELLOW, "undecided": YELLOW, "violated": RED, "corrupt": RED}
+_VERDICT_WORD = re.compile(
+    r"\b(valid|clampable|undecided|violated)(?=, (proved|computed))|^(violated|undecided|corrupt)\b", re.M
+)
+
+
+def render(report: Report, *, color: bool = False) -> str:
+    """The report as text: its body, its warnings, then the commands to undo it and to go on."""
+    body = next((view for kind, view in _VIEWS.items() if isinstance(report, kind)), lambda _: [])
+    lines = list(body(report))
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"undo: {report.undo}"] if report.undo else []
+    lines += [f"next: {report.next}"] if report.next else []
+    text = "\n".join(lines)
+    return _colored(text) if color else text
+
+
+def render_error(error: SomactlError) -> str:
+    """One line that names the defect, the details that belong to it, and what to do next."""
+    lines = [f"error: {error.message}"]
+    if isinstance(error, VersionConflict) and len(error.conflicts) > 3:
+        lines += [f"  {key!r}: {_conflict(facts)}" for key, facts in error.conflicts.items()]
+    if isinstance(error, InvariantViolated):
+        lines += [f"  {line}" for line in verdict_lines(error.verdict)]
+    lines += [f"try: {error.hint}"] if error.hint else []
+    lines += [f"runbook: RUNBOOKS/{error.runbook}.md"] if error.runbook else []
+    return "\n".join(lines)
+
+
+def _conflict(facts: Mapping[str, Any]) -> str:
+    parts = [
+        f"{part} {value}, found {facts['found'][part] or 'none'}" for part, value in facts["expected"].items()
+    ]
+    return "expected " + "; ".join(parts)
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Left-aligned columns, two spaces apart; the last one is never padded."""
+    table = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header) - 1)]
+    return ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in table]
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The numbers behind a verdict, with how sure they are."""
+    t = verdict.tolerances
+    lines = [f"verdict: {verdict.status}, {verdict.rigour} (n = {verdict.n}, {verdict.dtype})"]
+    lines += [f"  {reason}" for reason in verdict.reasons]
+    if verdict.hermitian_error is not None:
+        lines.append(f"hermitian error: {verdict.hermitian_error:.3e} (tolerance {t.hermitian:.1e})")
+    if verdict.trace_error is not None:
+        lines.append(f"trace error: {verdict.trace_error:.3e} (tolerance {t.trace:.1e})")
+    if verdict.lambda_min_lower is not None:
+        lines.append(
+            f"smallest eigenvalue >= {verdict.lambda_min_lower:.3e}, proved (tolerance -{t.psd:.1e})"
+        )
+    if verdict.lambda_min_upper is not None:
+        lines.append(f"smallest eigenvalue <= {verdict.lambda_min_upper:.3e}, by a witness vector")
+    if verdict.route:
+        lines.append(f"route: {verdict.route}" + (f"; BLAS: {verdict.blas}" if verdict.blas else ""))
+    return lines
+
+
+def when(seconds: float | None) -> str:
+    """UTC to the second; the store's clock."""
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: 8.0 MiB."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def shape(dimensions: Sequence[int] | None) -> str:
+    return "-" if dimensions is None else "x".join(map(str, dimensions))
+
+
+def _init(report: InitReport) -> list[str]:
+    head = report.head
+    kept = head.retention
+    return [
+        f"namespace {head.namespace} ({report.store}): version {head.version}, "
+        f"incarnation {head.incarnation}",
+        f"keeps the {kept.versions} newest versions of a key, old ones {kept.seconds / 86_400:g} days; "
+        f"commit records {kept.record_seconds / 86_400:g} days",
+    ]
+
+
+def _namespaces(report: NamespacesReport) -> list[str]:
+    def row(view: NamespaceView) -> list[Any]:
+        counts = [view.version, view.keys, view.tombstones, size(view.stored_bytes)]
+        return [view.namespace, *counts, when(view.created_at), view.incarnation]
+
+    header = ["NAMESPACE", "VERSION", "KEYS", "DELETED", "SIZE", "CREATED", "INCARNATION"]
+    return columns(header, map(row, report.namespaces))
+
+
+def _commit(report: CommitReport) -> list[str]:
+    if report.dry_run:
+        first = "dry run: everything holds; nothing was written"
+    else:
+        held = ", ".join(f"{s.store}: {s.durability}" for s in report.stores)
+        first = f"committed version {report.version} of namespace {report.namespace} ({held})"
+        first += "; replayed: this commit id was written before" if report.replayed else ""
+
+    def row(item: CommitItem) -> list[Any]:
+        if item.action == "delete":
+            return [item.key, "nothing to delete" if item.noop else "deleted", "-", "-", "-", "-", "-"]
+        bound = item.verdict and item.verdict.lambda_min_lower
+        return [
+            item.key,
+            item.kind,
+            shape(item.shape),
+            item.layout,
+            size(item.bytes),
+            f"{item.verdict.status}, {item.verdict.rigour}" if item.verdict else "not checked",
+            "-" if bound is None else f"{bound:.2e}",
+        ]
+
+    header = ["KEY", "KIND", "SHAPE", "LAYOUT", "SIZE", "PSD", "LAMBDA_MIN >="]
+    return [first, *columns(header, map(row, report.items))]
+
+
+def _get(report: GetReport) -> list[str]:
+    return (
+        [f"wrote {report.key} (version {report.version}, {report.format}) to {report.file}"]
+        if report.file
+        else []
+    )
+
+
+def _ls(report: LsReport) -> list[str]:
+    def row(key: KeyView) -> list[Any]:
+        last = when(key.recoverable_until) if key.deleted else when(key.committed_at)
+        return [key.version, key.kind, key.dtype, shape(key.shape), size(key.bytes), last, key.key]
+
+    deleted = any(key.deleted for key in report.keys)
+    header = [
+        "VERSION",
+        "KIND",
+        "DTYPE",
+        "SHAPE",
+        "SIZE",
+        "RESTORABLE UNTIL" if deleted else "COMMITTED",
+        "KEY",
+    ]
+    return columns(header, map(row, report.keys))
+
+
+def _show(report: ShowReport) -> list[str]:
+    key = report.key
+    facts = [
+        ("key", key.key),
+        ("namespace", f"{report.namespace} (incarnation {report.incarnation})"),
+        ("version", key.version),
+        ("matrix", f"{key.kind}, {shape(key.shape)}, {key.dtype}"),
+        ("stored as", f"{key.layout}, compression {report.compression}, {size(key.bytes)}"),
+        ("committed", f"{when(key.committed_at)} by commit {key.commit_id}"),
+        ("content", key.content),
+        ("envelope", report.envelope_digest),
+    ]
+    lines = [f"{name:<10} {value}" for name, value in facts]
+    lines += [f"{'label':<10} {name}={value}" for name, value in report.metadata.items()]
+    stored = report.stored_verdict
+    if stored:
+        lines.append(f"{'at commit':<10} {stored['status']}, {stored['rigour']}")
+    if report.verdict is not None:
+        lines += verdict_lines(report.verdict)
+        if report.verdict.spectrum is not None:
+            from somactl.cli.spectrum import draw
+
+            lines += draw(report.verdict.spectrum)
+    return lines
+
+
+def _log(report: LogReport) -> list[str]:
+    if report.key is not None:
+        header = ["VERSION", "ACTION", "PSD", "SIZE", "WHEN", "COMMIT", "CONTENT"]
+        rows: list[list[Any]] = [
+            [
+                r.version,
+                "compacted" if r.compacted else r.action,
+                r.psd or "-",
+                size(r.bytes),
+                when(r.committed_at),
+                r.commit_id,
+                r.content or "-",
+            ]
+            for r in report.revisions
+        ]
+        return columns(header, rows)
+    header = ["VERSION", "WHEN", "COMMIT", "BY", "KEYS"]
+    return columns(header, [_commit_row(c) for c in report.commits])
+
+
+def _commit_row(c: CommitView) -> list[Any]:
+    labels = "".join(f" {name}={value}" for name, value in c.metadata.items())
+    keys = ", ".join(key if content else f"-{key}" for key, content in list(c.keys.items())[:5])
+    more = f" and {len(c.keys) - 5} more" if len(c.keys) > 5 else ""
+    return [c.version, when(c.recorded_at), c.commit_id, c.made_by, keys + more + labels]
+
+
+def _status(report: StatusReport) -> list[str]:
+    c = report.commit
+    if c.state == "committed":
+        return [f"commit {c.commit_id}: committed as version {c.version} at {when(c.recorded_at)}"]
+    if c.state == "aborted":
+        return [f"commit {c.commit_id}: aborted; nothing of it was written or ever will be"]
+    return [f"commit {c.commit_id}: not seen (may still arrive)"]
+
+
+def _compact(report: CompactReport) -> list[str]:
+    verb = "would remove" if report.dry_run else "removed"
+    return [
+        f"{verb} {report.revisions} superseded versions, {report.tombstones} deleted keys, "
+        f"{report.records} commit records and {report.events} events: {size(report.bytes_freed)}"
+    ]
+
+
+def _verify(report: VerifyReport) -> list[str]:
+    rows = [
+        [r.outcome, r.source, r.error or ("; ".join(r.verdict.reasons) if r.verdict else "")]
+        for r in report.results
+    ]
+    lines = columns(["OUTCOME", "MATRIX", "WHY"], rows) if rows else []
+    if report.results_omitted:
+        lines.append(f"... and {report.results_omitted} more; --output ndjson prints them all")
+    counts = {
+        name: getattr(report, name)
+        for name in (
+            "valid",
+            "clampable",
+            "violated",
+            "corrupt",
+            "undecided",
+            "rejected",
+            "unreadable",
+            "skipped",
+        )
+    }
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to check"
+    lines.append(f"{told} ({report.rigour or 'no verdicts'}, method {report.method})")
+    if report.worst_trace_error is not None:
+        lines.append(f"worst trace error {report.worst_trace_error:.3e}")
+    if report.lowest_lambda_min is not None:
+        lines.append(f"smallest eigenvalue bound of all {report.lowest_lambda_min:.3e}")
+    return lines
+
+
+def _colored(text: str) -> str:
+    return _VERDICT_WORD.sub(lambda m: f"\x1b[{STATUS_COLORS[m[0]]}m{m[0]}\x1b[0m", text)
+
+
+_VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
+    InitReport: _init,
+    NamespacesReport: _namespaces,
+    CommitReport: _commit,
+    GetReport: _get,
+    LsReport: _ls,
+    ShowReport: _show,
+    LogReport: _log,
+    StatusReport: _status,
+    CompactReport: _compact,
+    VerifyReport: _verify,
+}

@@ -1,0 +1,195 @@
+"""From what an operator hands in to the envelope that may be stored: check, mend if asked, encode, recheck.
+
+Nothing here touches a store, so a dry run is this and nothing more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from somactl.core.verdict import Tolerances, Verdict
+from somactl.errors import InvariantViolated, WrongAddress
+from somactl.report import Move
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from somactl.core.envelope import Encoded
+    from somactl.core.framing import Header
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What may be done to a matrix on its way in.
+
+    kind        rho | sketch | matrix; None keeps the envelope's own, or means rho
+    dtype       float32 | complex64 to store it smaller; None keeps float64 / complex128
+    on_clampable  clamp: a matrix within tolerance but provably not PSD is stored clamped; refuse: it is not
+    clamp, max_move  also mend a violated one, if that moves it by at most max_move (Frobenius norm)
+    normalize   divide by the trace first
+    readdress   accept an envelope written for another key or namespace
+    """
+
+    kind: str | None = None
+    dtype: str | None = None
+    layout: str = "auto"
+    compression: str | None = None
+    on_clampable: Literal["clamp", "refuse"] = "clamp"
+    clamp: bool = False
+    max_move: float = 0.0
+    normalize: bool = False
+    readdress: bool = False
+    tolerances: Tolerances = field(default_factory=Tolerances)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An envelope ready to be committed, and everything a report says of it."""
+
+    data: bytes
+    header: Header
+    verdict: Verdict | None
+    moves: list[Move]
+
+
+def admit_bytes(
+    content: bytes, source: str, key: str, namespace: str, policy: Policy, timestamp: float
+) -> Admitted:
+    """Admit the matrix in a file's content: .npy, .npz, an envelope or legacy JSON.
+
+    Raises InvalidFile, InvalidJson or an EnvelopeError naming `source`; InvariantViolated naming `key`.
+    """
+    from somactl.core.envelope import factor
+    from somactl.core.matrix_file import parse_matrix_file
+
+    parsed = parse_matrix_file(content, source)
+    layout, kind = policy.layout, policy.kind
+    array = None
+    if parsed.envelope is not None and parsed.header is not None:
+        header = parsed.header
+        if (header.namespace, header.key) != (namespace, key) and not policy.readdress:
+            raise WrongAddress(
+                f"{source}: the envelope was written for key {header.key!r} of namespace "
+                f"{header.namespace!r}, not for {key!r} of {namespace!r}",
+                hint="check which file belongs to which key; --readdress accepts it under the new name",
+            )
+        kind = kind or header.kind
+        if header.layout == "factor" and layout in ("auto", "factor"):
+            array, layout = factor(parsed.envelope, header), "factor"
+    array = parsed.array if array is None else array
+    return admit(array, key, namespace, policy, timestamp, kind=kind or "rho", layout=layout)
+
+
+def admit(
+    array: np.ndarray,
+    key: str,
+    namespace: str,
+    policy: Policy,
+    timestamp: float,
+    *,
+    kind: str = "rho",
+    layout: str = "auto",
+) -> Admitted:
+    """Admit one array (n x n for a rho, n x k for a factor). Raises InvariantViolated, EnvelopeError."""
+    from somactl.core.envelope import encode
+
+    moves: list[Move] = []
+    verdict = None
+    if kind == "rho":
+        array, verdict = _hold_invariants(array, key, policy, layout, moves)
+
+    def encoded(matrix: np.ndarray) -> Encoded:
+        return encode(
+            matrix,
+            key=key,
+            namespace=namespace,
+            kind=kind,
+            dtype=policy.dtype,
+            layout=layout,
+            compression=policy.compression,
+            timestamp=timestamp,
+        )
+
+    result = encoded(array)
+    if result.rounding_error:
+        moves.append(Move(method="round", distance=result.rounding_error))
+    if verdict is not None and (moves or result.header.dtype != verdict.dtype):
+        verdict = _check_stored(result, policy)
+        if verdict.status == "clampable" and policy.on_clampable == "clamp" and layout != "factor":
+            result = encoded(_lifted(array, result.header.dtype, moves))
+            verdict = _check_stored(result, policy)
+        if not verdict.valid:
+            raise _refusal(key, verdict, "as it would be stored it ")
+    return Admitted(data=result.data, header=result.header, verdict=verdict, moves=moves)
+
+
+def _hold_invariants(
+    array: np.ndarray, key: str, policy: Policy, layout: str, moves: list[Move]
+) -> tuple[np.ndarray, Verdict]:
+    """The array with its invariants proven, mended as far as `policy` allows; each move is noted."""
+    from somactl.core import projection
+    from somactl.core.invariants import check, check_factor
+
+    judge = check_factor if layout == "factor" else check
+    if policy.normalize and layout != "factor":
+        normalized = projection.normalize(array)
+        array = normalized.matrix
+        moves.append(Move(method="normalize", distance=normalized.moved))
+    verdict = judge(array, policy.tolerances)
+    may_clamp = (verdict.status == "clampable" and policy.on_clampable == "clamp") or (
+        verdict.status == "violated" and policy.clamp and verdict.finite and verdict.square
+    )
+    if may_clamp and layout != "factor":
+        nearest = projection.nearest(array)
+        if verdict.status == "violated" and nearest.moved > policy.max_move:
+            raise _refusal(
+                key,
+                verdict,
+                f"clamping would move it by {nearest.moved:.3e}, more than --max-move allows; it ",
+            )
+        moves.append(Move(method="clamp", distance=nearest.moved))
+        array = nearest.matrix
+        verdict = judge(array, policy.tolerances)
+    if not verdict.valid:
+        raise _refusal(key, verdict)
+    return array, verdict
+
+
+def _lifted(array: np.ndarray, dtype: str, moves: list[Move]) -> np.ndarray:
+    """The nearest density matrix that is still one after rounding to `dtype`, which broke the given one."""
+    from somactl.core import projection
+
+    lifted = projection.nearest(array, dtype=dtype)
+    moves.append(Move(method="clamp", distance=lifted.moved))
+    return lifted.matrix
+
+
+def _check_stored(result: Encoded, policy: Policy) -> Verdict:
+    from somactl.core.verification import check_envelope
+
+    return check_envelope(result.data, result.header, policy.tolerances)
+
+
+REFUSED = {
+    "violated": "is no density matrix",
+    "clampable": "is negative within tolerance, which may not be stored as it is",
+    "undecided": "could be neither proven nor refuted",
+}
+
+
+def _refusal(key: str, verdict: Verdict, before: str = "") -> InvariantViolated:
+    reasons = "; ".join(verdict.reasons)
+    if verdict.status == "undecided":
+        hint = "loosen --psd-tolerance, or symmetrise and scale the matrix upstream"
+    elif not verdict.square or not verdict.finite:
+        hint = "a value that is no density matrix is committed with --kind matrix or --kind sketch"
+    elif verdict.status == "clampable":
+        hint = "--on-clampable clamp stores the nearest density matrix"
+    elif verdict.trace_error is not None and verdict.trace_error > verdict.tolerances.trace:
+        hint = "--normalize divides by the trace; --clamp --max-move D stores the nearest density matrix"
+    else:
+        hint = "--clamp --max-move D stores the nearest density matrix, if it is no farther than D"
+    return InvariantViolated(
+        f"key {key!r}: {before}{REFUSED[verdict.status]}: {reasons}", verdict=verdict, hint=hint
+    )

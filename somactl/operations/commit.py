@@ -1,0 +1,238 @@
+"""Commit matrices: decode, verify, encode, then one atomic write whose outcome is never guessed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from somactl.core.framing import peek
+from somactl.core.names import validate_commit_id, validate_key
+from somactl.errors import (
+    EmptyCommit,
+    Interrupted,
+    InvariantViolated,
+    NamespaceNotFound,
+    OutcomeUnknown,
+    SomactlError,
+    StoreUnavailable,
+)
+from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
+from somactl.operations.commit_ids import new_commit_id
+from somactl.report import CommitItem, CommitReport, StoreView, without_witness_vector
+from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
+from somactl.store.request import Found, normalise, refuse_conflicts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+R = TypeVar("R", bound=CommitReport)
+SETTLE_SECONDS = 5.0
+DURABILITY_RANK = {"memory": 0, "replicated": 1, "fsync": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One put as an operator hands it in: the raw content of a file, and what to call it in errors."""
+
+    key: str
+    content: bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything about one commit but its matrices.
+
+    announce is called with the commit id before the write is sent, so that an operator can ask what
+    became of it even if this process dies in between.
+    """
+
+    commit_id: str | None = None
+    user: Mapping[str, str] = field(default_factory=dict)
+    expected: Expected = None
+    dry_run: bool = False
+    require_durability: str | None = None
+    announce: Callable[[str], None] = lambda commit_id: None
+
+
+async def commit_matrix_update(
+    store: Store,
+    updates: Mapping[str, np.ndarray | None],
+    metadata: Mapping[str, str] | None = None,
+    expected_version: Expected = None,
+    *,
+    commit_id: str | None = None,
+    policy: Policy | None = None,
+) -> Receipt:
+    """Commit `updates` (key -> n x n array, or None to delete) whole or not at all, every rho proven first.
+
+    Raises InvariantViolated (with the verdict), VersionConflict, OutcomeUnknown, StoreUnavailable; nothing
+    is written unless a receipt is returned or OutcomeUnknown raised.
+    """
+    policy = policy or Policy()
+    admitted: dict[str, Admitted | None] = {}
+    for key, array in updates.items():
+        validate_key(key)
+        if array is None:
+            admitted[key] = None
+            continue
+        layout, kind = policy.layout, policy.kind or "rho"
+        admitted[key] = await asyncio.to_thread(
+            admit, array, key, store.namespace, policy, time.time(), kind=kind, layout=layout
+        )
+    request = Request(commit_id=commit_id, user=metadata or {}, expected=expected_version)
+    return await send(store, admitted, request, commit_id or new_commit_id(), command="python")
+
+
+async def commit(
+    store: Store, inputs: Sequence[Input], deletes: Sequence[str], request: Request, policy: Policy
+) -> CommitReport:
+    """The `commit` command. All inputs are admitted before anything is written; the first refusal ends it."""
+    timestamp = time.time()
+    admitted: dict[str, Admitted | None] = {}
+    for item in inputs:
+        validate_key(item.key)
+        try:
+            admitted[item.key] = await asyncio.to_thread(
+                admit_bytes, item.content, item.source, item.key, store.namespace, policy, timestamp
+            )
+        except InvariantViolated as exc:
+            raise exc.about(item.source) from None
+    for key in deletes:
+        admitted[validate_key(key)] = None
+    return await write(store, admitted, request, CommitReport)
+
+
+async def write(
+    store: Store, admitted: Mapping[str, Admitted | None], request: Request, report_type: type[R]
+) -> R:
+    """Send one commit (or, in a dry run, only say what it would be) and report it."""
+    if not admitted:
+        raise EmptyCommit("the commit names no key", hint="give KEY=FILE, or NDJSON lines on stdin")
+    commit_id = validate_commit_id(request.commit_id or new_commit_id())
+    _require_durability(store, request.require_durability)
+    items = [_item(key, value) for key, value in sorted(admitted.items())]
+    report = report_type(store=store.name, namespace=store.namespace, commit_id=commit_id, items=items)
+    if request.dry_run:
+        await _refuse_known_conflicts(store, admitted, request)
+        report.dry_run = True
+        report.next = "run the same command without --dry-run"
+        return report
+    command = str(report_type.__struct_config__.tag)
+    receipt = await send(store, admitted, request, commit_id, command=command)
+    for item in items:
+        item.noop = item.key in receipt.noops
+    report.incarnation, report.version = receipt.incarnation, receipt.version
+    report.committed_at, report.replayed = receipt.committed_at, receipt.replayed
+    report.stores = [StoreView(store=s.store, durability=s.durability) for s in receipt.stores]
+    return report
+
+
+async def send(
+    store: Store,
+    admitted: Mapping[str, Admitted | None],
+    request: Request,
+    commit_id: str,
+    *,
+    command: str,
+) -> Receipt:
+    """The write itself. Interrupted in the middle, it finds out at once what became of the commit."""
+    metadata = CommitMetadata(user=request.user, verdicts=verdicts_of(admitted), command=command)
+    data = {key: None if value is None else value.data for key, value in admitted.items()}
+    request.announce(commit_id)
+    try:
+        return await store.commit_matrix_update(data, metadata, request.expected, commit_id=commit_id)
+    except asyncio.CancelledError:
+        raise await _settle(store, commit_id) from None
+
+
+def verdicts_of(admitted: Mapping[str, Admitted | None]) -> dict[str, dict[str, Any]]:
+    """content digest -> verdict as JSON values, as the store keeps it."""
+    return {
+        value.header.content: verdict_values(value)
+        for value in admitted.values()
+        if value is not None and value.verdict is not None
+    }
+
+
+def verdict_values(admitted: Admitted) -> dict[str, Any]:
+    assert admitted.verdict is not None
+    values = asdict(without_witness_vector(admitted.verdict))
+    return {name: value for name, value in values.items() if value is not None and value != ()}
+
+
+def _item(key: str, admitted: Admitted | None) -> CommitItem:
+    if admitted is None:
+        return CommitItem(key=key, action="delete")
+    header = admitted.header
+    return CommitItem(
+        key=key,
+        action="put",
+        kind=header.kind,
+        dtype=header.dtype,
+        shape=list(header.shape),
+        layout=header.layout,
+        bytes=header.total_length,
+        content=header.content,
+        moves=admitted.moves,
+        verdict=None if admitted.verdict is None else without_witness_vector(admitted.verdict),
+    )
+
+
+async def _settle(store: Store, commit_id: str) -> SomactlError:
+    """The error that says what became of a commit whose caller was interrupted (DESIGN 4.4: 130 if known)."""
+    try:
+        status = await asyncio.wait_for(store.commit_status(commit_id, resolve=True), SETTLE_SECONDS)
+    except (SomactlError, asyncio.CancelledError, TimeoutError):
+        return OutcomeUnknown(f"interrupted while commit {commit_id} was on its way", commit_id=commit_id)
+    if status.state == "committed" and status.record and status.record.receipt:
+        version = status.record.receipt.version
+        return Interrupted(
+            f"interrupted, but commit {commit_id} stands as version {version}",
+            hint=f"`somactl restore --commit {commit_id}` undoes it",
+            commit_id=commit_id,
+            state="committed",
+            version=version,
+        )
+    return Interrupted(
+        f"interrupted; commit {commit_id} was not written and never will be",
+        hint="run the command again, with a new commit id",
+        commit_id=commit_id,
+        state="aborted",
+    )
+
+
+async def _refuse_known_conflicts(
+    store: Store, admitted: Mapping[str, Admitted | None], request: Request
+) -> None:
+    """What a dry run can say of expectations: whether they hold now. Raises VersionConflict."""
+    expectations = normalise(request.expected, admitted)
+    if not expectations:
+        return
+    try:
+        now = await store.read_many(list(expectations))
+    except NamespaceNotFound:
+        refuse_conflicts(expectations, None, {})
+        return
+    found = {key: Found(entry.version, peek(entry.data).content) for key, entry in now.entries.items()}
+    refuse_conflicts(expectations, now.incarnation, found)
+
+
+def _require_durability(store: Store, required: str | None) -> None:
+    """Refuse before the write where the store promises less than `required`."""
+    if required is None:
+        return
+    have, need = (_durability(value) for value in (store.durability, required))
+    if have < need:
+        raise StoreUnavailable(
+            f"{store.name} promises {store.durability}, and --require-durability asks for {required}",
+            hint="docs/STORES.md says what each store and setting promises",
+        )
+
+
+def _durability(value: str) -> tuple[int, int]:
+    name, _, count = value.partition(":")
+    return DURABILITY_RANK.get(name, -1), int(count or 0)

@@ -1,0 +1,192 @@
+"""Look without touching: namespaces, keys, values, history, commits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from somactl.core.framing import peek, to_text
+from somactl.core.names import validate_commit_id, validate_key
+from somactl.core.verdict import Tolerances
+from somactl.report import (
+    CommitView,
+    GetReport,
+    KeyView,
+    LogReport,
+    NamespacesReport,
+    NamespaceView,
+    RetentionView,
+    RevisionView,
+    ShowReport,
+    StatusReport,
+)
+from somactl.store.contract import CommitRecord, Entry, Head, Stat, Store
+
+
+async def namespaces(store: Store) -> NamespacesReport:
+    views = []
+    for summary in await store.namespaces():
+        view = head_view(summary.head)
+        view.keys, view.tombstones, view.stored_bytes = summary.keys, summary.tombstones, summary.stored_bytes
+        views.append(view)
+    return NamespacesReport(store=store.name, namespaces=views)
+
+
+async def list_keys(store: Store, match: str | None, *, deleted: bool) -> AsyncIterator[list[KeyView]]:
+    """Pages of keys in byte order."""
+    async for page in store.scan(match, deleted=deleted):
+        yield [key_view(stat) for stat in page]
+
+
+async def get(store: Store, key: str, version: int | None) -> tuple[GetReport, Entry]:
+    """One value; its framing, digests and address verified by the store."""
+    entry = await store.read(validate_key(key), version)
+    header = peek(entry.data)
+    report = GetReport(
+        store=store.name,
+        namespace=store.namespace,
+        key=key,
+        version=entry.version,
+        incarnation=entry.incarnation,
+        content=header.content,
+        bytes=len(entry.data),
+        served_by=entry.served_by,
+        degraded=entry.degraded,
+        format="envelope",
+    )
+    return report, entry
+
+
+def as_text(entry: Entry) -> str:
+    return to_text(entry.data)
+
+
+async def show(
+    store: Store, key: str, version: int | None, tolerances: Tolerances, *, check: bool, spectrum: bool
+) -> ShowReport:
+    """What is known of one value; with `check` (or `spectrum`) also what a check finds now."""
+    entry = await store.read(validate_key(key), version)
+    header = peek(entry.data)
+    written_by = (await store.commit_status(entry.commit_id)).record
+    report = ShowReport(
+        store=store.name,
+        namespace=store.namespace,
+        degraded=entry.degraded,
+        incarnation=entry.incarnation,
+        key=KeyView(
+            key=key,
+            version=entry.version,
+            kind=header.kind,
+            dtype=header.dtype,
+            shape=list(header.shape),
+            layout=header.layout,
+            bytes=len(entry.data),
+            content=header.content,
+            commit_id=entry.commit_id,
+            committed_at=entry.committed_at,
+        ),
+        envelope_digest=header.envelope,
+        compression=header.compression,
+        timestamp=header.timestamp,
+        metadata=dict(written_by.metadata.user) if written_by and written_by.metadata else {},
+        stored_verdict=None if entry.verdict is None else dict(entry.verdict),
+    )
+    square = len(header.shape) == 2 and (header.layout == "factor" or header.shape[0] == header.shape[1])
+    if (check or spectrum) and not square:
+        report.warnings.append(f"a {header.kind} that is not square has no verdict and no spectrum")
+    elif check or spectrum:
+        from somactl.core.verification import check_envelope
+
+        report.verdict = await asyncio.to_thread(
+            check_envelope, entry.data, header, tolerances, spectrum=spectrum
+        )
+        codes = {"violated": 3, "undecided": 4} if header.kind == "rho" else {}
+        report.conclude(codes.get(report.verdict.status, 0))
+    return report
+
+
+async def log(store: Store, key: str | None, *, before: int | None, limit: int) -> LogReport:
+    report = LogReport(store=store.name, namespace=store.namespace, key=key)
+    if key is None:
+        report.commits = [commit_view(r) for r in await store.log(before=before, limit=limit)]
+        return report
+    revisions = await store.history(validate_key(key))
+    wanted = [r for r in revisions if before is None or r.version < before][:limit]
+    report.revisions = [
+        RevisionView(
+            key=r.key,
+            version=r.version,
+            commit_id=r.commit_id,
+            committed_at=r.committed_at,
+            action="delete" if r.content is None else "put",
+            content=r.content,
+            kind=r.kind,
+            bytes=r.size,
+            psd=_status(r.verdict),
+            compacted=r.compacted,
+        )
+        for r in wanted
+    ]
+    return report
+
+
+async def status(store: Store, commit_id: str, *, resolve: bool) -> StatusReport:
+    """What became of a commit id. Exit 0 committed; 15 not seen or aborted: nothing of it was written."""
+    found = await store.commit_status(validate_commit_id(commit_id), resolve=resolve)
+    view = CommitView(commit_id=commit_id, state=found.state)
+    if found.record is not None:
+        view = commit_view(found.record)
+    report = StatusReport(
+        store=store.name, namespace=store.namespace, commit=view, final=found.state != "unseen"
+    )
+    if found.state == "unseen":
+        report.next = f"somactl status {commit_id} --resolve"
+    report.conclude(0 if found.state == "committed" else 15)
+    return report
+
+
+def head_view(head: Head) -> NamespaceView:
+    return NamespaceView(
+        namespace=head.namespace,
+        incarnation=head.incarnation,
+        version=head.version,
+        created_at=head.created_at,
+        retention=RetentionView(
+            versions=head.retention.versions,
+            seconds=head.retention.seconds,
+            record_seconds=head.retention.record_seconds,
+        ),
+    )
+
+
+def key_view(stat: Stat) -> KeyView:
+    return KeyView(
+        key=stat.key,
+        version=stat.version,
+        kind=stat.kind,
+        dtype=stat.dtype,
+        shape=list(stat.shape),
+        layout=stat.layout,
+        bytes=stat.size,
+        content=stat.content,
+        commit_id=stat.commit_id,
+        committed_at=stat.committed_at,
+        deleted=stat.deleted,
+        recoverable_until=stat.recoverable_until,
+    )
+
+
+def commit_view(record: CommitRecord) -> CommitView:
+    view = CommitView(commit_id=record.commit_id, state=record.state, recorded_at=record.recorded_at)
+    if record.receipt is not None:
+        view.version, view.incarnation = record.receipt.version, record.receipt.incarnation
+        view.keys = dict(record.receipt.keys)
+    if record.metadata is not None:
+        view.metadata, view.made_by = dict(record.metadata.user), record.metadata.command
+        view.verdicts = {content: str(_status(v)) for content, v in record.metadata.verdicts.items()}
+    return view
+
+
+def _status(verdict: Any) -> str | None:
+    return None if verdict is None else verdict.get("status")

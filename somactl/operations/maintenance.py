@@ -1,0 +1,47 @@
+"""Create a namespace, and forget what its retention no longer keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from somactl.operations.inspect import head_view
+from somactl.report import CompactReport, InitReport
+from somactl.store.contract import Retention, Store
+
+BATCH = 500
+PAUSE_SECONDS = 0.02  # between batches, so that writers get their turn
+
+
+async def init(
+    store: Store, *, versions: int | None, seconds: float | None, record_seconds: float | None
+) -> InitReport:
+    """Create schema and namespace where missing; safe to repeat. What is given changes the retention."""
+    head = await store.init()
+    given = {"versions": versions, "seconds": seconds, "record_seconds": record_seconds}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if changes:
+        retention: Retention = replace(head.retention, **changes)  # type: ignore[arg-type]
+        head = await store.init(retention=retention)
+    return InitReport(store=store.name, namespace=store.namespace, head=head_view(head))
+
+
+async def compact(
+    store: Store, *, dry_run: bool, each: Callable[[CompactReport], None] = lambda report: None
+) -> CompactReport:
+    """Enforce the retention in short transactions, with a pause between them."""
+    report = CompactReport(store=store.name, namespace=store.namespace, dry_run=dry_run)
+    more = True
+    while more:
+        batch = await store.compact(limit=BATCH, dry_run=dry_run)
+        report.revisions += batch.revisions
+        report.tombstones += batch.tombstones
+        report.records += batch.records
+        report.events += batch.events
+        report.bytes_freed += batch.bytes_freed
+        each(report)
+        more = batch.more and not dry_run
+        if more:
+            await asyncio.sleep(PAUSE_SECONDS)
+    return report

@@ -1,0 +1,196 @@
+"""Audit: prove the invariants of many matrices, one page of bytes at a time.
+
+A bad or unreadable matrix never ends an audit; what could not be checked is counted apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from somactl.core.names import validate_key
+from somactl.core.verdict import Method, Tolerances, Verdict
+from somactl.errors import CorruptValue, EnvelopeError, InputRejected, SomactlError
+from somactl.report import Checked, VerifyReport, without_witness_vector
+from somactl.store.contract import Entry, Snapshot, Stat, Store
+
+MAX_RESULTS = 1000  # a report stays bounded however sick a namespace is; ndjson mode prints them all
+PAGE_BYTES = 32 << 20
+
+EXIT_CODES = {"violated": 3, "corrupt": 3, "undecided": 4, "unreadable": 4, "rejected": 11}
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What to check and how.
+
+    each is called with every outcome as it comes (progress, ndjson); fail_fast ends the audit after the
+    first outcome that is a finding or could not be checked, and the report is then not complete.
+    """
+
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    method: Method = "certify"
+    spectrum: bool = False
+    witness: bool = False
+    fail_fast: bool = False
+    each: Callable[[Checked], None] = lambda checked: None
+
+
+@dataclass(frozen=True, slots=True)
+class FileInput:
+    """A file to check. `read` is called when its turn comes, so that memory holds one file at a time."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+async def verify_files(files: Iterable[FileInput], audit: Audit, report: VerifyReport) -> bool:
+    """Check each file; False if `fail_fast` ended it."""
+    for file in files:
+        checked = await asyncio.to_thread(_check_file, file, audit)
+        if not _count(report, checked, audit):
+            return False
+    return True
+
+
+async def verify_keys(store: Store, keys: Sequence[str], audit: Audit, report: VerifyReport) -> bool:
+    """Check exactly these keys; one that is absent is `unreadable`. False if `fail_fast` ended it."""
+    for key in keys:
+        validate_key(key)
+        snapshot = await store.read_many([key])
+        if not await _check_snapshot(snapshot, [key], audit, report, missing_is_unreadable=True):
+            return False
+    return True
+
+
+async def verify_matching(store: Store, match: str | None, audit: Audit, report: VerifyReport) -> bool:
+    """Check every key that matches; one deleted while the audit runs is no finding."""
+    async for page in _pages(store, match):
+        kinds = {stat.key: stat for stat in page}
+        rhos = [key for key, stat in kinds.items() if stat.kind == "rho"]
+        for key in kinds.keys() - set(rhos):
+            _count(report, Checked(source=key, outcome="skipped", version=kinds[key].version), audit)
+        if not rhos:
+            continue
+        snapshot = await store.read_many(rhos)
+        if not await _check_snapshot(snapshot, rhos, audit, report, missing_is_unreadable=False):
+            return False
+    return True
+
+
+def conclude(report: VerifyReport, *, finished: bool) -> VerifyReport:
+    """Set the exit code. An audit that met nothing at all proved nothing, and says so."""
+    codes = {code for outcome, code in EXIT_CODES.items() if getattr(report, outcome)}
+    report.complete = finished and not (report.undecided or report.unreadable or report.rejected)
+    if not finished:
+        codes.add(4)
+        report.warnings.append("ended early by --fail-fast: the rest was not checked")
+    if report.method == "sampled" and report.undecided:
+        report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
+    if report.violated:
+        report.next = "see RUNBOOKS/invariant-violated.md"
+    elif report.corrupt:
+        report.next = "see RUNBOOKS/corrupt-value.md"
+    report.conclude(*codes)
+    return report
+
+
+async def _pages(store: Store, match: str | None) -> AsyncIterator[list[Stat]]:
+    async for page in store.scan(match, page_bytes=PAGE_BYTES):
+        yield page
+
+
+async def _check_snapshot(
+    snapshot: Snapshot,
+    keys: Sequence[str],
+    audit: Audit,
+    report: VerifyReport,
+    *,
+    missing_is_unreadable: bool,
+) -> bool:
+    for key in keys:
+        if key in snapshot.corrupt:
+            checked = Checked(source=key, outcome="corrupt", error=snapshot.corrupt[key].message)
+        elif key in snapshot.entries:
+            checked = await asyncio.to_thread(_check_entry, snapshot.entries[key], audit)
+        elif missing_is_unreadable:
+            checked = Checked(source=key, outcome="unreadable", error=f"key {key!r} is not in the store")
+        else:
+            continue
+        if not _count(report, checked, audit):
+            return False
+    return True
+
+
+def _check_entry(entry: Entry, audit: Audit) -> Checked:
+    from somactl.core.framing import peek
+    from somactl.core.verification import check_envelope
+
+    header = peek(entry.data)
+    if header.kind != "rho":
+        return Checked(source=entry.key, outcome="skipped", version=entry.version)
+    try:
+        verdict = check_envelope(
+            entry.data, header, audit.tolerances, method=audit.method, spectrum=audit.spectrum
+        )
+    except (EnvelopeError, CorruptValue) as exc:
+        return Checked(source=entry.key, outcome="corrupt", version=entry.version, error=exc.message)
+    return _checked(entry.key, verdict, audit, entry.version)
+
+
+def _check_file(file: FileInput, audit: Audit) -> Checked:
+    from somactl.core.invariants import check
+    from somactl.core.matrix_file import parse_matrix_file
+    from somactl.core.verification import check_envelope
+
+    try:
+        parsed = parse_matrix_file(file.read(), file.name)
+        if parsed.envelope is not None and parsed.header is not None:
+            verdict = check_envelope(
+                parsed.envelope, parsed.header, audit.tolerances, method=audit.method, spectrum=audit.spectrum
+            )
+        else:
+            verdict = check(parsed.array, audit.tolerances, method=audit.method, spectrum=audit.spectrum)
+    except InputRejected as exc:
+        return Checked(source=file.name, outcome="rejected", error=exc.message)
+    except SomactlError as exc:
+        return Checked(source=file.name, outcome="unreadable", error=exc.message)
+    if not verdict.square:
+        return Checked(source=file.name, outcome="rejected", error="; ".join(verdict.reasons))
+    return _checked(file.name, verdict, audit)
+
+
+def _checked(source: str, verdict: Verdict, audit: Audit, version: int | None = None) -> Checked:
+    shown = verdict if audit.witness else without_witness_vector(verdict)
+    return Checked(source=source, outcome=verdict.status, version=version, verdict=shown)
+
+
+def _count(report: VerifyReport, checked: Checked, audit: Audit) -> bool:
+    """Add one outcome to the report; False where `fail_fast` says to stop."""
+    outcome = checked.outcome
+    setattr(report, outcome, getattr(report, outcome) + 1)
+    if outcome in ("valid", "clampable", "violated"):
+        report.checked += 1
+    if checked.verdict is not None:
+        _fold(report, checked.verdict)
+    if outcome not in ("valid", "skipped"):
+        if len(report.results) < MAX_RESULTS:
+            report.results.append(checked)
+        else:
+            report.results_omitted += 1
+    audit.each(checked)
+    return not (audit.fail_fast and outcome in EXIT_CODES)
+
+
+def _fold(report: VerifyReport, verdict: Verdict) -> None:
+    """Keep the worst numbers seen; one verdict that is only `computed` makes the whole audit `computed`."""
+    report.blas = report.blas or verdict.blas or None
+    if report.rigour != "computed":
+        report.rigour = verdict.rigour
+    if verdict.trace_error is not None:
+        report.worst_trace_error = max(report.worst_trace_error or 0.0, verdict.trace_error)
+    for bound in (verdict.lambda_min_upper, verdict.lambda_min_lower):
+        if bound is not None:
+            report.lowest_lambda_min = min(bound, report.lowest_lambda_min or 0.0)
+            break

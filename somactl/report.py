@@ -1,0 +1,328 @@
+"""What each command returns: one typed object. A table, JSON and metrics are views of it.
+
+`docs/` and `schemas/report.<command>.json` are generated from these types. A report never holds a clock
+reading or a host name of its own, so that two runs over the same data compare equal; times in it are the
+store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Literal
+
+import msgspec
+
+from somactl.core.verdict import Verdict, Witness
+
+SCHEMA_VERSION = 1
+
+# The table of exit codes. Its order decides where several apply: the first one wins.
+EXIT_CODES: dict[int, str] = {
+    14: "outcome unknown: a write was sent and no reply came; `somactl status COMMIT_ID` tells",
+    1: "a bug in somactl",
+    130: "interrupted (SIGINT); from the first byte of a write to its reply it is 14 unless resolved at once",
+    143: "terminated (SIGTERM); from the first byte of a write to its reply it is 14 unless resolved at once",
+    10: "configuration",
+    2: "wrong usage",
+    3: "findings: an invariant is violated, a value is corrupt or cannot be migrated, a canary fails",
+    13: "a store or service is unavailable; nothing written",
+    11: "input rejected: corrupt, hostile or not a density matrix; nothing written",
+    12: "version conflict; nothing written",
+    16: "another run holds the lock",
+    15: "not found",
+    4: "incomplete or degraded: something was not checked, durable but cache stale, canary inconclusive",
+    5: "canary: not enough evidence yet",
+    0: "done; nothing found; a canary passes",
+}
+PRECEDENCE = tuple(EXIT_CODES)
+
+
+def decide(codes: Iterable[int]) -> int:
+    """The one exit code for all that happened; unknown codes count as a bug (1)."""
+    seen = {code if code in PRECEDENCE else 1 for code in codes} or {0}
+    return min(seen, key=PRECEDENCE.index)
+
+
+class Report(msgspec.Struct, kw_only=True, tag_field="command"):
+    """The part every report has.
+
+    code is what the process exits with, codes all that applied; complete is false where something asked
+    for was not done or not checked; undo is the command that takes the change back; next is the command to
+    run now.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    store: str = ""
+    namespace: str = ""
+    code: int = 0
+    codes: list[int] = []
+    complete: bool = True
+    degraded: bool = False
+    warnings: list[str] = []
+    undo: str | None = None
+    next: str | None = None
+
+    def conclude(self, *codes: int) -> Report:
+        """Set `code` and `codes` from everything that happened."""
+        self.codes = sorted({*codes} or {0})
+        self.code = decide(self.codes)
+        return self
+
+
+class RetentionView(msgspec.Struct, kw_only=True):
+    versions: int
+    seconds: float
+    record_seconds: float
+
+
+class NamespaceView(msgspec.Struct, kw_only=True):
+    namespace: str
+    incarnation: str
+    version: int
+    created_at: float
+    retention: RetentionView
+    keys: int | None = None
+    tombstones: int | None = None
+    stored_bytes: int | None = None
+
+
+class InitReport(Report, tag="init"):
+    head: NamespaceView
+
+
+class NamespacesReport(Report, tag="namespaces"):
+    namespaces: list[NamespaceView]
+
+
+class Move(msgspec.Struct, kw_only=True):
+    """A change somactl made to a matrix before storing it; distance is in the Frobenius norm."""
+
+    method: Literal["normalize", "clamp", "round"]
+    distance: float
+
+
+class CommitItem(msgspec.Struct, kw_only=True):
+    """One key of a commit. For a delete only key, action and noop are set."""
+
+    key: str
+    action: Literal["put", "delete"]
+    kind: str | None = None
+    dtype: str | None = None
+    shape: list[int] | None = None
+    layout: str | None = None
+    bytes: int | None = None
+    content: str | None = None
+    moves: list[Move] = []
+    verdict: Verdict | None = None
+    noop: bool = False
+
+
+class StoreView(msgspec.Struct, kw_only=True):
+    store: str
+    durability: str
+
+
+class CommitReport(Report, tag="commit"):
+    """version and committed_at are None in a dry run, which proves everything and writes nothing."""
+
+    commit_id: str
+    incarnation: str | None = None
+    version: int | None = None
+    committed_at: float | None = None
+    dry_run: bool = False
+    replayed: bool = False
+    stores: list[StoreView] = []
+    items: list[CommitItem] = []
+
+
+class RestoreReport(CommitReport, tag="restore"):
+    pass
+
+
+class RmReport(CommitReport, tag="rm"):
+    pass
+
+
+class KeyView(msgspec.Struct, kw_only=True):
+    key: str
+    version: int
+    kind: str
+    dtype: str
+    shape: list[int]
+    layout: str
+    bytes: int
+    content: str
+    commit_id: str
+    committed_at: float
+    deleted: bool = False
+    recoverable_until: float | None = None
+
+
+class LsReport(Report, tag="ls"):
+    """In ndjson mode the keys come a line each and `keys` here is empty."""
+
+    total: int = 0
+    stored_bytes: int = 0
+    keys: list[KeyView] = []
+
+
+class GetReport(Report, tag="get"):
+    """value is the envelope as base64 text, as pipes carry it; None where it went to a file."""
+
+    key: str
+    version: int
+    incarnation: str
+    content: str
+    bytes: int
+    served_by: str
+    format: str
+    file: str | None = None
+    value: str | None = None
+
+
+class ShowReport(Report, tag="show"):
+    """stored_verdict is what was proven at commit; verdict is what a check found now (with --check).
+
+    metadata are the labels of the commit that wrote the value, as long as its record is kept.
+    """
+
+    key: KeyView
+    incarnation: str
+    envelope_digest: str
+    compression: str
+    timestamp: float
+    metadata: dict[str, str] = {}
+    stored_verdict: dict[str, Any] | None = None
+    verdict: Verdict | None = None
+
+
+class RevisionView(msgspec.Struct, kw_only=True):
+    key: str
+    version: int
+    commit_id: str
+    committed_at: float
+    action: Literal["put", "delete"]
+    content: str | None = None
+    kind: str | None = None
+    bytes: int = 0
+    psd: str | None = None
+    compacted: bool = False
+
+
+class CommitView(msgspec.Struct, kw_only=True):
+    commit_id: str
+    state: Literal["committed", "aborted", "unseen"]
+    version: int | None = None
+    incarnation: str | None = None
+    recorded_at: float | None = None
+    made_by: str | None = None
+    metadata: dict[str, str] = {}
+    keys: dict[str, str | None] = {}
+    verdicts: dict[str, str] = {}
+
+
+class LogReport(Report, tag="log"):
+    """Without a key: the namespace's commits. With one: the key's revisions. Newest first."""
+
+    key: str | None = None
+    commits: list[CommitView] = []
+    revisions: list[RevisionView] = []
+
+
+class StatusReport(Report, tag="status"):
+    """`unseen` with final=false may still arrive; after `--resolve` the answer is final."""
+
+    commit: CommitView
+    final: bool
+
+
+class CompactReport(Report, tag="compact"):
+    dry_run: bool = False
+    revisions: int = 0
+    tombstones: int = 0
+    records: int = 0
+    events: int = 0
+    bytes_freed: int = 0
+
+
+class Checked(msgspec.Struct, kw_only=True):
+    """The outcome for one matrix of an audit.
+
+    outcome: a verdict's status; `corrupt` where the stored bytes fail their digest or framing; `rejected`
+    where a file is no matrix; `unreadable` where it could not be fetched.
+    """
+
+    source: str
+    outcome: Literal[
+        "valid", "clampable", "violated", "undecided", "corrupt", "rejected", "unreadable", "skipped"
+    ]
+    version: int | None = None
+    error: str | None = None
+    verdict: Verdict | None = None
+
+
+class VerifyReport(Report, tag="verify-psd"):
+    """Counts over all matrices; `results` lists those that are not `valid`, up to a bound.
+
+    checked counts matrices with a verdict of valid, clampable or violated; what could not be checked
+    (undecided, unreadable, rejected) is never among them. skipped counts values that are no `rho`.
+    """
+
+    method: str
+    rigour: str | None = None
+    checked: int = 0
+    valid: int = 0
+    clampable: int = 0
+    violated: int = 0
+    corrupt: int = 0
+    undecided: int = 0
+    rejected: int = 0
+    unreadable: int = 0
+    skipped: int = 0
+    worst_trace_error: float | None = None
+    lowest_lambda_min: float | None = None
+    blas: str | None = None
+    results: list[Checked] = []
+    results_omitted: int = 0
+
+
+class DemoReport(Report, tag="demo"):
+    steps: list[str] = []
+
+
+class ErrorReport(msgspec.Struct, kw_only=True):
+    """What a failed command prints on stderr in the JSON modes: one object, the last line."""
+
+    schema_version: int = SCHEMA_VERSION
+    error: str
+    message: str
+    code: int
+    retryable: bool = False
+    hint: str | None = None
+    runbook: str | None = None
+    facts: dict[str, Any] = {}
+
+
+REPORTS: tuple[type[Report], ...] = (
+    InitReport,
+    NamespacesReport,
+    CommitReport,
+    RestoreReport,
+    RmReport,
+    LsReport,
+    GetReport,
+    ShowReport,
+    LogReport,
+    StatusReport,
+    CompactReport,
+    VerifyReport,
+    DemoReport,
+)
+
+
+def without_witness_vector(verdict: Verdict) -> Verdict:
+    """The verdict without the n components of its witness, which a report of many would drown in."""
+    if verdict.witness is None:
+        return verdict
+    return replace(verdict, witness=Witness(value=verdict.witness.value, vector=()))

@@ -1,0 +1,125 @@
+"""Run the real executable, as an operator or a pipeline would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SOMACTL = str(Path(sys.executable).with_name("somactl"))
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The objects of ndjson output; the last one is the report."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> Any:
+        """The object a failure prints as the last line of stderr in the JSON modes."""
+        return json.loads(self.err.splitlines()[-1])
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment without anything that would steer somactl.
+
+    One BLAS thread: the tests run side by side, and the spinning threads of several pools on the same cores
+    slow each other a hundredfold.
+    """
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SOMACTL_", "NO_COLOR"))}
+    return clean | {"OPENBLAS_NUM_THREADS": "1"}
+
+
+class Shell:
+    """An empty working directory with somactl in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, *words: str, stdin: bytes = b"", env: dict[str, str] | None = None, **options: Any
+    ) -> Result:
+        done = subprocess.run(
+            [SOMACTL, *words],
+            cwd=self.folder,
+            env=environment() | (env or {}),
+            input=stdin,
+            capture_output=True,
+            timeout=120,
+            check=False,
+            **options,
+        )
+        return Result(done.returncode, done.stdout, done.stderr.decode())
+
+    def ok(self, *words: str, **options: Any) -> Result:
+        result = self(*words, **options)
+        assert result.code == 0, result.err
+        return result
+
+    def save(self, name: str, array: Any) -> str:
+        np.save(self.folder / name, array)
+        return name
+
+    def write(self, name: str, content: bytes | str) -> str:
+        (self.folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        return name
+
+    def commit(self, key: str, rho: np.ndarray, *words: str) -> Any:
+        """Commit one matrix; the report."""
+        file = self.save("value.npy", rho)
+        return self.ok("commit", f"{key}={file}", "--output", "json", *words).json
+
+    def is_empty(self) -> bool:
+        """Whether nothing at all is in the default store."""
+        result = self("ls", "--output", "json")
+        return result.code == 15 or result.json["total"] == 0
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def density(n: int, rank: int | None = None, *, seed: int = 0, imaginary: bool = False) -> np.ndarray:
+    """A random density matrix, Hermitian bit for bit."""
+    rng = np.random.default_rng(seed)
+    factor = rng.standard_normal((n, rank or n))
+    if imaginary:
+        factor = factor + 1j * rng.standard_normal(factor.shape)
+    rho = factor @ factor.conj().T
+    rho /= np.trace(rho).real
+    rho = np.tril(rho, -1)
+    rho = rho + rho.conj().T
+    np.fill_diagonal(rho, (np.abs(factor) ** 2).sum(axis=1))
+    np.fill_diagonal(rho, rho.diagonal() / (np.abs(factor) ** 2).sum())
+    return rho
+
+
+def with_smallest_eigenvalue(rho: np.ndarray, value: float) -> np.ndarray:
+    """rho, moved so that its smallest eigenvalue is `value` and its trace stays 1."""
+    values, vectors = np.linalg.eigh(rho)
+    values[0] = value
+    values[-1] += 1.0 - values.sum()
+    moved = (vectors * values) @ vectors.conj().T
+    return (moved + moved.conj().T) / 2

@@ -1,0 +1,160 @@
+"""The command line as a whole: start-up, help, schemas, layout of reports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from somactl import commit_matrix_update
+from somactl.cli.app import COMMANDS
+from somactl.package_data import data_file
+from somactl.store.sqlite import SqliteStore
+from tests.cli.conftest import SOMACTL, Shell, density, environment
+
+HEAVY = ("numpy", "scipy", "asyncpg", "redis", "confluent_kafka", "grpc", "sklearn")
+
+
+def imported_by(words: list[str], cwd: Path) -> set[str]:
+    """Top-level packages imported by a run of the executable."""
+    code = (
+        "import sys, atexit, runpy; sys.argv = sys.argv[1:];"
+        "atexit.register(lambda: sys.stderr.write('\\nMODULES ' + ' '.join(sys.modules)));"
+        "from somactl.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "somactl", *words],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.rpartition("MODULES ")[2].split())
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["commit", "--help"], ["verify-psd", "--help"]])
+def test_help_and_version_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    assert not imported_by(words, tmp_path) & {*HEAVY, "sqlite3"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls"],
+        ["namespaces"],
+        ["log"],
+        ["log", "a"],
+        ["show", "a"],
+        ["status", "one"],
+        ["get", "a", "--to", "x"],
+        ["get", "a", "-o", "json"],
+        ["init"],
+        ["compact", "--yes"],
+        ["rm", "a", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_commands_without_matrix_maths_import_no_numpy(shell: Shell, words: list[str]) -> None:
+    shell.commit("a", density(3), "--commit-id", "one")
+    assert not imported_by(words, shell.folder) & set(HEAVY)
+
+
+def test_matrix_maths_does_without_scipy_linalg(shell: Shell) -> None:
+    shell.commit("a", density(30))
+    assert "scipy.linalg" not in imported_by(["verify-psd", "a"], shell.folder)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(shell: Shell, command: str) -> None:
+    assert "--output" in shell.ok(command, "--help", env={"COLUMNS": "200"}).text
+
+
+def test_help_names_every_command(shell: Shell) -> None:
+    text = shell.ok("--help").text
+    assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["init"],
+        ["namespaces"],
+        ["commit", "b=value.npy", "--dtype", "float32", "--metadata", "k=v"],
+        ["rm", "a", "--dry-run"],
+        ["restore", "a", "--version", "1"],
+        ["ls"],
+        ["get", "a"],
+        ["show", "a", "--spectrum"],
+        ["log"],
+        ["log", "a"],
+        ["status", "one"],
+        ["compact", "--yes"],
+        ["verify-psd", "--all"],
+        ["verify-psd", "--file", "bad"],
+        ["demo"],
+    ],
+    ids=" ".join,
+)
+def test_json_validates_against_the_shipped_schema(shell: Shell, words: list[str]) -> None:
+    shell.commit("a", density(3), "--commit-id", "one")
+    shell.write("bad", "no matrix")
+    result = shell(*words, "--output", "json")
+    schema = json.loads(data_file("schemas", f"report.{words[0]}.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(result.json)
+    assert result.code == result.json["code"]
+
+
+def test_ndjson_is_a_line_each_and_the_report_last(shell: Shell) -> None:
+    shell.commit("a", density(3))
+    shell.commit("b", density(3))
+    lines = shell.ok("verify-psd", "--all", "-o", "ndjson").lines
+    assert [line["source"] for line in lines[:-1]] == ["a", "b"]
+    assert lines[-1]["command"] == "verify-psd"
+
+
+def test_an_error_in_json_mode_is_one_object_with_everything_in_it(shell: Shell) -> None:
+    result = shell("get", "nothing", "-o", "json")
+    schema = json.loads(data_file("schemas", "report.error.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(result.error)
+    assert result.error["code"] == result.code == 15
+
+
+def test_undo_repeats_the_flags_it_needs(shell: Shell) -> None:
+    report = shell.commit("a", density(3), "--namespace", "n", "--store", "sqlite:///my file.db")
+    assert report["undo"].endswith("--store 'sqlite:///my file.db' --namespace n")
+
+
+def peak_memory(shell: Shell, *words: str) -> int:
+    """Peak resident memory of one run, in bytes; the run must succeed."""
+    process = subprocess.Popen(
+        [SOMACTL, *words], cwd=shell.folder, env=environment(), stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * 1024
+
+
+def test_an_audit_takes_bounded_memory_however_many_matrices(shell: Shell) -> None:
+    """160 MB of payloads, in pages of 32 MB: the audit must not hold much more than one page."""
+    rho = density(512)
+
+    async def fill() -> None:
+        store = SqliteStore(shell.folder / "somactl.db")
+        for batch in range(8):
+            await commit_matrix_update(store, {f"k{batch}:{i}": rho for i in range(20)})
+        await store.close()
+
+    asyncio.run(fill())
+    one = peak_memory(shell, "verify-psd", "k0:0")
+    all_of_them = peak_memory(shell, "verify-psd", "--all")
+    assert all_of_them - one < 96e6
+    report = shell.ok("verify-psd", "--all", "-o", "json").json
+    assert (report["valid"], report["results"], report["complete"]) == (160, [], True)
