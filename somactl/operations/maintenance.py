@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from somactl.operations.inspect import head_view
 from somactl.report import CompactReport, InitReport
@@ -22,7 +23,7 @@ async def init(
     given = {"versions": versions, "seconds": seconds, "record_seconds": record_seconds}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:
-        retention: Retention = replace(head.retention, **changes)  # type: ignore[arg-type]
+        retention: Retention = replace(head.retention, **changes)
         head = await store.init(retention=retention)
     return InitReport(store=store.name, namespace=store.namespace, head=head_view(head))
 

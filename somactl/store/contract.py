@@ -3,13 +3,17 @@ every store and every wrapper to them.
 
 A store is opened for one namespace and sees bytes, never matrices. All times are seconds since 1970 by
 the *store's* clock; the client's clock decides nothing.
+
+The values here are msgspec structs: fifteen dataclasses would take as long to define as all the rest of a
+store's start-up.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import msgspec
 
 if TYPE_CHECKING:
     from somactl.errors import CorruptValue
@@ -17,8 +21,7 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(msgspec.Struct, frozen=True):
     """How long a namespace remembers. Enforced by `compact` alone, never by a commit or a read.
 
     versions        a superseded version is kept while it is among the `versions` newest values of its
@@ -36,8 +39,7 @@ class Retention:
     record_seconds: float = 30 * DAY
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(msgspec.Struct, frozen=True):
     """One precondition on one key; every part that is not None must hold (none: no precondition).
 
     version      the key's live version; 0: never written, or deleted
@@ -55,8 +57,7 @@ Expected: TypeAlias = "int | Expect | Mapping[str, int | Expect] | None"
 also name keys that the commit does not write (guards)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommitMetadata:
+class CommitMetadata(msgspec.Struct, frozen=True):
     """What travels with a commit.
 
     user      the operator's own `k=v` labels; part of the request, so of a replay's identity
@@ -66,13 +67,12 @@ class CommitMetadata:
     command   a label: what made the commit ("commit", "restore", ...); not part of the request
     """
 
-    user: Mapping[str, str] = field(default_factory=dict)
-    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    user: Mapping[str, str] = {}
+    verdicts: Mapping[str, Mapping[str, Any]] = {}
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """Where a namespace is. `version` 0: nothing was committed in this incarnation."""
 
     namespace: str
@@ -82,8 +82,7 @@ class Head:
     retention: Retention
 
 
-@dataclass(frozen=True, slots=True)
-class NamespaceSummary:
+class NamespaceSummary(msgspec.Struct, frozen=True):
     """A namespace as `somactl namespaces` lists it; `stored_bytes` counts live values alone."""
 
     head: Head
@@ -92,8 +91,7 @@ class NamespaceSummary:
     stored_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(msgspec.Struct, frozen=True):
     """One key without its payload. `version` is that of the commit that last wrote (or deleted) it.
 
     For a deleted key the fields of the matrix describe the value that the tombstone hides, and
@@ -114,8 +112,7 @@ class Stat:
     recoverable_until: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One live value, its framing, digests and address verified."""
 
     key: str
@@ -123,14 +120,17 @@ class Entry:
     incarnation: str
     commit_id: str
     committed_at: float
-    data: bytes | memoryview = field(repr=False)
+    data: bytes | memoryview
     verdict: Mapping[str, Any] | None
     served_by: str
     degraded: bool = False
 
+    def __repr__(self) -> str:
+        """Without the payload, which would fill a log with megabytes."""
+        return f"Entry({self.key!r}, version={self.version}, {len(self.data)} bytes)"
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+
+class Snapshot(msgspec.Struct, frozen=True):
     """Many keys as of one version of the namespace.
 
     Every key asked for stands in exactly one of `entries`, `absent` and `corrupt`, however often it was
@@ -141,11 +141,10 @@ class Snapshot:
     version: int
     entries: Mapping[str, Entry]
     absent: tuple[str, ...] = ()
-    corrupt: Mapping[str, CorruptValue] = field(default_factory=dict)
+    corrupt: Mapping[str, CorruptValue] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(msgspec.Struct, frozen=True):
     """One entry of a key's history. `content` is None for a delete.
 
     `compacted`: retention has removed the bytes; the entry itself still tells that they were there,
@@ -163,16 +162,14 @@ class Revision:
     compacted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Durable:
+class Durable(msgspec.Struct, frozen=True):
     """Which store holds a commit and how durably: `fsync`, `replicated:K` or `memory`."""
 
     store: str
     durability: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What a commit returns. `keys`: key -> content digest (hex), None for a delete.
 
     `noops` names the deleted keys that were absent already; they stand in `keys` too. `replayed`: the id
@@ -193,8 +190,7 @@ class Receipt:
 CommitState = Literal["committed", "aborted", "unseen"]
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRecord:
+class CommitRecord(msgspec.Struct, frozen=True):
     """What the store remembers of a commit id. `receipt` and `metadata` are None where it was aborted."""
 
     commit_id: str
@@ -204,8 +200,7 @@ class CommitRecord:
     metadata: CommitMetadata | None
 
 
-@dataclass(frozen=True, slots=True)
-class CommitStatus:
+class CommitStatus(msgspec.Struct, frozen=True):
     """`unseen` means: not here, and it may still arrive, unless the caller resolves it."""
 
     commit_id: str
@@ -213,8 +208,7 @@ class CommitStatus:
     record: CommitRecord | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Compaction:
+class Compaction(msgspec.Struct, frozen=True):
     """What one batch of `compact` removed (or, in a dry run, all that it would remove).
 
     revisions   superseded values whose bytes were removed, `bytes_freed` of them in sum

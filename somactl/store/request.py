@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import xxhash
 
 from somactl.core import framing
@@ -35,8 +35,7 @@ MAX_USER_METADATA_BYTES = 64 << 10
 MAX_RETAINED_VERSIONS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """One verified envelope and the verdict that came with it, already as JSON text."""
 
     data: bytes | memoryview
@@ -44,8 +43,7 @@ class Put:
     verdict: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A commit that is sound in itself.
 
     updates       key -> Put, or None for a delete, in the caller's order
@@ -67,8 +65,7 @@ class Request:
         return {key: put.header.content if put else None for key, put in self.updates.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """Where a key is: its live version (0: absent), its content digest, or since when it is deleted."""
 
     version: int = 0

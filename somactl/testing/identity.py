@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from somactl.errors import CommitAborted, CommitExpired, CommitIdReused, InvalidName, VersionConflict
 from somactl.store.contract import CommitMetadata, Expect, Expected, Receipt, Retention, Store

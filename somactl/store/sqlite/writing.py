@@ -7,8 +7,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown
