@@ -66,7 +66,8 @@ class Verdict:
     lambda_min_lower  proven lower bound of lambda_min of the Hermitian part; None where none was proven
     lambda_min_upper  proven upper bound (the witness's value); None where no witness was found
     tolerances  the effective ones (float32 data widen psd and trace)
-    route       how PSD was decided: "cholesky", "early-stop", "packed", "diagonal", "factor", "eigen", "lanczos", ""
+    route       how PSD was decided: "cholesky", "early-stop", "packed", "diagonal", "factor", "eigen",
+                "lanczos"; "" if it was not
     blas        the BLAS that factored, e.g. "openblas 0.3.30 SkylakeX, 2 threads"
     """
 

@@ -1,0 +1,142 @@
+"""Proof that `lambda_min(rho) >= -eps`, by Cholesky factorisations in floating point.
+
+The theorem, its assumptions, its proof and what was checked of it: docs/CERTIFICATE.md. In short: if the
+factorisation of H + (eps - c) I completes, with c a bound of all rounding errors computed from the diagonal
+alone, then lambda_min(H) >= -eps. A failure proves nothing by itself; it points to a vector that may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from somactl.core.early_stop import low_rank_bound
+from somactl.core.hermitian import SLACK, Array, HermitianPart, U
+from somactl.core.lapack import pftrf, potrf
+from somactl.core.verdict import Witness
+from somactl.core.weights import weights
+from somactl.core.witness import UNDERFLOW, axis, prove_negative, quotient_error, schur_direction
+
+MAX_ORDER = 32768
+"""The largest n for which the theorem's constants were derived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is proven of lambda_min, and by which route.
+
+    smallest is the least negativity that counts as such, 2c.
+    """
+
+    route: str
+    smallest: float
+    lower: float | None = None
+    witness: Witness | None = None
+    finite: bool = True
+
+    def violates(self, eps: float) -> bool:
+        return self.witness is not None and self.witness.value < -eps
+
+
+def rounding_bound(diagonal: Array, eps: float, charge: float, is_complex: bool) -> float:
+    """c of the theorem, for a factorisation whose shifted diagonal is at most `diagonal + eps`.
+
+    c = (1 + 2^-20) (u (sum_j w_j D_j + max_j D_j + eps) + charge) + 2^-960, D_j = max(fl(d_j + eps), 0),
+    w_j = j + 4 for real and 2.8284272 (j + 2) for complex matrices. O(n); infinite or NaN for such input.
+    """
+    shifted = np.maximum(diagonal + eps, 0.0)
+    total = float((weights(len(diagonal), is_complex) * shifted).sum())
+    return SLACK * (U * (total + float(shifted.max()) + eps) + charge) + UNDERFLOW
+
+
+def smallest_tolerance(diagonal: Array, charge: float, is_complex: bool) -> float:
+    """The least e for which a matrix with lambda_min = 0 is sure to be certified: a hair above 2c."""
+    return 2.0 * (1.0 + 2.0**-10) * rounding_bound(diagonal, 0.0, charge, is_complex)
+
+
+def proving_shift(diagonal: Array, eps: float, charge: float, is_complex: bool) -> float | None:
+    """The shift whose completed factorisation proves lambda_min >= -eps; None if eps is within rounding."""
+    c = rounding_bound(diagonal, eps, charge, is_complex)
+    return eps - c if 0.0 < c < eps else None
+
+
+def certify(part: HermitianPart, eps: float) -> Bounds:
+    """Bound lambda_min of a Hermitian part from below, or from above by a witness, as far as eps demands.
+
+    One factorisation settles a valid matrix (lambda_min >= -2c), two a slightly negative one; where the
+    proof of a violation misses, the shift is raised past eps, so that a failure lies beyond doubt.
+    """
+    smallest = smallest_tolerance(part.diagonal, part.charge, part.is_complex)
+    index = int(part.diagonal.argmin())
+    negative = bool(part.diagonal[index] < 0.0)
+    best = Bounds("diagonal", smallest, witness=axis(part, index) if negative else None)
+    if best.violates(eps):
+        return replace(best, finite=part.is_finite())
+    if not negative and (lower := low_rank_bound(part, eps)) is not None:
+        return Bounds("early-stop", smallest, lower)
+    finite = None
+    for e, shift in _plan(part, smallest, eps):
+        column = factor(part, shift)
+        if column == 0:
+            return Bounds("cholesky", smallest, -e if e < np.inf else None, best.witness)
+        # The direction first: where H was factored in its own memory, looking at H destroys the factor.
+        direction = schur_direction(part, column - 1, column - 1) if column > 0 else None
+        finite = finite or part.is_finite()
+        if not finite:
+            return Bounds("", smallest, finite=False)
+        found = None if direction is None else prove_negative(part, direction)
+        if found is not None and (best.witness is None or found.value < best.witness.value):
+            best = Bounds("cholesky", smallest, witness=found)
+        if best.violates(eps):
+            break
+    return replace(best, finite=part.is_finite() if finite is None else finite)
+
+
+def factor(part: HermitianPart, shift: float) -> int:
+    """Factor H + shift I in `part.work`: 0, the 1-based column that failed, or -1 if a NaN or Inf shows."""
+    part.load(shift)
+    column = potrf(part.work, part.n)
+    if column == 0 and not positive(part.work.diagonal()):
+        return -1
+    return column
+
+
+def certify_packed(packed: Array, positions: Array, diagonal: Array, eps: float) -> float | None:
+    """-e with lambda_min >= -e proven at the smallest shift, e <= eps, or None; overwrites `packed` (RFP)."""
+    is_complex = packed.dtype.kind == "c"
+    e = smallest_tolerance(diagonal, 0.0, is_complex)
+    shift = proving_shift(diagonal, e, 0.0, is_complex)
+    if shift is None or not e <= eps:
+        return None
+    packed[positions] = diagonal + shift
+    if pftrf(packed, len(diagonal)) == 0 and positive(packed[positions]):
+        return -e
+    return None
+
+
+def positive(diagonal: Array) -> bool:
+    """Whether a factor's diagonal is finite, real and positive: OpenBLAS reports success on NaN and Inf."""
+    real = diagonal.real
+    fine = bool(real.min() > 0.0 and real.max() < np.inf)  # a NaN fails both
+    return fine and (diagonal.dtype.kind != "c" or not np.any(diagonal.imag))
+
+
+def _plan(part: HermitianPart, smallest: float, eps: float) -> Iterator[tuple[float, float]]:
+    """Pairs (e, shift) to try in turn: a factorisation that completes at `shift` proves lambda_min >= -e."""
+    diagonal, charge, is_complex = part.diagonal, part.charge, part.is_complex
+    for e in (smallest, eps) if smallest <= eps else (eps, smallest):
+        shift = proving_shift(diagonal, e, charge, is_complex)
+        if shift is not None:
+            yield e, shift
+    c2 = rounding_bound(diagonal, 2.0 * eps, charge, is_complex)
+    if not c2 < eps:
+        return
+    # The failure lemma: a breakdown at eps + c2 can only come from lambda_min < -eps. It says where to look,
+    # the witness proves it. The last shift leaves room for the witness's own rounding error.
+    blur = 1.01 * quotient_error(part.n, is_complex) * float(np.sum(np.abs(diagonal)))
+    for shift in (eps + c2, eps + 2.0 * c2 + blur):
+        e = (shift + c2) * SLACK
+        proven = proving_shift(diagonal, e, charge, is_complex)
+        yield (e if proven is not None and proven >= shift else np.inf), shift
