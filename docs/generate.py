@@ -1,0 +1,291 @@
+"""Write the pages and schemas that follow from the code, or check that they are up to date.
+
+    python docs/generate.py            write docs/EXIT_CODES.md, docs/CLI.md and schemas/report.*.json
+    python docs/generate.py --check    change nothing; exit 1 and name what is out of date
+
+A schema of a released version is frozen: a change of a report's shape raises `report.SCHEMA_VERSION` and
+gives new files with `_v2` in their names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from typer.models import ArgumentInfo, OptionInfo
+
+from somactl import config, errors, report
+from somactl.cli.app import COMMANDS, load
+from somactl.cli.command import COMMON, Command
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "<!-- Generated from the code by `make docs`: do not edit. -->\n\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check every generated file; the exit code."""
+    wanted = {
+        ROOT / "docs/EXIT_CODES.md": exit_codes_page(),
+        ROOT / "docs/CLI.md": cli_page(),
+        **{ROOT / "schemas" / name: text for name, text in schemas()},
+    }
+    stale = [path for path, text in wanted.items() if _read(path) != text]
+    orphans = [path for path in (ROOT / "schemas").glob("report.*.json") if path not in wanted]
+    if arguments == ["--check"]:
+        for path in [*stale, *orphans]:
+            print(f"{path.relative_to(ROOT)} does not follow from the code: run `make docs`", file=sys.stderr)
+        return 1 if stale or orphans else 0
+    for path in stale:
+        path.write_text(wanted[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+    for path in orphans:
+        path.unlink()
+        print(f"removed {path.relative_to(ROOT)}")
+    return 0
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def error_classes(
+    root: type[errors.SomactlError] = errors.SomactlError,
+) -> Iterator[type[errors.SomactlError]]:
+    """Every error class of the tree, parents before children, in the order of the source."""
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from error_classes(child)
+
+
+def exit_codes_page() -> str:
+    """docs/EXIT_CODES.md: the codes, what wins where several apply, and every error class."""
+    lines = [
+        "# Exit codes",
+        "",
+        "One number says what a run of `somactl` came to. No command has codes of its own.",
+        "",
+        "| code | meaning |",
+        "|---|---|",
+        *(f"| {code} | {_cell(report.EXIT_CODES[code])} |" for code in sorted(report.EXIT_CODES)),
+        "",
+        "Where several apply, the process exits with the first of "
+        + ", ".join(str(code) for code in report.PRECEDENCE)
+        + "; the report lists all of them in `codes`. A pipe that its reader closes ends the command "
+        "quietly, with the code its work earned.",
+        "",
+        "## Errors",
+        "",
+        "The name stands in the field `error` of what a failed command prints on stderr with",
+        "`--output json`. *Again* says whether the same call may succeed if it is simply made again.",
+        "",
+        "| error | code | again | runbook | what it says |",
+        "|---|---|---|---|---|",
+        *(_error_row(cls) for cls in error_classes()),
+        "",
+    ]
+    return HEADER + "\n".join(lines)
+
+
+def _error_row(cls: type[errors.SomactlError]) -> str:
+    page = f"[{cls.runbook}](../RUNBOOKS/{cls.runbook}.md)" if cls.runbook else ""
+    again = "yes" if cls.retryable else "no"
+    return f"| `{cls.__name__}` | {cls.exit_code} | {again} | {page} | {_cell(_first_paragraph(cls))} |"
+
+
+def _first_paragraph(cls: type[errors.SomactlError]) -> str:
+    own = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    text = own or report.EXIT_CODES[cls.exit_code] + "."
+    return text[0].upper() + text[1:]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def schemas() -> Iterator[tuple[str, str]]:
+    """File name and text of the JSON Schema of each report, and of what a failure prints."""
+    for cls in report.REPORTS:
+        yield _schema(str(cls.__struct_config__.tag), cls)
+    yield _schema("error", report.ErrorReport)
+
+
+def _schema(name: str, cls: type[msgspec.Struct]) -> tuple[str, str]:
+    (reference,), components = msgspec.json.schema_components([cls], ref_template="#/$defs/{name}")
+    body = components.pop(str(reference["$ref"]).removeprefix("#/$defs/"))
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"report.{name}.json",
+        **body,
+    }
+    if components:
+        schema["$defs"] = dict(sorted(components.items()))
+    text = msgspec.json.format(msgspec.json.encode(_dedented(schema)), indent=2).decode()
+    return f"report.{name}.json", text + "\n"
+
+
+def _dedented(schema: Any) -> Any:
+    """The schema with its descriptions as Python 3.13 and later compile docstrings: without indentation."""
+    if isinstance(schema, list):
+        return [_dedented(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: inspect.cleandoc(part) if key == "description" and isinstance(part, str) else _dedented(part)
+        for key, part in schema.items()
+    }
+
+
+def cli_page() -> str:
+    """docs/CLI.md: the whole surface on one page, read from the commands themselves."""
+    commands = {name: load(name) for name in COMMANDS}
+    sections = [
+        "# The command line",
+        "",
+        "```text",
+        "somactl COMMAND [OPTIONS] [ARGUMENTS]",
+        "```",
+        "",
+        "| command | what it does |",
+        "|---|---|",
+        *(
+            f"| [{name}](#somactl-{name}) | {_cell(_summary(command))} |"
+            for name, command in commands.items()
+        ),
+        "",
+        "Exit codes: [EXIT_CODES.md](EXIT_CODES.md). JSON output: one schema for each command, in "
+        "[schemas](../schemas).",
+        "",
+        "## Options of every command",
+        "",
+        *_options_table(COMMON_OPTIONS),
+        "`--help` explains a command; `somactl --version` prints the version.",
+        "",
+        "## Settings",
+        "",
+        "A flag wins over the environment, the environment over the file that `--config` or `SOMACTL_CONFIG`",
+        "names (TOML), the file over the default.",
+        "",
+        "| in the file | environment | default |",
+        "|---|---|---|",
+        *(
+            f"| `{name}` | `{variable}` | `{default}` |"
+            for name, (variable, default) in config.SETTINGS.items()
+        ),
+        "",
+    ]
+    for name, command in commands.items():
+        sections += _command_section(name, command)
+    return HEADER + "\n".join(sections).rstrip() + "\n"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument or option of a command, as its function declares it."""
+
+    name: str
+    type: Any
+    info: ArgumentInfo | OptionInfo
+    default: Any
+
+    @property
+    def repeatable(self) -> bool:
+        return any(get_origin(part) is list for part in (self.type, *get_args(self.type)))
+
+    @property
+    def value(self) -> str:
+        """What stands for the value in a usage line; empty for a flag."""
+        if self.info.metavar:
+            return str(self.info.metavar)
+        choices = [
+            c
+            for part in (self.type, *get_args(self.type))
+            if get_origin(part) is Literal
+            for c in get_args(part)
+        ]
+        if choices:
+            return "|".join(map(str, choices))
+        kinds = {part for part in (self.type, *get_args(self.type)) if isinstance(part, type)}
+        names = {bool: "", int: "N", float: "X", str: self.name.rstrip("_").upper()}
+        return next(text for kind, text in names.items() if kind in kinds)
+
+
+def _parameters(callback: Any) -> list[Parameter]:
+    found = []
+    for name, parameter in inspect.signature(callback).parameters.items():
+        if get_origin(parameter.annotation) is Annotated:
+            annotated, info = get_args(parameter.annotation)
+        else:
+            annotated, info = parameter.annotation, ArgumentInfo()
+        found.append(Parameter(name, annotated, info, parameter.default))
+    return found
+
+
+COMMON_OPTIONS = [
+    Parameter(name, get_args(annotation)[0], get_args(annotation)[1], default)
+    for name, (annotation, default) in COMMON.items()
+]
+
+
+def _command_section(name: str, command: Command) -> list[str]:
+    parameters = [p for p in _parameters(command.callback) if p.name not in COMMON]
+    arguments = [p for p in parameters if isinstance(p.info, ArgumentInfo)]
+    usage = " ".join(["somactl", name, "[OPTIONS]", *(_usage(argument) for argument in arguments)])
+    lines = [f"## somactl {name}", "", command.help, "", "```text", usage, "```", ""]
+    if any(argument.info.help for argument in arguments):
+        lines += [f"- `{_usage(a)}`: {a.info.help}" for a in arguments if a.info.help] + [""]
+    lines += _options_table([p for p in parameters if isinstance(p.info, OptionInfo)])
+    return lines + ([_clean(command.epilog), ""] if command.epilog else [])
+
+
+def _usage(argument: Parameter) -> str:
+    name = argument.value if argument.info.metavar else argument.name.upper()
+    if argument.repeatable and not name.endswith("..."):
+        name += "..."
+    required = argument.default is inspect.Parameter.empty
+    return name if required or name.startswith("[") else f"[{name}]"
+
+
+def _options_table(options: list[Parameter]) -> list[str]:
+    if not options:
+        return []
+    rows = [f"| {_cell(_option_names(option))} | {_cell(_option_help(option))} |" for option in options]
+    return ["| option | |", "|---|---|", *rows, ""]
+
+
+def _option_names(option: Parameter) -> str:
+    assert isinstance(option.info, OptionInfo)
+    # Inside Annotated, typer takes the first name for a default and puts it right when it builds the parser.
+    first = option.info.default if isinstance(option.info.default, str) else None
+    names = [name for name in (first, *(option.info.param_decls or ())) if name]
+    names = names or [f"--{option.name.rstrip('_').replace('_', '-')}"]
+    return ", ".join(f"`{f'{name} {option.value}'.strip()}`" for name in names)
+
+
+def _option_help(option: Parameter) -> str:
+    text = _clean(option.info.help or "")
+    if option.repeatable:
+        text += " Repeatable."
+    shown = option.info.show_default
+    default = shown if isinstance(shown, str) else option.default
+    if default not in (None, False, "", [], inspect.Parameter.empty):
+        text += f" Default: `{default}`."
+    return text.strip()
+
+
+def _summary(command: Command) -> str:
+    return _clean(command.help.split("\n\n")[0])
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
