@@ -35,7 +35,8 @@ COMMANDS: dict[str, str] = {
 
 
 def run(argv: Sequence[str]) -> int:
-    """Parse, run one command, return its exit code."""
+    """Parse, run one command, return its exit code. Without a word, show the help."""
+    argv = argv or ["--help"]
     mode = output_mode(argv)
     out = Output(mode)
     try:
@@ -63,7 +64,6 @@ def build(name: str | None = None) -> Callable[..., int | None]:
         name="somactl",
         help="Keep density matrices true: atomic commits, proven invariants, honest reports.",
         add_completion=False,
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
 

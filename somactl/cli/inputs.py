@@ -42,7 +42,11 @@ def read_file(path: str) -> bytes:
     except ValueError:
         raise InvalidFile(f"{name!r} is no file name", file=name) from None
     if not content:
-        raise InvalidFile(f"{name}: empty; expected .npy, .npz, an envelope or JSON", file=name)
+        raise InvalidFile(
+            f"{name}: empty",
+            hint="give .npy, .npz, an envelope or JSON; without KEY=FILE, NDJSON lines on stdin",
+            file=name,
+        )
     if len(content) > MAX_FILE_BYTES:
         raise LimitExceeded(
             f"{name}: larger than {MAX_FILE_BYTES >> 20} MiB, more than any envelope can hold"

@@ -182,7 +182,9 @@ def _refusal(key: str, verdict: Verdict, before: str = "") -> InvariantViolated:
     reasons = "; ".join(verdict.reasons)
     if verdict.status == "undecided":
         hint = "loosen --psd-tolerance, or symmetrise and scale the matrix upstream"
-    elif not verdict.square or not verdict.finite:
+    elif not verdict.finite:
+        hint = "find out where the NaN or Inf came from; no kind of matrix may hold one"
+    elif not verdict.square:
         hint = "a value that is no density matrix is committed with --kind matrix or --kind sketch"
     elif verdict.status == "clampable":
         hint = "--on-clampable clamp stores the nearest density matrix"

@@ -158,3 +158,9 @@ def test_an_audit_takes_bounded_memory_however_many_matrices(shell: Shell) -> No
     assert all_of_them - one < 96e6
     report = shell.ok("verify-psd", "--all", "-o", "json").json
     assert (report["valid"], report["results"], report["complete"]) == (160, [], True)
+
+
+def test_without_a_word_it_shows_its_help(shell: Shell) -> None:
+    bare = shell.ok()
+    assert bare.out == shell.ok("--help").out
+    assert bare.err == ""
