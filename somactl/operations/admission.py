@@ -112,9 +112,10 @@ def admit(
         )
 
     result = encoded(array)
-    if result.rounding_error:
-        moves.append(Move(method="round", distance=result.rounding_error))
-    if verdict is not None and (moves or result.header.dtype != verdict.dtype):
+    if result.rounding_frobenius:
+        moves.append(Move(method="round", distance=result.rounding_frobenius))
+    if verdict is not None and result.rounding_frobenius:
+        # Rounded, it is another matrix; else what was proven is, bit for bit, what is stored.
         verdict = _check_stored(result, policy)
         if verdict.status == "clampable" and policy.on_clampable == "clamp" and layout != "factor":
             result = encoded(_lifted(array, result.header.dtype, moves))
