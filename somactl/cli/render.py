@@ -9,6 +9,7 @@ from typing import Any
 
 from somactl.core.verdict import Verdict
 from somactl.errors import InvariantViolated, SomactlError, VersionConflict
+from somactl.package_data import data_file
 from somactl.report import (
     CommitItem,
     CommitReport,
@@ -53,7 +54,8 @@ def render_error(error: SomactlError) -> str:
     if isinstance(error, InvariantViolated):
         lines += [f"  {line}" for line in verdict_lines(error.verdict)]
     lines += [f"try: {error.hint}"] if error.hint else []
-    lines += [f"runbook: RUNBOOKS/{error.runbook}.md"] if error.runbook else []
+    if error.runbook:  # a file that can be opened, wherever somactl is installed
+        lines.append(f"runbook: {data_file('RUNBOOKS', error.runbook + '.md')}")
     return "\n".join(lines)
 
 
