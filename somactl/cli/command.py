@@ -1,27 +1,25 @@
-"""What every command shares: the common options, one event loop, signals, one place that reports failure."""
+"""What every command shares: the common options, and the one place that reports failure."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import shlex
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
 from somactl import config
 from somactl.cli.output import Output
+from somactl.cli.signals import run_until_done
 from somactl.config import Settings
-from somactl.errors import Interrupted, SomactlError, Terminated
+from somactl.errors import SomactlError
 from somactl.report import Report
 from somactl.store.contract import Store
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 STORE = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where the matrices live.")]
 NAMESPACE = Annotated[str | None, typer.Option("--namespace", "-n", help="Whose matrices.")]
@@ -101,43 +99,6 @@ def command(
         return Command(callback, inspect.cleandoc(function.__doc__ or ""), epilog)
 
     return decorate
-
-
-def run_until_done(work: Awaitable[T]) -> T:
-    """Run `work` in the one event loop. SIGINT and SIGTERM cancel it once; a write may finish.
-
-    Raises Interrupted or Terminated, unless `work` itself said what became of it (OutcomeUnknown, 14).
-    """
-    received: list[signal.Signals] = []
-
-    async def supervised() -> T:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-
-        def on_signal(number: signal.Signals) -> None:
-            if not received:
-                task.cancel()
-            received.append(number)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal, number)
-        return await work
-
-    try:
-        return asyncio.run(supervised())
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        raise _stopped_by(received[0], "stopped before anything was written") from None
-    except Interrupted as exc:
-        if received and received[0] == signal.SIGTERM:
-            raise Terminated(exc.message, hint=exc.hint, **exc.facts) from None
-        raise
-
-
-def _stopped_by(number: signal.Signals, message: str) -> SomactlError:
-    return Terminated(message) if number == signal.SIGTERM else Interrupted(message)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from somactl.cli.signals import abortable
 from somactl.errors import InvalidFile, InvalidJson, InvalidName, LimitExceeded, UsageError
 from somactl.store.contract import Expect, Expected
 
@@ -31,7 +32,8 @@ def read_file(path: str) -> bytes:
     name = "standard input" if path == "-" else path
     try:
         if path == "-":
-            content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+            with abortable():
+                content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
         else:
             with open(path, "rb") as file:
                 content = file.read(

@@ -48,7 +48,12 @@ class FileInput:
 async def verify_files(files: Iterable[FileInput], audit: Audit, report: VerifyReport) -> bool:
     """Check each file; False if `fail_fast` ended it."""
     for file in files:
-        checked = await asyncio.to_thread(_check_file, file, audit)
+        try:
+            content = file.read()  # here and not in the thread, where a signal could not end it
+        except InputRejected as exc:
+            checked = Checked(source=file.name, outcome="rejected", error=exc.message)
+        else:
+            checked = await asyncio.to_thread(_check_file, file.name, content, audit)
         if not _count(report, checked, audit):
             return False
     return True
@@ -79,13 +84,13 @@ async def verify_matching(store: Store, match: str | None, audit: Audit, report:
     return True
 
 
-def conclude(report: VerifyReport, *, finished: bool) -> VerifyReport:
-    """Set the exit code. An audit that met nothing at all proved nothing, and says so."""
+def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyReport:
+    """Set the exit code; `ended_by` says what ended the audit before everything was checked."""
     codes = {code for outcome, code in EXIT_CODES.items() if getattr(report, outcome)}
-    report.complete = finished and not (report.undecided or report.unreadable or report.rejected)
-    if not finished:
+    report.complete = not (ended_by or report.undecided or report.unreadable or report.rejected)
+    if ended_by:
         codes.add(4)
-        report.warnings.append("ended early by --fail-fast: the rest was not checked")
+        report.warnings.append(f"ended early by {ended_by}: the rest was not checked")
     if report.method == "sampled" and report.undecided:
         report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
     if report.violated:
@@ -139,13 +144,13 @@ def _check_entry(entry: Entry, audit: Audit) -> Checked:
     return _checked(entry.key, verdict, audit, entry.version)
 
 
-def _check_file(file: FileInput, audit: Audit) -> Checked:
+def _check_file(name: str, content: bytes, audit: Audit) -> Checked:
     from somactl.core.invariants import check
     from somactl.core.matrix_file import parse_matrix_file
     from somactl.core.verification import check_envelope
 
     try:
-        parsed = parse_matrix_file(file.read(), file.name)
+        parsed = parse_matrix_file(content, name)
         if parsed.envelope is not None and parsed.header is not None:
             verdict = check_envelope(
                 parsed.envelope, parsed.header, audit.tolerances, method=audit.method, spectrum=audit.spectrum
@@ -153,12 +158,12 @@ def _check_file(file: FileInput, audit: Audit) -> Checked:
         else:
             verdict = check(parsed.array, audit.tolerances, method=audit.method, spectrum=audit.spectrum)
     except InputRejected as exc:
-        return Checked(source=file.name, outcome="rejected", error=exc.message)
+        return Checked(source=name, outcome="rejected", error=exc.message)
     except SomactlError as exc:
-        return Checked(source=file.name, outcome="unreadable", error=exc.message)
+        return Checked(source=name, outcome="unreadable", error=exc.message)
     if not verdict.square:
-        return Checked(source=file.name, outcome="rejected", error="; ".join(verdict.reasons))
-    return _checked(file.name, verdict, audit)
+        return Checked(source=name, outcome="rejected", error="; ".join(verdict.reasons))
+    return _checked(name, verdict, audit)
 
 
 def _checked(source: str, verdict: Verdict, audit: Audit, version: int | None = None) -> Checked:

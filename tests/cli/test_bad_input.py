@@ -347,19 +347,43 @@ def test_interrupted_in_the_middle_of_a_commit_it_says_what_became_of_it(
     assert keys == ({"a", "b"} if state == "committed" else {"a"})
 
 
-def test_interrupted_before_a_write_nothing_happens(shell: Shell) -> None:
+def test_an_interrupted_audit_reports_what_it_found(shell: Shell) -> None:
+    read, write = os.pipe()
+    shell.save("bad.npy", with_smallest_eigenvalue(density(4), -0.1))
+    process = subprocess.Popen(
+        [SOMACTL, "verify-psd", "--file", "bad.npy", "--file", "-"],
+        cwd=shell.folder,
+        env=environment(),
+        stdin=read,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(read)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)  # nobody closes the pipe it reads from
+    os.close(write)
+    assert process.returncode == 143
+    assert "1 violated" in out
+    assert "ended early by a signal" in out
+
+
+def test_interrupted_while_it_waits_for_input_nothing_is_written(shell: Shell) -> None:
     read, write = os.pipe()
     process = subprocess.Popen(
-        [SOMACTL, "verify-psd", "--file", "-"],
+        [SOMACTL, "commit"],
         cwd=shell.folder,
         env=environment(),
         stdin=read,
         stderr=subprocess.PIPE,
+        text=True,
     )
     os.close(read)
-    time.sleep(1.5)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    os.close(write)  # the reading thread is released; the process then ends by the signal's code
-    process.communicate(timeout=30)
-    assert process.returncode == 143
+    os.write(write, b'{"key": "a", "value": [[1.0]]}\n')
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    os.close(write)
+    assert process.returncode == 130
+    assert err == "error: stopped before anything was written\n"
+    assert shell.is_empty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from typing import Annotated, Literal
@@ -53,14 +54,18 @@ async def verify_psd(
     )
     report = VerifyReport(method=method)
     files = [FileInput(name, partial(inputs.read_file, name)) for name in file]
-    going = await verify.verify_files(files, audit, report)
-    if wants_store and going:
-        async with session.store(read_only=True) as store:
-            report.store, report.namespace = store.name, store.namespace
-            going = await verify.verify_keys(store, keys or [], audit, report)
-            if going and (all_ or match is not None):
-                going = await verify.verify_matching(store, match, audit, report)
-    return verify.conclude(report, finished=going)
+    try:
+        going = await verify.verify_files(files, audit, report)
+        if wants_store and going:
+            async with session.store(read_only=True) as store:
+                report.store, report.namespace = store.name, store.namespace
+                going = await verify.verify_keys(store, keys or [], audit, report)
+                if going and (all_ or match is not None):
+                    going = await verify.verify_matching(store, match, audit, report)
+    except asyncio.CancelledError:
+        # What was found so far is worth having; `command` adds the signal's own code.
+        return verify.conclude(report, ended_by="a signal")
+    return verify.conclude(report, ended_by=None if going else "--fail-fast")
 
 
 class _Follow:
