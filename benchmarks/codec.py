@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from matrices import density
-from measure import Effort, Memory, Row, Side, interleave, large_buffers, local, ratio
+from measure import Effort, Memory, Row, Side, interleave, local, ratio
 from numpy.typing import NDArray
 
 from somactl.core import hermitian_layout
@@ -64,8 +64,7 @@ def size(_effort: Effort) -> list[Row]:
 
 
 def codec(memory: Memory, effort: Effort) -> list[Row]:
-    """Both layouts, there and back. `fresh` is what the process must have begun with (`large_buffers`)."""
-    large_buffers(memory)
+    """Both layouts, there and back; `memory` is what `large_buffers` has been told."""
     rho = density(N)
     full, hermitian, saved, packed = _encode(rho, "full"), _encode(rho, "hermitian"), _save(rho), _pack(rho)
     for restored in (_decode(full), _decode(hermitian), _load(saved), _unpack(packed)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 HOME = HERE.parent / ".bench" / "peers"
 REQUIREMENTS = HERE / "peers.txt"
 GOALS = {"qutip": ("QuTiP", 25.0), "qiskit": ("Qiskit", 30.0), "toqito": ("toqito", 18.0)}
+SPIN_SECONDS = 0.25
+"""So long, with room to spare, do the threads of a peer's BLAS spin after a call, and would slow ours."""
 CALLS = {
     "qutip": "`isherm`, `eigenenergies().min()`",
     "qiskit": "`DensityMatrix.is_valid`",
@@ -78,6 +81,7 @@ class Peers:
             reply = self.ask(op="run", peer=peer, threads=threads)
             if not reply["accepted"]:
                 raise RuntimeError(f"{peer} refused a density matrix")
+            time.sleep(SPIN_SECONDS)
             return float(reply["seconds"])
 
         return Side(GOALS[peer][0], seconds)

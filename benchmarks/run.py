@@ -22,13 +22,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import certificate
 import codec
 import memory
 import peers
 import startup
-from measure import QUICK, Effort, Row, cores, large_buffers
+from measure import QUICK, Effort, Memory, Row, cores, large_buffers
 from threadpoolctl import threadpool_info
 
 from somactl.core.lapack import flapack
@@ -38,40 +39,56 @@ BUSY = 0.7
 """A load average above which a measurement is not worth quoting."""
 BEGIN, END = "<!-- table: benchmarks/run.py --write-docs -->", "<!-- end of table -->"
 
-#: what is measured together, and the names of the rows it yields, in the order of the table
-GROUPS: list[tuple[Callable[[Effort], list[Row]], list[str]]] = [
-    *(
-        (
-            partial(certificate.full_rank, n),
-            [f"{row}-{n}" for row in ("certify", "ceiling", "distance", "copying")],
-        )
-        for n in (1024, 2048)
-    ),
-    (
-        partial(certificate.full_rank, 4096),
-        [f"{row}-4096" for row in ("certify", "ceiling", "distance", "copying", "flops")],
-    ),
-    *((partial(peers.compare, n), [f"{peer}-{n}" for peer in peers.GOALS]) for n in (1024, 2048)),
-    (partial(peers.compare, 1024, complex_=True), [f"{peer}-1024-complex" for peer in peers.GOALS]),
-    (certificate.rank_eighth, ["rank-eighth"]),
-    (certificate.rank_sixtyfourth, ["rank-sixtyfourth"]),
-    (certificate.packed_bytes, ["packed", "packed-envelope"]),
-    (certificate.small, ["small-16", "small-64"]),
-    (codec.size, ["size-hermitian"]),
-    # reused comes last of all that is measured in this process: there is no way back to fresh
-    (partial(codec.codec, "fresh"), [f"{row}-fresh" for row in codec.ROWS]),
-    (partial(codec.codec, "reused"), [f"{row}-reused" for row in codec.ROWS]),
-    (startup.startup, ["startup-version", "startup-ls"]),
-    (memory.verify_psd, ["memory-full", "memory-hermitian"]),
+
+class Group(NamedTuple):
+    """What is measured together, the names of the rows it yields, and the memory it wants."""
+
+    run: Callable[[Effort], list[Row]]
+    names: list[str]
+    memory: Memory = "reused"
+
+
+def _full_rank(n: int) -> Group:
+    rows = ["certify", "ceiling", "distance", "copying"] + (["flops"] if n == 4096 else [])
+    return Group(partial(certificate.full_rank, n), [f"{row}-{n}" for row in rows])
+
+
+def _peers(n: int, suffix: str = "") -> Group:
+    compare = partial(peers.compare, n, complex_=bool(suffix))
+    return Group(compare, [f"{peer}-{n}{suffix}" for peer in peers.GOALS])
+
+
+def _codec(memory: Memory) -> Group:
+    return Group(partial(codec.codec, memory), [f"{row}-{memory}" for row in codec.ROWS], memory)
+
+
+#: in the order of the table
+GROUPS = [
+    *(_full_rank(n) for n in (1024, 2048, 4096)),
+    *(_peers(n) for n in (1024, 2048)),
+    _peers(1024, "-complex"),
+    Group(certificate.rank_eighth, ["rank-eighth"]),
+    Group(certificate.rank_sixtyfourth, ["rank-sixtyfourth"]),
+    Group(certificate.packed_bytes, ["packed", "packed-envelope"]),
+    Group(certificate.small, ["small-16", "small-64"]),
+    Group(codec.size, ["size-hermitian"]),
+    _codec("fresh"),
+    _codec("reused"),
+    Group(startup.startup, ["startup-version", "startup-ls"]),
+    Group(memory.verify_psd, ["memory-full", "memory-hermitian"]),
 ]
+NAMES = [name for group in GROUPS for name in group.names]
 
 
 def measured(only: Sequence[str], effort: Effort) -> Iterator[Row]:
-    """The rows asked for (all, if `only` is empty), as they come."""
-    for group, names in GROUPS:
-        wanted = [name for name in names if not only or name.startswith(tuple(only))]
-        if wanted:
-            yield from (row for row in group(effort) if row.name in wanted)
+    """The rows asked for (all, if `only` is empty), as they come: first what needs fresh memory."""
+    kinds: tuple[Memory, ...] = ("fresh", "reused")
+    for kind in kinds:
+        large_buffers(kind)
+        for group in (group for group in GROUPS if group.memory == kind):
+            wanted = [name for name in group.names if not only or name.startswith(tuple(only))]
+            if wanted:
+                yield from (row for row in group.run(effort) if row.name in wanted)
 
 
 def facts() -> dict[str, str]:
@@ -167,17 +184,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write-docs", action="store_true")
     options = parser.parse_args()
-    names = [name for _, group in GROUPS for name in group]
     if options.list:
-        print("\n".join(names))
+        print("\n".join(NAMES))
         return
-    unknown = [only for only in options.only if not any(name.startswith(only) for name in names)]
+    unknown = [only for only in options.only if not any(name.startswith(only) for name in NAMES)]
     if unknown:
         parser.error(f"no row begins with {unknown[0]!r}; --list names them all")
     if options.write_docs and (options.quick or options.only):
         parser.error("--write-docs wants the whole run, without --quick and --only")
 
-    large_buffers("fresh")  # before any is freed, or malloc hands that out again
     if os.getloadavg()[0] > BUSY:
         print("other work is running on this machine: the figures will be off", file=sys.stderr)
     start = time.monotonic()
@@ -185,6 +200,7 @@ def main() -> None:
     for row in measured(options.only, QUICK if options.quick else Effort()):
         rows.append(row)
         print(f"[{time.monotonic() - start:4.0f} s] {row.name}: {_number(row, row.figure)}", file=sys.stderr)
+    rows.sort(key=lambda row: NAMES.index(row.name))
     about = facts()
     if any(row.name.startswith(tuple(peers.GOALS)) for row in rows):
         about |= {name: version for name, version in peers.versions().items() if name in peers.GOALS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -9,6 +10,8 @@ import resource
 import signal
 import sqlite3
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable
 from functools import partial
@@ -351,7 +354,7 @@ def test_an_interrupted_audit_reports_what_it_found(shell: Shell) -> None:
     read, write = os.pipe()
     shell.save("bad.npy", with_smallest_eigenvalue(density(4), -0.1))
     process = subprocess.Popen(
-        [SOMACTL, "verify-psd", "--file", "bad.npy", "--file", "-"],
+        [SOMACTL, "verify-psd", "--file", "bad.npy", "--file", "-", "-o", "ndjson"],
         cwd=shell.folder,
         env=environment(),
         stdin=read,
@@ -359,13 +362,19 @@ def test_an_interrupted_audit_reports_what_it_found(shell: Shell) -> None:
         text=True,
     )
     os.close(read)
-    time.sleep(2.0)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["outcome"] == "violated"
+    time.sleep(0.3)  # now it reads the pipe, which nobody closes
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=30)  # nobody closes the pipe it reads from
+    report = json.loads(process.communicate(timeout=30)[0])
     os.close(write)
     assert process.returncode == 143
-    assert "1 violated" in out
-    assert "ended early by a signal" in out
+    assert (report["violated"], report["complete"], report["codes"]) == (1, False, [3, 4, 143])
+
+
+def unread(pipe: int) -> int:
+    """Bytes that are still in the pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_interrupted_while_it_waits_for_input_nothing_is_written(shell: Shell) -> None:
@@ -378,11 +387,12 @@ def test_interrupted_while_it_waits_for_input_nothing_is_written(shell: Shell) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    os.close(read)
     os.write(write, b'{"key": "a", "value": [[1.0]]}\n')
-    time.sleep(2.0)
+    while unread(read):
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
+    os.close(read)
     os.close(write)
     assert process.returncode == 130
     assert err == "error: stopped before anything was written\n"
