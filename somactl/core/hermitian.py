@@ -22,7 +22,7 @@ SLACK = 1.0 + 2.0**-20
 """Covers the second-order terms and the rounding of every bound that is computed in float64 itself."""
 
 TILE = 128  # two tiles and their mask fit into the second-level cache
-PARALLEL_FROM = 1024  # below, starting a thread costs more than it brings
+PARALLEL_FROM = 4096  # below, starting the threads costs more than they bring
 _PAD = 1  # a tile's rows must not be a power of two apart, or its columns share one cache set
 
 
