@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from somactl.core import blas as blas_module
-from somactl.core import invariants
+from somactl.core import hermitian, invariants
 from somactl.core.invariants import check, check_factor, check_packed
 from somactl.core.lapack import flapack, rfp_diagonal
 from somactl.core.trace import factor_trace_error, trace_error
@@ -478,3 +478,23 @@ def test_rfp_positions_name_the_diagonal() -> None:
     for n in range(1, 30):
         packed = packed_of(np.diag(np.arange(1.0, n + 1.0)))
         assert np.array_equal(packed[rfp_diagonal(n)], np.arange(1.0, n + 1.0))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_threads_read_the_same_hermitian_part(
+    asymmetric: bool, overwrite: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hermitian, "PARALLEL_FROM", 1)
+    rng = np.random.default_rng(5)
+    matrix = rng.standard_normal((450, 450)) + 1j * rng.standard_normal((450, 450))
+    matrix = matrix + matrix.conj().T
+    if asymmetric:
+        matrix[[3, 300, 449], [440, 20, 0]] += 1e-9
+    one, two = (
+        hermitian.hermitian_part(matrix.copy(), overwrite=overwrite, threads=threads) for threads in (1, 2)
+    )
+    upper = np.triu_indices(450)
+    assert np.array_equal(one.work[upper], two.work[upper])
+    assert (one.asymmetry, one.charge > 0) == (two.asymmetry, asymmetric)
+    assert two.charge == pytest.approx(one.charge)
