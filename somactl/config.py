@@ -71,6 +71,12 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
     )
 
 
+def output_from_environment() -> str:
+    """The output mode an error takes that comes before the settings are known; not yet validated."""
+    variable, default = SETTINGS["output"]
+    return os.environ.get(variable) or default
+
+
 def _wrong(origin: str, message: str, hint: str | None = None) -> SomactlError:
     """A bad flag is wrong usage (2); a bad environment or file is a configuration to mend (10)."""
     error = UsageError if origin.startswith("--") else ConfigurationError

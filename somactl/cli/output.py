@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from somactl import config
 from somactl.config import OUTPUTS
 from somactl.errors import SomactlError
 from somactl.report import ErrorReport, Report
@@ -22,7 +23,7 @@ def output_mode(argv: Sequence[str]) -> str:
             return words[i + 1]
         if word.startswith("--output="):
             return word.partition("=")[2]
-    return os.environ.get("SOMACTL_OUTPUT", "table")
+    return config.output_from_environment()
 
 
 class Output:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from somactl.core.framing import peek, to_text
+from somactl.core.framing import peek
 from somactl.core.names import validate_commit_id, validate_key
 from somactl.core.verdict import Tolerances
 from somactl.report import (
@@ -56,10 +56,6 @@ async def get(store: Store, key: str, version: int | None) -> tuple[GetReport, E
         format="envelope",
     )
     return report, entry
-
-
-def as_text(entry: Entry) -> str:
-    return to_text(entry.data)
 
 
 async def show(

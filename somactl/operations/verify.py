@@ -6,14 +6,14 @@ A bad or unreadable matrix never ends an audit; what could not be checked is cou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from somactl.core.names import validate_key
 from somactl.core.verdict import Method, Tolerances, Verdict
 from somactl.errors import CorruptValue, EnvelopeError, InputRejected, SomactlError
 from somactl.report import Checked, VerifyReport, without_witness_vector
-from somactl.store.contract import Entry, Snapshot, Stat, Store
+from somactl.store.contract import Entry, Snapshot, Store
 
 MAX_RESULTS = 1000  # a report stays bounded however sick a namespace is; ndjson mode prints them all
 PAGE_BYTES = 32 << 20
@@ -71,7 +71,7 @@ async def verify_keys(store: Store, keys: Sequence[str], audit: Audit, report: V
 
 async def verify_matching(store: Store, match: str | None, audit: Audit, report: VerifyReport) -> bool:
     """Check every key that matches; one deleted while the audit runs is no finding."""
-    async for page in _pages(store, match):
+    async for page in store.scan(match, page_bytes=PAGE_BYTES):
         kinds = {stat.key: stat for stat in page}
         rhos = [key for key, stat in kinds.items() if stat.kind == "rho"]
         for key in kinds.keys() - set(rhos):
@@ -99,11 +99,6 @@ def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyRepo
         report.next = "see RUNBOOKS/corrupt-value.md"
     report.conclude(*codes)
     return report
-
-
-async def _pages(store: Store, match: str | None) -> AsyncIterator[list[Stat]]:
-    async for page in store.scan(match, page_bytes=PAGE_BYTES):
-        yield page
 
 
 async def _check_snapshot(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.core.framing import to_text
 from somactl.errors import SomactlError, StoreUnavailable, UsageError
 from somactl.operations import inspect
 from somactl.report import LsReport, Report
@@ -72,7 +73,7 @@ async def get(
         _write_file(to, _converted(entry, as_))
         report.file = to
     elif session.out.is_json:
-        report.format, report.value = "base64", inspect.as_text(entry)
+        report.format, report.value = "base64", to_text(entry.data)
     else:
         session.out.write(_converted(entry, as_))
     return report
@@ -129,7 +130,7 @@ def _converted(entry: Entry, form: str) -> bytes | memoryview:
     if form == "envelope":
         return entry.data
     if form == "base64":
-        return inspect.as_text(entry).encode() + b"\n"
+        return to_text(entry.data).encode() + b"\n"
     import numpy as np
 
     from somactl.core.envelope import deserialize_matrix
