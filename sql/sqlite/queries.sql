@@ -1,5 +1,8 @@
 -- The statements of the SQLite store, each below its name. `:name` is a parameter.
 
+-- name: tables
+SELECT name FROM sqlite_master;
+
 -- name: newest_schema
 SELECT version, least_reader, least_writer FROM somactl_schema ORDER BY version DESC LIMIT 1;
 

@@ -31,19 +31,16 @@ def found(connection: sqlite3.Connection, path: str, *, write: bool) -> int:
 
     Raises SchemaMismatch for a database that is not somactl's, or that needs a newer somactl.
     """
-    try:
-        row = connection.execute(queries()["newest_schema"]).fetchone()
-    except sqlite3.OperationalError as exc:
-        if failures.primary(exc) != 1:  # SQLITE_ERROR: no such table
-            raise
-        row = None
-    if row is None:
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise SchemaMismatch(
-                f"{path} is a database of something else: it has tables, but not somactl's",
-                hint="check the store's path: somactl writes into no database that it did not make",
-            )
+    # One statement tells all three cases apart: between two, another process could create the schema.
+    tables = {name for (name,) in connection.execute(queries()["tables"])}
+    if not tables:
         return 0
+    row = connection.execute(queries()["newest_schema"]).fetchone() if "somactl_schema" in tables else None
+    if row is None:
+        raise SchemaMismatch(
+            f"{path} is a database of something else: it has tables, but not somactl's",
+            hint="check the store's path: somactl writes into no database that it did not make",
+        )
     version, least_reader, least_writer = row
     needed = least_writer if write else least_reader
     if needed > SCHEMA_VERSION:
