@@ -6,7 +6,10 @@
     ├── UsageError                   2    the command line is wrong
     ├── CorruptValue                 3    a stored value is not what was committed
     ├── ConfigurationError          10
-    │   └── SecretExposed                 a password stands in a URL on the command line
+    │   ├── SecretExposed                 a password stands in a URL on the command line
+    │   ├── AccessDenied                  wrong password, unknown database, a right that is missing
+    │   ├── TlsFailure                    the server's certificate, or none where one is demanded
+    │   └── UnsafeServer                  its settings would lose or evict what a store must keep
     ├── InputRejected               11    nothing written
     │   ├── InvalidName                   key, namespace, commit id, kind
     │   ├── InvalidFile                   a file that is no matrix we read
@@ -31,7 +34,14 @@
     │   └── CommitAborted                 the id was claimed by `status --resolve`
     ├── VersionConflict             12    nothing written
     ├── StoreUnavailable            13    nothing written; retryable
-    │   ├── StoreBusy
+    │   ├── StoreBusy                     another writer, or a server that runs a long script
+    │   ├── StoreTimeout                  no answer in time
+    │   ├── StoreLoading                  the server starts and reads its data
+    │   ├── ClusterDown                   the cluster serves no slots
+    │   ├── SlotMoving                    the slot is on its way to another node
+    │   ├── NotPrimary                    a replica, or a primary that has been demoted
+    │   ├── TooFewReplicas                fewer than the server demands for a write
+    │   ├── WritesStopped                 not retryable: the server cannot persist, and takes no writes
     │   ├── StoreFull
     │   ├── StoreDamaged                  not retryable: needs an operator
     │   └── SchemaMismatch                not retryable: newer, older or foreign schema
@@ -103,6 +113,24 @@ class ConfigurationError(SomactlError):
 
 class SecretExposed(ConfigurationError):
     """A password in a URL on the command line, where every process of the machine can read it."""
+
+
+class AccessDenied(ConfigurationError):
+    """The server refuses who we are or what we may do: password, database, a missing right."""
+
+    runbook = "access-denied"
+
+
+class TlsFailure(ConfigurationError):
+    """No encrypted connection that can be trusted: an unknown or wrong certificate, or no TLS at all."""
+
+    runbook = "access-denied"
+
+
+class UnsafeServer(ConfigurationError):
+    """The server works, but its settings would lose or evict what a store must keep."""
+
+    runbook = "unsafe-server"
 
 
 class InputRejected(SomactlError):
@@ -224,6 +252,36 @@ class StoreUnavailable(SomactlError):
 
 class StoreBusy(StoreUnavailable):
     """Another writer holds the store longer than the busy timeout."""
+
+
+class StoreTimeout(StoreUnavailable):
+    """The server took the call and did not answer in time. Only for calls that write nothing."""
+
+
+class StoreLoading(StoreUnavailable):
+    """The server has started and still reads its data."""
+
+
+class ClusterDown(StoreUnavailable):
+    """The cluster does not serve the namespace's slot."""
+
+
+class SlotMoving(StoreUnavailable):
+    """The namespace's slot is being moved, and redirections did not end in time."""
+
+
+class NotPrimary(StoreUnavailable):
+    """The server is a replica, or was demoted to one: a failover is under way, or the URL is wrong."""
+
+
+class TooFewReplicas(StoreUnavailable):
+    """Fewer replicas are attached than the server demands for a write."""
+
+
+class WritesStopped(StoreUnavailable):
+    """The server cannot persist, and refuses writes until somebody mends that."""
+
+    retryable = False
 
 
 class StoreFull(StoreUnavailable):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from somactl.core.framing import peek
 from somactl.core.names import validate_commit_id, validate_key
 from somactl.errors import (
     EmptyCommit,
@@ -113,7 +112,7 @@ async def write(
     if not admitted:
         raise EmptyCommit("the commit names no key", hint="give KEY=FILE, or NDJSON lines on stdin")
     commit_id = validate_commit_id(request.commit_id or new_commit_id())
-    _require_durability(store, request.require_durability)
+    await _require_durability(store, request.require_durability)
     items = [_item(key, value) for key, value in sorted(admitted.items())]
     report = report_type(store=store.name, namespace=store.namespace, commit_id=commit_id, items=items)
     if request.dry_run:
@@ -213,22 +212,22 @@ async def _refuse_known_conflicts(
     if not expectations:
         return
     try:
-        now = await store.read_many(list(expectations))
+        now = await store.stat_many(list(expectations))
     except NamespaceNotFound:
         refuse_conflicts(expectations, None, {})
         return
-    found = {key: Found(entry.version, peek(entry.data).content) for key, entry in now.entries.items()}
+    found = {key: Found(stat.version, stat.content) for key, stat in now.stats.items()}
     refuse_conflicts(expectations, now.incarnation, found)
 
 
-def _require_durability(store: Store, required: str | None) -> None:
+async def _require_durability(store: Store, required: str | None) -> None:
     """Refuse before the write where the store promises less than `required`."""
     if required is None:
         return
-    have, need = (_durability(value) for value in (store.durability, required))
-    if have < need:
+    promised = await store.durability()
+    if _durability(promised) < _durability(required):
         raise StoreUnavailable(
-            f"{store.name} promises {store.durability}, and --require-durability asks for {required}",
+            f"{store.name} promises {promised}, and --require-durability asks for {required}",
             hint="docs/STORES.md says what each store and setting promises",
         )
 

@@ -144,6 +144,18 @@ class Snapshot(msgspec.Struct, frozen=True):
     corrupt: Mapping[str, CorruptValue] = {}
 
 
+class Stats(msgspec.Struct, frozen=True):
+    """Where many live keys are, as of one version of the namespace, without their payloads.
+
+    Every key asked for stands in exactly one of `stats` and `absent`.
+    """
+
+    incarnation: str
+    version: int
+    stats: Mapping[str, Stat]
+    absent: tuple[str, ...] = ()
+
+
 class Revision(msgspec.Struct, frozen=True):
     """One entry of a key's history. `content` is None for a delete.
 
@@ -226,6 +238,34 @@ class Compaction(msgspec.Struct, frozen=True):
     more: bool = False
 
 
+class Degradation(msgspec.Struct, frozen=True):
+    """Something a store cannot do at the moment, while it goes on without.
+
+    service  which part: `redis cache`, `postgres`
+    breaker  the state of its circuit breaker; `closed` where a single call failed
+    detail   one sentence: what is missing and what that means for the answers
+    """
+
+    service: str
+    breaker: Literal["closed", "open", "half-open"]
+    detail: str
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What `diagnose` found about one aspect of a service.
+
+    `problem`: promises do not hold, or not for long; `warning`: they hold, and somebody should know;
+    `unknown`: could not be looked at. `advice` says what to do, and is empty where nothing is. Neither
+    field ever holds a secret.
+    """
+
+    service: str
+    check: str
+    status: Literal["ok", "warning", "problem", "unknown"]
+    detail: str
+    advice: str = ""
+
+
 class Store(Protocol):
     """One namespace of one store. Safe for concurrent use by the tasks of one event loop.
 
@@ -240,14 +280,29 @@ class Store(Protocol):
     name: str
     """What reports call this store, e.g. `sqlite`."""
     namespace: str
-    durability: str
-    """The durability a commit's receipt will state."""
 
-    async def init(self, *, retention: Retention | None = None) -> Head:
+    @property
+    def degradations(self) -> tuple[Degradation, ...]:
+        """What went wrong since the store was opened without stopping it; () for a store of one part."""
+        ...
+
+    async def durability(self) -> str:
+        """The durability that a commit's receipt will state; the worst of what may happen."""
+        ...
+
+    async def diagnose(self) -> list[Finding]:
+        """Look at the service behind the store, and change nothing. Never raises StoreUnavailable: that
+        the service cannot be reached is a finding."""
+        ...
+
+    async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         """Create schema and namespace where missing; safe to repeat and to run twice at once.
 
         An existing namespace keeps its incarnation and values; `retention`, if given, replaces its own,
-        or the default where the namespace is new.
+        or the default where the namespace is new. `new_incarnation` gives an existing namespace a new
+        one, keeping its values and its version: what a restore from a backup needs, so that nothing that
+        remembers versions from before it matches by accident. Commits recorded before keep the
+        incarnation they were made in.
         Raises SchemaMismatch where the schema is newer than this somactl knows, or not ours.
         """
         ...
@@ -309,6 +364,10 @@ class Store(Protocol):
         One corrupt value does not hide the others: it stands in `corrupt`. All values are in memory at
         once; `scan` gives the sizes to ask for in portions.
         """
+        ...
+
+    async def stat_many(self, keys: Sequence[str]) -> Stats:
+        """Where the live `keys` are, at one and the same version, which is named. No payload is read."""
         ...
 
     def scan(

@@ -8,6 +8,7 @@ store brings the state and the transaction, and decides nothing of its own.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -290,6 +291,11 @@ def _sentence(key: str, part: str, wanted: object, there: object, state: Found) 
         goal = f"at version {wanted}" if wanted else "absent"
         return f"{key!r} was expected {goal} and is {place}"
     return f"{key!r} was expected with {part} {wanted} and has {there or 'none'}"
+
+
+def fresh_incarnation() -> str:
+    """128 random bits as hex: two incarnations never meet by accident."""
+    return os.urandom(16).hex()
 
 
 def check_retention(retention: Retention) -> Retention:

@@ -11,8 +11,10 @@ from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
     Compaction,
+    Degradation,
     Entry,
     Expected,
+    Finding,
     Head,
     NamespaceSummary,
     Receipt,
@@ -20,6 +22,7 @@ from somactl.store.contract import (
     Revision,
     Snapshot,
     Stat,
+    Stats,
     Store,
 )
 
@@ -34,12 +37,21 @@ class ReadOnly:
         self._store = store
         self.name = store.name
         self.namespace = store.namespace
-        self.durability = store.durability
 
     def _refuse(self, what: str) -> NoReturn:
         raise ReadOnlyStore(f"{what} on store {self.name}, which was opened read-only")
 
-    async def init(self, *, retention: Retention | None = None) -> Head:
+    @property
+    def degradations(self) -> tuple[Degradation, ...]:
+        return self._store.degradations
+
+    async def durability(self) -> str:
+        return await self._store.durability()
+
+    async def diagnose(self) -> list[Finding]:
+        return await self._store.diagnose()
+
+    async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         self._refuse("init")
 
     async def commit_matrix_update(
@@ -73,6 +85,9 @@ class ReadOnly:
 
     async def read_many(self, keys: Sequence[str]) -> Snapshot:
         return await self._store.read_many(keys)
+
+    async def stat_many(self, keys: Sequence[str]) -> Stats:
+        return await self._store.stat_many(keys)
 
     def scan(
         self,

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from somactl.errors import InputRejected, NamespaceNotFound
-from somactl.store.contract import CommitMetadata, Retention, Store
+from somactl.errors import InputRejected, NamespaceNotFound, VersionConflict
+from somactl.store.contract import CommitMetadata, Expect, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.chapter import Chapter
 from somactl.testing.values import delete, envelope, fresh_id, listed, put
@@ -51,6 +51,41 @@ class NamespaceChapter(Chapter):
             await writer.init(retention=retention)
         assert (await writer.head()).retention == Retention()
 
+    async def test_a_new_incarnation_keeps_values_and_version(self, backend: Backend, writer: Store) -> None:
+        first = await put(writer, "a", commit_id="before")
+        await put(writer, "a", seed=1)
+        before = await writer.head()
+        after = await writer.init(new_incarnation=True)
+        assert after == await writer.head()
+        assert after.incarnation != before.incarnation
+        assert (after.version, after.created_at) == (before.version, before.created_at)
+        entry = await writer.read("a")
+        assert (entry.version, entry.incarnation) == (2, after.incarnation)
+        assert (await writer.read("a", 1)).version == 1
+        with pytest.raises(VersionConflict):
+            await put(writer, "a", expected=Expect(version=2, incarnation=before.incarnation))
+        receipt = await put(writer, "a", seed=2, expected=Expect(version=2, incarnation=after.incarnation))
+        assert (receipt.version, receipt.incarnation) == (3, after.incarnation)
+        replay = await put(writer, "a", commit_id="before")
+        assert (replay.replayed, replay.incarnation) == (True, first.incarnation)
+
+    async def test_a_new_incarnation_of_a_new_namespace_is_just_its_first(self, backend: Backend) -> None:
+        store = backend.open()
+        head = await store.init(new_incarnation=True)
+        assert (head.version, head) == (0, await store.head())
+        await store.close()
+
+    async def test_a_diagnosis_finds_no_problem_and_changes_nothing(
+        self, backend: Backend, writer: Store
+    ) -> None:
+        await put(writer, "a")
+        before = await writer.head()
+        findings = await writer.diagnose()
+        assert {"reachable", "version", "retention"} <= {finding.check for finding in findings}
+        assert [f for f in findings if f.status == "problem"] == []
+        assert all(f.advice for f in findings if f.status == "warning")
+        assert (await writer.head(), writer.degradations) == (before, ())
+
     async def test_init_by_many_at_once_makes_one_namespace(self, backend: Backend) -> None:
         stores = [backend.open() for _ in range(6)]
         heads = await asyncio.gather(*(store.init() for store in stores))
@@ -82,6 +117,7 @@ class NamespaceChapter(Chapter):
             store.read("a"),
             store.read("a", 1),
             store.read_many(["a"]),
+            store.stat_many(["a"]),
             listed(store.scan()),
             store.history("a"),
             store.log(),

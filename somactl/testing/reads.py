@@ -67,6 +67,7 @@ class ReadChapter(Chapter):
         for call in (
             store.read("a\n"),
             store.read_many(["a", ""]),
+            store.stat_many(["a", ""]),
             store.history("\0"),
             listed(store.scan(after="\ud800")),
         ):
@@ -106,6 +107,17 @@ class ReadChapter(Chapter):
         assert (snapshot.absent, dict(snapshot.corrupt)) == (("b", "never"), {})
         assert bytes(snapshot.entries["a"].data) == envelope("a")
         assert (await store.read_many([])).version == 2
+
+    async def test_stat_many_is_one_version_and_agrees_with_the_listing(
+        self, store: Store, writer: Store
+    ) -> None:
+        await put(writer, "a", "b", "c")
+        receipt = await delete(writer, "b")
+        stats = await store.stat_many(["c", "b", "a", "never", "c", "never"])
+        assert (stats.incarnation, stats.version) == (receipt.incarnation, 2)
+        assert (list(stats.stats), stats.absent) == (["c", "a"], ("b", "never"))
+        assert sorted(stats.stats.values(), key=lambda s: s.key) == await listed(store.scan())
+        assert (await store.stat_many([])).version == 2
 
     async def test_odd_keys_are_ordinary_keys_in_byte_order(self, store: Store, writer: Store) -> None:
         await put(writer, *ODD_KEYS[::-1])

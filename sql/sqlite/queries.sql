@@ -18,6 +18,9 @@ INSERT INTO namespace
     (name, incarnation, version, created_at, keep_versions, keep_seconds, keep_record_seconds)
 VALUES (:namespace, :incarnation, 0, :now, :versions, :seconds, :record_seconds);
 
+-- name: set_incarnation
+UPDATE namespace SET incarnation = :incarnation WHERE name = :namespace;
+
 -- name: set_retention
 UPDATE namespace SET
     keep_versions = :versions, keep_seconds = :seconds, keep_record_seconds = :record_seconds

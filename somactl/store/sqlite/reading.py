@@ -33,6 +33,7 @@ from somactl.store.contract import (
     Revision,
     Snapshot,
     Stat,
+    Stats,
 )
 from somactl.store.sqlite import failures
 from somactl.store.sqlite.database import transaction
@@ -107,6 +108,20 @@ def read_many(connection: sqlite3.Connection, namespace: str, keys: Sequence[str
             except CorruptValue as exc:
                 corrupt[key] = exc
     return Snapshot(here.head.incarnation, here.head.version, entries, tuple(absent), corrupt)
+
+
+def stat_many(connection: sqlite3.Connection, namespace: str, keys: Sequence[str]) -> Stats:
+    stats: dict[str, Stat] = {}
+    absent: list[str] = []
+    with transaction(connection):
+        here = existing(connection, namespace)
+        for key in dict.fromkeys(keys):
+            row = newest_revision(connection, here, key)
+            if row is None or row["content"] is None:
+                absent.append(key)
+            else:
+                stats[key] = _stat(row, here.head.retention, deleted=False)
+    return Stats(here.head.incarnation, here.head.version, stats, tuple(absent))
 
 
 def history(connection: sqlite3.Connection, namespace: str, key: str) -> list[Revision]:

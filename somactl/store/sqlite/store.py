@@ -13,8 +13,10 @@ from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
     Compaction,
+    Degradation,
     Entry,
     Expected,
+    Finding,
     Head,
     NamespaceSummary,
     Receipt,
@@ -22,9 +24,10 @@ from somactl.store.contract import (
     Revision,
     Snapshot,
     Stat,
+    Stats,
 )
 from somactl.store.request import check_retention, prepare, refuse_conflicts
-from somactl.store.sqlite import compaction, reading, writing
+from somactl.store.sqlite import compaction, diagnosis, reading, writing
 from somactl.store.sqlite.database import Worker
 
 BUSY_SECONDS = 5.0
@@ -40,7 +43,7 @@ class SqliteStore:
     """
 
     name = reading.NAME
-    durability = reading.DURABILITY
+    degradations: tuple[Degradation, ...] = ()
 
     def __init__(
         self, path: str | os.PathLike[str], namespace: str = "default", *, busy_timeout: float = BUSY_SECONDS
@@ -52,11 +55,23 @@ class SqliteStore:
         self._writer = Worker(self.path, write=True, busy_timeout=busy_timeout)
         self._reader = Worker(self.path, write=False, busy_timeout=busy_timeout)
 
-    async def init(self, *, retention: Retention | None = None) -> Head:
+    async def durability(self) -> str:
+        return reading.DURABILITY
+
+    async def diagnose(self) -> list[Finding]:
+        return await self._reader.offload(partial(diagnosis.diagnose, self.path, self.namespace))
+
+    async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         if retention is not None:
             check_retention(retention)
         return await self._writer.run(
-            partial(writing.init, namespace=self.namespace, retention=retention), create=True
+            partial(
+                writing.init,
+                namespace=self.namespace,
+                retention=retention,
+                new_incarnation=new_incarnation,
+            ),
+            create=True,
         )
 
     async def namespaces(self) -> list[NamespaceSummary]:
@@ -95,6 +110,11 @@ class SqliteStore:
         for key in keys:
             validate_key(key)
         return await self._reader.run(partial(reading.read_many, namespace=self.namespace, keys=keys))
+
+    async def stat_many(self, keys: Sequence[str]) -> Stats:
+        for key in keys:
+            validate_key(key)
+        return await self._reader.run(partial(reading.stat_many, namespace=self.namespace, keys=keys))
 
     async def scan(
         self,

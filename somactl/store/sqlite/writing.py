@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -14,7 +13,15 @@ from msgspec.structs import replace
 from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import CommitStatus, Durable, Head, Receipt, Retention
-from somactl.store.request import Found, Put, Request, refuse_conflicts, refuse_expired, settle
+from somactl.store.request import (
+    Found,
+    Put,
+    Request,
+    fresh_incarnation,
+    refuse_conflicts,
+    refuse_expired,
+    settle,
+)
 from somactl.store.sqlite import failures, reading
 from somactl.store.sqlite.database import transaction
 from somactl.store.sqlite.reading import Place
@@ -23,10 +30,15 @@ from somactl.store.sqlite.schema import queries
 _CHUNK_BYTES = 1 << 20
 
 
-def init(connection: sqlite3.Connection, namespace: str, retention: Retention | None) -> Head:
+def init(
+    connection: sqlite3.Connection, namespace: str, retention: Retention | None, new_incarnation: bool
+) -> Head:
     with transaction(connection, write=True):
         if reading.place(connection, namespace) is None:
             return _create(connection, namespace, retention or Retention()).head
+        if new_incarnation:
+            row = {"namespace": namespace, "incarnation": fresh_incarnation()}
+            connection.execute(queries()["set_incarnation"], row)
         if retention is not None:
             connection.execute(queries()["set_retention"], {"namespace": namespace, **_columns(retention)})
         return reading.existing(connection, namespace).head
@@ -238,7 +250,7 @@ def _announce(
 def _create(connection: sqlite3.Connection, namespace: str, retention: Retention) -> Place:
     row = {
         "namespace": namespace,
-        "incarnation": os.urandom(16).hex(),
+        "incarnation": fresh_incarnation(),
         "now": time.time(),
         **_columns(retention),
     }

@@ -1,0 +1,40 @@
+"""Commits under way: a cancelled caller stops waiting, but never cuts a write in half."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Writes:
+    """Runs each write as a task of its own, which its caller's cancellation does not reach."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+
+    async def run(self, commit_id: str, write: Coroutine[Any, Any, T]) -> T:
+        """The result of `write`. If the caller is cancelled, the write goes on to its end."""
+        task = asyncio.create_task(write)
+        self._tasks[task] = commit_id
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def settle(self, commit_id: str) -> None:
+        """Return when no write of that commit id is under way any more."""
+        await self._wait([task for task, name in self._tasks.items() if name == commit_id])
+
+    async def drain(self) -> None:
+        """Return when nothing is under way any more."""
+        await self._wait(list(self._tasks))
+
+    async def _wait(self, tasks: list[asyncio.Task[Any]]) -> None:
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        del self._tasks[task]
+        if not task.cancelled():
+            task.exception()  # a caller that was cancelled never asks, and asyncio would complain
