@@ -1,4 +1,5 @@
-# A fresh clone needs Python >= 3.11, git and make; everything else goes into .venv.
+# A fresh clone needs Python >= 3.11, git and make. Everything else goes into .venv, but for the servers that
+# the tests run: those are packages of the system.
 # Each target does its work again only where something changed, and `make` alone lists them.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -6,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-lowest lint format docs bench wheel clean
+.PHONY: help demo test test-lowest servers lint format docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -15,11 +16,14 @@ help: ## list these targets
 demo: .venv/installed ## a narrated tour on real data
 	@$(BIN)/somactl demo
 
-test: .venv/developer ## every test, in one go
+test: .venv/developer servers ## every test, in one go
 	@$(BIN)/pytest -q -n 2 $(ARGS)
 
-test-lowest: .venv/lowest/ready ## the core tests against the wheel and the lowest versions it admits
+test-lowest: .venv/lowest/ready servers ## the core tests against the wheel and the lowest versions it admits
 	@.ci/lowest
+
+servers: ## find or install the servers that the tests run
+	@.ci/servers
 
 lint: .venv/developer ## format, style, types, layers, generated pages
 	@$(BIN)/ruff format --quiet --check --diff .

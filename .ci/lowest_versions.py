@@ -15,7 +15,7 @@ requirements = [*project["dependencies"]]
 for name in ("kafka", "serve", "cognitive", "distributed", "test"):
     requirements += extras[name]
 for requirement in requirements:
-    match = re.fullmatch(r"([A-Za-z0-9-]+)>=([0-9.]+)(?:,<[0-9.]+)?", requirement)
+    match = re.fullmatch(r"([A-Za-z0-9-]+(?:\[[a-z,]+\])?)>=([0-9.]+)(?:,<[0-9.]+)?", requirement)
     if match is None:
         raise SystemExit(f"pyproject.toml: {requirement!r} is not written as name>=version[,<version]")
     print(f"{match[1]}=={match[2]}")

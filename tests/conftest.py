@@ -1,17 +1,53 @@
-"""What every test stands on: a clean environment and reproducible examples."""
+"""What every test stands on: a clean environment, reproducible examples, and the servers' logs on failure."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from servers import external, process
+from servers.fixtures import pgbouncer, postgres_server, redis_cluster, redis_server
+
+__all__ = ["pgbouncer", "postgres_server", "redis_cluster", "redis_server"]  # any test may ask for them
 
 settings.register_profile(
     "somactl", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("somactl")
 
+external.take(os.environ)
+
 # No test, and no somactl that a test starts, sees a setting of the machine it runs on.
 _STRANGERS = ("SOMACTL_", "SFM_", "POSTGRES_URL", "REDIS_URL", "NO_COLOR", "FORCE_COLOR", "PYTHONWARNINGS")
 for _name in [name for name in os.environ if name.startswith(_STRANGERS)]:
     del os.environ[_name]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the developer's servers to a worker of pytest-xdist, whose environment lacks them by now."""
+    node.workerinput["servers"] = external.urls
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    external.urls.update(getattr(config, "workerinput", {}).get("servers", {}))
+
+
+_log_sizes: dict[process.Server, int] = {}
+
+
+def pytest_runtest_setup() -> None:
+    global _log_sizes
+    _log_sizes = process.log_sizes()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += process.logs_since(_log_sizes)
+    return report

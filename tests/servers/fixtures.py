@@ -1,0 +1,53 @@
+"""One server of each kind for all tests of a worker, started by the first test that asks for it.
+
+A test may use these only as a client: it kills, pauses or reconfigures only a server of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from servers import external
+from servers.external import ExternalPgBouncer, ExternalPostgres, ExternalRedis, ExternalRedisCluster
+from servers.pgbouncer import PgBouncer
+from servers.postgres import PostgresServer
+from servers.redis import RedisCluster, RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer | ExternalRedis]:
+    """Its database 0 is the tests' own: each may flush it."""
+    url = external.urls.get(external.REDIS)
+    named = ExternalRedis(url, external.worker_number()) if url else None
+    with named or RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster | ExternalRedisCluster]:
+    """Each test may flush it, so a developer's is for the first worker alone."""
+    url = external.urls.get(external.REDIS_CLUSTER) if external.worker_number() == 0 else None
+    named = ExternalRedisCluster(url) if url else None
+    with named or RedisCluster(tmp_path_factory.mktemp("redis-cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer | ExternalPostgres]:
+    url = external.urls.get(external.POSTGRES)
+    named = ExternalPostgres(url) if url else None
+    with named or PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(
+    postgres_server: PostgresServer | ExternalPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PgBouncer | ExternalPgBouncer]:
+    """It forwards to `postgres_server`."""
+    url = external.urls.get(external.PGBOUNCER)
+    named = ExternalPgBouncer(url) if url else None
+    with named or PgBouncer(tmp_path_factory.mktemp("pgbouncer"), postgres_server) as server:
+        yield server
