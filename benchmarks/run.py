@@ -26,9 +26,11 @@ from typing import NamedTuple
 
 import certificate
 import codec
+import load
 import memory
 import peers
 import startup
+import stores
 from measure import QUICK, Effort, Memory, Row, cores, large_buffers
 from threadpoolctl import threadpool_info
 
@@ -76,6 +78,19 @@ GROUPS = [
     _codec("reused"),
     Group(startup.startup, ["startup-version", "startup-ls"]),
     Group(memory.verify_psd, ["memory-full", "memory-hermitian"]),
+    Group(stores.redis_commit, ["redis-commit"]),
+    Group(stores.redis_script, ["redis-script-equal", "redis-script-time"]),
+    Group(stores.redis_read, ["redis-read"]),
+    Group(stores.postgres_commit, ["postgres-commit"]),
+    Group(
+        stores.layouts,
+        [f"layout-{name}-{verb}" for name in ("redis", "postgres") for verb in ("write", "read")],
+    ),
+    Group(load.hybrid, ["hybrid-open", "hybrid-saturated", "hybrid-paused-first", "hybrid-paused"]),
+    Group(
+        load.small_commits,
+        [f"small-{name}-{spread}" for name in ("postgres", "redis") for spread in ("many", "one")],
+    ),
 ]
 NAMES = [name for group in GROUPS for name in group.names]
 

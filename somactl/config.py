@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,23 +21,42 @@ Output = Literal["table", "json", "ndjson"]
 # name -> (environment variable, default). One table, so that the docs and the file reader cannot differ.
 SETTINGS: dict[str, tuple[str, str]] = {
     "store": ("SOMACTL_STORE", DEFAULT_STORE),
+    "cache": ("SOMACTL_CACHE", ""),
     "namespace": ("SOMACTL_NAMESPACE", "default"),
     "output": ("SOMACTL_OUTPUT", "table"),
     "psd_tolerance": ("SOMACTL_PSD_TOLERANCE", "1e-8"),
     "trace_tolerance": ("SOMACTL_TRACE_TOLERANCE", "1e-8"),
     "hermitian_tolerance": ("SOMACTL_HERMITIAN_TOLERANCE", "1e-8"),
+    "cache_ttl": ("SFM_RHO_CACHE_TTL", "300"),
+    "read_timeout_ms": ("SFM_RHO_READ_TIMEOUT_MS", "20"),
+    "retry_seconds": ("SOMACTL_RETRY_SECONDS", "5"),
 }
+# Where no store is named, the service's own variables name it: POSTGRES_URL the store, with REDIS_URL as
+# its cache; REDIS_URL alone the store.
+_SERVICE_STORE, _SERVICE_REDIS = "POSTGRES_URL", "REDIS_URL"
+
+
+_BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a command needs to know about its surroundings."""
+    """Everything a command needs to know about its surroundings.
+
+    cache is a Redis URL, "" for none. cache_ttl (seconds) bounds the age of what a cache may serve,
+    read_timeout (seconds) how long a read waits for it; retry_seconds how long a call that may be tried
+    again is tried again, 0 for never.
+    """
 
     store: str = DEFAULT_STORE
+    cache: str = ""
     namespace: str = "default"
     output: Output = "table"
     tolerances: Tolerances = field(default_factory=Tolerances)
     color: bool = True
+    cache_ttl: float = 300.0
+    read_timeout: float = 0.020
+    retry_seconds: float = 5.0
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
@@ -58,8 +78,10 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
             values[name] = (file[name], f"{name} in the configuration file")
         else:
             values[name] = (default, "the default")
+    values |= _service_urls(values, environ)
     return Settings(
         store=_store_url(*values["store"]),
+        cache=_cache_url(*values["cache"]),
         namespace=_namespace(*values["namespace"]),
         output=_output(*values["output"]),
         tolerances=Tolerances(
@@ -68,6 +90,9 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
             hermitian=_tolerance(*values["hermitian_tolerance"]),
         ),
         color=not environ.get("NO_COLOR"),
+        cache_ttl=_number(*values["cache_ttl"], 1.0, 86_400.0),
+        read_timeout=_number(*values["read_timeout_ms"], 1.0, 60_000.0) / 1000.0,
+        retry_seconds=_number(*values["retry_seconds"], 0.0, 3600.0),
     )
 
 
@@ -106,18 +131,38 @@ def _read_file(path: str | None) -> dict[str, str]:
     return {name: str(value) for name, value in table.items()}
 
 
+def _service_urls(
+    values: Mapping[str, tuple[str, str]], environ: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Store and cache from the service's own variables, where nobody named a store."""
+    if values["store"][1] != "the default":
+        return {}
+    named = {name: (environ[name], name) for name in (_SERVICE_STORE, _SERVICE_REDIS) if environ.get(name)}
+    if _SERVICE_STORE not in named:
+        return {"store": named[_SERVICE_REDIS]} if named else {}
+    urls = {"store": named[_SERVICE_STORE]}
+    if _SERVICE_REDIS in named and not values["cache"][0]:
+        urls["cache"] = named[_SERVICE_REDIS]
+    return urls
+
+
+def _cache_url(value: str, origin: str) -> str:
+    return value and _store_url(value, origin)
+
+
 def _store_url(value: str, origin: str) -> str:
     try:
         parts = urlsplit(value)
         has_password = parts.password is not None
-    except ValueError as exc:
-        raise _wrong(origin, f"{value!r} is not a URL: {exc}") from None
+    except ValueError as exc:  # the value itself may hold a password
+        raise _wrong(origin, f"this is not a URL: {exc}") from None
     if not parts.scheme:
-        raise _wrong(origin, f"{value!r} is not a URL", "a store is named like sqlite:///path/to/somactl.db")
+        shown = "this" if "@" in value else repr(value)
+        raise _wrong(origin, f"{shown} is not a URL", "a store is named like sqlite:///path/to/somactl.db")
     if has_password and origin.startswith("--"):
         raise SecretExposed(
             f"{origin}: the URL holds a password, and command lines are visible to every process",
-            hint="put the URL into SOMACTL_STORE or a configuration file",
+            hint="put the URL into SOMACTL_STORE or SOMACTL_CACHE, or into a configuration file",
         )
     return value
 
@@ -136,10 +181,14 @@ def _output(value: str, origin: str) -> Output:
 
 
 def _tolerance(value: str, origin: str) -> float:
+    return _number(value, origin, 1e-100, _BELOW_ONE)
+
+
+def _number(value: str, origin: str, least: float, most: float) -> float:
     try:
         number = float(value)
     except ValueError:
-        number = -1.0
-    if not 1e-100 <= number < 1.0:
-        raise _wrong(origin, f"{value!r} is not a number from 1e-100 up to 1")
+        number = float("nan")
+    if not least <= number <= most:  # false for NaN too
+        raise _wrong(origin, f"{value!r} is not a number from {least:g} to {most:g}")
     return number

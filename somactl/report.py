@@ -44,12 +44,20 @@ def decide(codes: Iterable[int]) -> int:
     return min(seen, key=PRECEDENCE.index)
 
 
+class Degraded(msgspec.Struct, kw_only=True):
+    """A part that failed while the command went on without it, and what that means for the answer."""
+
+    service: str
+    breaker: Literal["closed", "open", "half-open"]
+    detail: str
+
+
 class Report(msgspec.Struct, kw_only=True, tag_field="command"):
     """The part every report has.
 
     code is what the process exits with, codes all that applied; complete is false where something asked
-    for was not done or not checked; undo is the command that takes the change back; next is the command to
-    run now.
+    for was not done or not checked; degraded_services says what was missing where degraded is true; undo is
+    the command that takes the change back; next is the command to run now.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -59,6 +67,7 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
     codes: list[int] = []
     complete: bool = True
     degraded: bool = False
+    degraded_services: list[Degraded] = []
     warnings: list[str] = []
     undo: str | None = None
     next: str | None = None
@@ -68,6 +77,13 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
         self.codes = sorted({*codes} or {0})
         self.code = decide(self.codes)
         return self
+
+    def degrade(self, services: Iterable[Degraded]) -> None:
+        """Note what failed on the way; a command that did all it was asked for then ends with 4."""
+        self.degraded_services = [*self.degraded_services, *services]
+        if self.degraded_services:
+            self.degraded = True
+            self.conclude(*(set(self.codes or [self.code]) - {0}), 4)
 
 
 class RetentionView(msgspec.Struct, kw_only=True):
@@ -89,6 +105,20 @@ class NamespaceView(msgspec.Struct, kw_only=True):
 
 class InitReport(Report, tag="init"):
     head: NamespaceView
+
+
+class FindingView(msgspec.Struct, kw_only=True):
+    """One aspect of one service. advice says what to do; empty where there is nothing to do."""
+
+    service: str
+    check: str
+    status: Literal["ok", "warning", "problem", "unknown"]
+    detail: str
+    advice: str = ""
+
+
+class DoctorReport(Report, tag="doctor"):
+    findings: list[FindingView] = []
 
 
 class NamespacesReport(Report, tag="namespaces"):
@@ -246,14 +276,60 @@ class CompactReport(Report, tag="compact"):
     bytes_freed: int = 0
 
 
+class CacheFinding(msgspec.Struct, kw_only=True):
+    """A copy that the authority cannot explain, or a value that is corrupt in the authority itself."""
+
+    key: str
+    what: str
+    detail: str
+
+
+class CacheWarmReport(Report, tag="cache-warm"):
+    """Counts of keys. checked, not_cached (of a kind of which no copies are kept) and current are always
+    there, and filled: what was copied, or in a dry run would be.
+
+    With `--reconcile` each key that is not current stands in one of these: missing; outdated (the authority
+    has a newer value); deleted (there); newer (than the authority has ever committed), unknown (never
+    committed), contradicting (another content at the same version); foreign (of another incarnation, so
+    never served); corrupt. newer, unknown, contradicting and corrupt are findings; all are mended unless it
+    is a dry run. oldest_stale_seconds is the age, by the cache's clock, of the oldest outdated or deleted
+    copy. adopted: the cache served another incarnation, and serves the authority's now.
+    """
+
+    dry_run: bool = False
+    reconcile: bool = False
+    adopted: bool = False
+    checked: int = 0
+    not_cached: int = 0
+    current: int = 0
+    filled: int = 0
+    bytes_filled: int = 0
+    missing: int = 0
+    outdated: int = 0
+    deleted: int = 0
+    newer: int = 0
+    unknown: int = 0
+    contradicting: int = 0
+    foreign: int = 0
+    corrupt: int = 0
+    evicted: int = 0
+    oldest_stale_key: str | None = None
+    oldest_stale_seconds: float | None = None
+    stopped: str | None = None
+    findings: list[CacheFinding] = []
+    findings_total: int = 0
+
+
 class Checked(msgspec.Struct, kw_only=True):
     """The outcome for one matrix of an audit.
 
     outcome: a verdict's status; `corrupt` where the stored bytes fail their digest or framing; `rejected`
-    where a file is no matrix; `unreadable` where it could not be fetched.
+    where a file is no matrix; `unreadable` where it could not be fetched. store names the cache where the
+    copy there was checked.
     """
 
     source: str
+    store: str | None = None
     outcome: Literal[
         "valid", "clampable", "violated", "undecided", "corrupt", "rejected", "unreadable", "skipped"
     ]
@@ -306,6 +382,7 @@ class ErrorReport(msgspec.Struct, kw_only=True):
 
 REPORTS: tuple[type[Report], ...] = (
     InitReport,
+    DoctorReport,
     NamespacesReport,
     CommitReport,
     RestoreReport,
@@ -316,6 +393,7 @@ REPORTS: tuple[type[Report], ...] = (
     LogReport,
     StatusReport,
     CompactReport,
+    CacheWarmReport,
     VerifyReport,
     DemoReport,
 )

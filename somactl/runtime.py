@@ -9,25 +9,70 @@ from urllib.parse import unquote, urlsplit
 
 from somactl.config import Settings
 from somactl.errors import ConfigurationError
+from somactl.store.address import public
 from somactl.store.contract import Store
+
+POSTGRES = ("postgresql", "postgres")
+REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
 @asynccontextmanager
-async def open_store(settings: Settings, *, read_only: bool = False) -> AsyncIterator[Store]:
-    """The store that `settings` name, closed again on the way out.
+async def open_store(
+    settings: Settings, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
+) -> AsyncIterator[Store]:
+    """The store that `settings` name, with its cache if they name one, closed again on the way out.
 
-    read_only wraps it so that a write raises ReadOnlyStore. Raises ConfigurationError for a URL no store
-    knows.
+    read_only makes every leaf raise ReadOnlyStore on a write, the cache's included. fills: whether reads may
+    write what they found into the cache; by default they do unless read_only. allow_stale: whether cached
+    values are served, and said to be degraded, while the authority is known to be down. Raises
+    ConfigurationError for a URL no store knows.
     """
-    store = _store(settings)
-    if read_only:
-        from somactl.store.wrappers import ReadOnly
-
-        store = ReadOnly(store)
+    store = _authority(settings, read_only=read_only)
+    if settings.cache:
+        fills = not read_only if fills is None else fills
+        store = _with_cache(store, settings, fills=fills, allow_stale=allow_stale)
     try:
         yield store
     finally:
         await store.close()
+
+
+def _authority(settings: Settings, *, read_only: bool) -> Store:
+    """The leaf that holds the truth: retried where a server is behind it, read-only where asked."""
+    store = _store(settings)
+    if settings.retry_seconds and not settings.store.startswith("sqlite:"):
+        from somactl.store.retrying import Retrying
+
+        store = Retrying(store, seconds=settings.retry_seconds)
+    if read_only:
+        from somactl.store.wrappers import ReadOnly
+
+        store = ReadOnly(store)
+    return store
+
+
+def _with_cache(authority: Store, settings: Settings, *, fills: bool, allow_stale: bool) -> Store:
+    """Every read of a rho or a sketch then asks the cache first."""
+    if urlsplit(settings.cache).scheme not in REDIS:
+        raise ConfigurationError(
+            f"{public(settings.cache)!r} names no cache", hint="a cache is a Redis: redis://HOST:PORT/0"
+        )
+    if urlsplit(settings.store).scheme in REDIS:
+        raise ConfigurationError(
+            "a Redis store needs no Redis cache before it",
+            hint="drop the cache, or name a store that outlives Redis: postgresql://HOST/DATABASE",
+        )
+    from somactl.store.hybrid import HybridStore
+    from somactl.store.redis.cache import RedisCache
+
+    cache = RedisCache(
+        settings.cache,
+        settings.namespace,
+        ttl=settings.cache_ttl,
+        timeout=settings.read_timeout,
+        read_only=not fills,
+    )
+    return HybridStore(authority, cache, allow_stale=allow_stale)
 
 
 def _store(settings: Settings) -> Store:
@@ -36,8 +81,18 @@ def _store(settings: Settings) -> Store:
         from somactl.store.sqlite import SqliteStore
 
         return SqliteStore(sqlite_path(settings.store), settings.namespace)
+    if scheme in POSTGRES:
+        from somactl.store.postgres import PostgresStore
+
+        return PostgresStore(settings.store, settings.namespace)
+    if scheme in REDIS:
+        from somactl.store.redis import RedisStore
+
+        return RedisStore(settings.store, settings.namespace)
     raise ConfigurationError(
-        f"no store is known for {scheme}:// URLs", hint="this version opens sqlite:///path/to/somactl.db"
+        f"no store is known for {scheme}:// URLs",
+        hint="this version opens sqlite:///path/to/somactl.db, postgresql://HOST/DATABASE and "
+        "redis://HOST:PORT/0 (also rediss, unix, redis+cluster)",
     )
 
 

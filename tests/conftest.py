@@ -24,7 +24,8 @@ external.take(os.environ)
 # No test, and no somactl that a test starts, sees a setting of the machine it runs on.
 _STRANGERS = ("SOMACTL_", "SFM_", "POSTGRES_URL", "REDIS_URL", "NO_COLOR", "FORCE_COLOR", "PYTHONWARNINGS")
 for _name in [name for name in os.environ if name.startswith(_STRANGERS)]:
-    del os.environ[_name]
+    if not _name.startswith("SOMACTL_TEST_"):  # for the tests themselves
+        del os.environ[_name]
 
 
 @pytest.hookimpl(optionalhook=True)

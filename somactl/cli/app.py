@@ -30,6 +30,8 @@ COMMANDS: dict[str, str] = {
     "rm": "write",
     "compact": "upkeep",
     "verify-psd": "audit",
+    "cache-warm": "cache",
+    "doctor": "upkeep",
     "demo": "tour",
 }
 

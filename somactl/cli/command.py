@@ -6,7 +6,7 @@ import inspect
 import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
@@ -16,12 +16,13 @@ from somactl.cli.output import Output
 from somactl.cli.signals import run_until_done
 from somactl.config import Settings
 from somactl.errors import SomactlError
-from somactl.report import Report
+from somactl.report import Degraded, Report
 from somactl.store.contract import Store
 
 P = ParamSpec("P")
 
 STORE = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where the matrices live.")]
+CACHE = Annotated[str | None, typer.Option("--cache", metavar="URL", help="A Redis in front of it.")]
 NAMESPACE = Annotated[str | None, typer.Option("--namespace", "-n", help="Whose matrices.")]
 OUTPUT = Annotated[
     str | None, typer.Option("--output", "-o", metavar="table|json|ndjson", help="How to report.")
@@ -31,6 +32,7 @@ QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No remarks and no pr
 
 COMMON: dict[str, tuple[Any, Any]] = {
     "store": (STORE, None),
+    "cache": (CACHE, None),
     "namespace": (NAMESPACE, None),
     "output": (OUTPUT, None),
     "config": (CONFIG, None),
@@ -40,18 +42,32 @@ COMMON: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command's surroundings: settings, output, and the flags to repeat in commands it suggests."""
+    """One command's surroundings: settings, output, and the flags to repeat in commands it suggests.
+
+    degraded collects what failed in the stores that the command opened, while it went on without.
+    """
 
     settings: Settings
     out: Output
     flags: tuple[str, ...] = ()
+    degraded: list[Degraded] = field(default_factory=list)
 
     @asynccontextmanager
-    async def store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
+    async def store(
+        self, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
+    ) -> AsyncIterator[Store]:
         from somactl.runtime import open_store
 
-        async with open_store(self.settings, read_only=read_only) as store:
-            yield store
+        async with open_store(
+            self.settings, read_only=read_only, fills=fills, allow_stale=allow_stale
+        ) as store:
+            try:
+                yield store
+            finally:
+                self.degraded.extend(
+                    Degraded(service=d.service, breaker=d.breaker, detail=d.detail)
+                    for d in store.degradations
+                )
 
     def command(self, *words: str) -> str:
         """A command line an operator can paste: with the store and namespace that this one was given."""
@@ -81,11 +97,16 @@ def command(
             tolerances = {k: arguments.pop(k) for k in list(arguments) if k in config.SETTINGS}
             settings = config.load({**common, **tolerances})
             out = Output(settings.output, quiet=common["quiet"], color=settings.color)
-            flags = _repeatable(common)
+            session = Session(settings, out, _repeatable(common))
             try:
-                report = run_until_done(function(Session(settings, out, flags), **arguments))  # type: ignore[call-arg]
+                report = run_until_done(function(session, **arguments))  # type: ignore[call-arg]
             except SomactlError as exc:
+                from somactl.cli.render import degraded_line
+
+                for part in session.degraded:
+                    out.warn(degraded_line(part))
                 return out.close(out.failure(exc))
+            report.degrade(session.degraded)
             out.report(report)
             return out.close(report.code)
 
@@ -116,5 +137,5 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _repeatable(common: dict[str, Any]) -> tuple[str, ...]:
-    names = ("store", "namespace", "config")
+    names = ("store", "cache", "namespace", "config")
     return tuple(word for name in names if common[name] for word in (f"--{name}", common[name]))

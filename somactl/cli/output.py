@@ -69,8 +69,10 @@ class Output:
         elif self.mode == "json":
             self.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         else:
-            from somactl.cli.render import render
+            from somactl.cli.render import degraded_line, render
 
+            for part in report.degraded_services:
+                self.warn(degraded_line(part))
             text = render(report, color=self.color)
             if text:
                 self.print(text)

@@ -11,10 +11,13 @@ from somactl.core.verdict import Verdict
 from somactl.errors import InvariantViolated, SomactlError, VersionConflict
 from somactl.package_data import data_file
 from somactl.report import (
+    CacheWarmReport,
     CommitItem,
     CommitReport,
     CommitView,
     CompactReport,
+    Degraded,
+    DoctorReport,
     GetReport,
     InitReport,
     KeyView,
@@ -44,6 +47,11 @@ def render(report: Report, *, color: bool = False) -> str:
     lines += [f"next: {report.next}"] if report.next else []
     text = "\n".join(lines)
     return _colored(text) if color else text
+
+
+def degraded_line(part: Degraded) -> str:
+    """What was missing; on stderr, since stdout may carry a value."""
+    return f"degraded: {part.service}: {part.detail} (circuit breaker {part.breaker})"
 
 
 def render_error(error: SomactlError) -> str:
@@ -123,6 +131,13 @@ def _init(report: InitReport) -> list[str]:
         f"keeps the {kept.versions} newest versions of a key, old ones {kept.seconds / 86_400:g} days; "
         f"commit records {kept.record_seconds / 86_400:g} days",
     ]
+
+
+def _doctor(report: DoctorReport) -> list[str]:
+    header = ["SERVICE", "CHECK", "STATUS", "FOUND"]
+    lines = columns(header, [[f.service, f.check, f.status, f.detail] for f in report.findings])
+    advice = [f"{f.service}, {f.check}: {f.advice}" for f in report.findings if f.advice]
+    return [*lines, *(["what to do:"] if advice else []), *(f"  {line}" for line in advice)]
 
 
 def _namespaces(report: NamespacesReport) -> list[str]:
@@ -256,6 +271,26 @@ def _compact(report: CompactReport) -> list[str]:
     ]
 
 
+def _cache_warm(report: CacheWarmReport) -> list[str]:
+    lines = []
+    if report.findings:
+        lines += columns(["KEY", "FINDING", "WHY"], [[f.key, f.what, f.detail] for f in report.findings])
+    if report.findings_total > len(report.findings):
+        lines.append(f"... and {report.findings_total - len(report.findings)} more findings")
+    if report.adopted:
+        lines.append("the cache served another incarnation, and serves the authority's now")
+    names = "missing", "outdated", "deleted", "newer", "unknown", "contradicting", "foreign", "corrupt"
+    differ = [f"{getattr(report, name)} {name}" for name in names if getattr(report, name)]
+    kinds = f" ({report.not_cached} of kinds that are not cached)" if report.not_cached else ""
+    lines.append(f"checked {report.checked} keys{kinds}: {', '.join([f'{report.current} current', *differ])}")
+    if report.oldest_stale_seconds is not None:
+        lines.append(f"oldest stale copy: {report.oldest_stale_key}, {report.oldest_stale_seconds:.0f} s old")
+    verb = "would copy" if report.dry_run else "copied"
+    evicted = f", evicted {report.evicted}" if report.evicted else ""
+    lines.append(f"{verb} {report.filled} values, {size(report.bytes_filled)}{evicted}")
+    return lines + ([f"stopped: {report.stopped}"] if report.stopped else [])
+
+
 def _verify(report: VerifyReport) -> list[str]:
     rows = [
         [r.outcome, r.source, r.error or ("; ".join(r.verdict.reasons) if r.verdict else "")]
@@ -292,6 +327,7 @@ def _colored(text: str) -> str:
 
 _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     InitReport: _init,
+    DoctorReport: _doctor,
     NamespacesReport: _namespaces,
     CommitReport: _commit,
     GetReport: _get,
@@ -300,5 +336,6 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     LogReport: _log,
     StatusReport: _status,
     CompactReport: _compact,
+    CacheWarmReport: _cache_warm,
     VerifyReport: _verify,
 }

@@ -16,10 +16,18 @@ PAUSE_SECONDS = 0.02  # between batches, so that writers get their turn
 
 
 async def init(
-    store: Store, *, versions: int | None, seconds: float | None, record_seconds: float | None
+    store: Store,
+    *,
+    versions: int | None,
+    seconds: float | None,
+    record_seconds: float | None,
+    new_incarnation: bool = False,
 ) -> InitReport:
-    """Create schema and namespace where missing; safe to repeat. What is given changes the retention."""
-    head = await store.init()
+    """Create schema and namespace where missing; safe to repeat. What is given changes the retention.
+
+    new_incarnation: what follows the restore of a backup, see `Store.init`.
+    """
+    head = await store.init(new_incarnation=new_incarnation)
     given = {"versions": versions, "seconds": seconds, "record_seconds": record_seconds}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:

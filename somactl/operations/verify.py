@@ -6,13 +6,14 @@ A bad or unreadable matrix never ends an audit; what could not be checked is cou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from somactl.core.names import validate_key
+from somactl.core.names import Pattern, validate_key
 from somactl.core.verdict import Method, Tolerances, Verdict
 from somactl.errors import CorruptValue, EnvelopeError, InputRejected, SomactlError
 from somactl.report import Checked, VerifyReport, without_witness_vector
+from somactl.store.cached import Cache, Cached
 from somactl.store.contract import Entry, Snapshot, Store
 
 MAX_RESULTS = 1000  # a report stays bounded however sick a namespace is; ndjson mode prints them all
@@ -84,6 +85,26 @@ async def verify_matching(store: Store, match: str | None, audit: Audit, report:
     return True
 
 
+async def verify_cache(
+    cache: Cache, keys: Sequence[str], pattern: Pattern | None, audit: Audit, report: VerifyReport
+) -> bool:
+    """Check what a cache holds: exactly `keys`, and all that match `pattern`. False if `fail_fast` ended it.
+
+    A key the cache does not hold is no finding, unless it was named: a cache may forget.
+    """
+    for key in keys:
+        validate_key(key)
+        if not await _check_cached(cache, [key], audit, report, missing_is_unreadable=True):
+            return False
+    if pattern is None:
+        return True
+    async for page in cache.keys():
+        matching = [key for key in page if pattern.matches(key)]
+        if not await _check_cached(cache, matching, audit, report, missing_is_unreadable=False):
+            return False
+    return True
+
+
 def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyReport:
     """Set the exit code; `ended_by` says what ended the audit before everything was checked."""
     codes = {code for outcome, code in EXIT_CODES.items() if getattr(report, outcome)}
@@ -121,6 +142,50 @@ async def _check_snapshot(
         if not _count(report, checked, audit):
             return False
     return True
+
+
+async def _check_cached(
+    cache: Cache, keys: Sequence[str], audit: Audit, report: VerifyReport, *, missing_is_unreadable: bool
+) -> bool:
+    held = (await cache.find(keys, payloads=False)).entries
+    for portion in _portions(keys, held):
+        view = await cache.find(portion)
+        for key in portion:
+            checked = await asyncio.to_thread(_check_copy, key, view.entries.get(key), audit)
+            if checked is None and missing_is_unreadable:
+                checked = Checked(source=key, outcome="unreadable", error=f"key {key!r} is not in the cache")
+            if checked is not None and not _count(report, _of(cache, checked), audit):
+                return False
+    return True
+
+
+def _portions(keys: Sequence[str], held: Mapping[str, Cached]) -> Iterator[list[str]]:
+    """`keys` in portions of at most PAGE_BYTES in sum, one key at least."""
+    portion: list[str] = []
+    size = 0
+    for key in keys:
+        bytes_ = held[key].size if key in held else 0
+        if portion and size + bytes_ > PAGE_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(key)
+        size += bytes_
+    if portion:
+        yield portion
+
+
+def _check_copy(key: str, copy: Cached | None, audit: Audit) -> Checked | None:
+    """The outcome for one copy; None where there is none, or a tombstone."""
+    if copy is None:
+        return None
+    if copy.defect is not None:
+        return Checked(source=key, outcome="corrupt", version=copy.version, error=copy.defect)
+    return None if copy.entry is None else _check_entry(copy.entry, audit)
+
+
+def _of(cache: Cache, checked: Checked) -> Checked:
+    checked.store = cache.name
+    return checked
 
 
 def _check_entry(entry: Entry, audit: Audit) -> Checked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from somactl.store.contract import Store
+from somactl.store.contract import Retention, Store
 
 
 class Backend(Protocol):
@@ -15,6 +15,12 @@ class Backend(Protocol):
 
     outbox: bool
     """Whether each commit leaves an event."""
+
+    default_retention: Retention = Retention()
+    """What `init` gives a new namespace if it is told nothing."""
+
+    problems: frozenset[str] = frozenset()
+    """The checks of `diagnose` that rightly complain about the server under test, e.g. one without fsync."""
 
     def open(self, namespace: str = "default") -> Store:
         """A new store object on this database; the suite closes it."""

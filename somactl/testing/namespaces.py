@@ -13,11 +13,17 @@ from somactl.testing.chapter import Chapter
 from somactl.testing.values import delete, envelope, fresh_id, listed, put
 
 
+def default_retention(backend: Backend) -> Retention:
+    """A backend written before there was this attribute has the default of most stores."""
+    return getattr(backend, "default_retention", Retention())
+
+
 class NamespaceChapter(Chapter):
     async def test_init_creates_the_namespace_at_version_0(self, backend: Backend) -> None:
         store = backend.open()
         head = await store.init()
-        assert (head.namespace, head.version, head.retention) == ("default", 0, Retention())
+        assert (head.namespace, head.version) == ("default", 0)
+        assert head.retention == default_retention(backend)
         assert head == await store.head()
         await store.close()
 
@@ -45,11 +51,11 @@ class NamespaceChapter(Chapter):
         ],
     )
     async def test_a_retention_that_means_nothing_is_refused(
-        self, writer: Store, retention: Retention
+        self, backend: Backend, writer: Store, retention: Retention
     ) -> None:
         with pytest.raises(InputRejected):
             await writer.init(retention=retention)
-        assert (await writer.head()).retention == Retention()
+        assert (await writer.head()).retention == default_retention(backend)
 
     async def test_a_new_incarnation_keeps_values_and_version(self, backend: Backend, writer: Store) -> None:
         first = await put(writer, "a", commit_id="before")
@@ -82,8 +88,8 @@ class NamespaceChapter(Chapter):
         before = await writer.head()
         findings = await writer.diagnose()
         assert {"reachable", "version", "retention"} <= {finding.check for finding in findings}
-        assert [f for f in findings if f.status == "problem"] == []
-        assert all(f.advice for f in findings if f.status == "warning")
+        assert {f.check for f in findings if f.status == "problem"} == getattr(backend, "problems", set())
+        assert all(f.advice for f in findings if f.status in ("warning", "problem"))
         assert (await writer.head(), writer.degradations) == (before, ())
 
     async def test_init_by_many_at_once_makes_one_namespace(self, backend: Backend) -> None:

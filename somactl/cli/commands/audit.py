@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -11,10 +12,13 @@ import typer
 
 from somactl.cli import inputs
 from somactl.cli.command import Session, command
+from somactl.core.names import Pattern
 from somactl.errors import UsageError
 from somactl.operations import verify
 from somactl.operations.verify import Audit, FileInput
 from somactl.report import Checked, Report, VerifyReport
+from somactl.store.cached import cached
+from somactl.store.contract import Store
 
 
 @command(
@@ -29,6 +33,10 @@ async def verify_psd(
     method: Annotated[
         Literal["certify", "eigen", "sampled"], typer.Option(help="certify proves; sampled can only refute.")
     ] = "certify",
+    from_: Annotated[
+        Literal["authority", "cache", "both"],
+        typer.Option("--from", help="Where a cache is before the store: which of the two."),
+    ] = "authority",
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first one that is not right.")
     ] = False,
@@ -59,13 +67,36 @@ async def verify_psd(
         if wants_store and going:
             async with session.store(read_only=True) as store:
                 report.store, report.namespace = store.name, store.namespace
-                going = await verify.verify_keys(store, keys or [], audit, report)
-                if going and (all_ or match is not None):
-                    going = await verify.verify_matching(store, match, audit, report)
+                going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
     except asyncio.CancelledError:
         # What was found so far is worth having; `command` adds the signal's own code.
         return verify.conclude(report, ended_by="a signal")
     return verify.conclude(report, ended_by=None if going else "--fail-fast")
+
+
+async def _verify_store(
+    store: Store,
+    origin: str,
+    keys: Sequence[str],
+    match: str | None,
+    everything: bool,
+    audit: Audit,
+    report: VerifyReport,
+) -> bool:
+    """Check authority, cache or both; False if `fail_fast` ended it. An audit fills no cache."""
+    pair = cached(store)
+    if origin != "authority" and pair is None:
+        raise UsageError(f"--from {origin}: there is no cache", hint="name one with --cache or SOMACTL_CACHE")
+    going, many = True, everything or match is not None
+    if origin != "cache":
+        authority = pair.authority if pair else store
+        going = await verify.verify_keys(authority, keys, audit, report)
+        if going and many:
+            going = await verify.verify_matching(authority, match, audit, report)
+    if origin != "authority" and pair and going:
+        pattern = Pattern("*" if match is None else match) if many else None
+        going = await verify.verify_cache(pair.cache, keys, pattern, audit, report)
+    return going
 
 
 class _Follow:

@@ -15,6 +15,9 @@ from somactl.operations import inspect
 from somactl.report import LsReport, Report
 from somactl.store.contract import Entry
 
+AllowStale = Annotated[
+    bool, typer.Option("--allow-stale", help="Serve the cache while the store behind it is down.")
+]
 Version = Annotated[int | None, typer.Option(min=1, help="As of this version of the namespace.")]
 
 
@@ -59,6 +62,7 @@ async def get(
     as_: Annotated[
         Literal["envelope", "base64", "npy", "json"], typer.Option("--as", help="The form to write.")
     ] = "envelope",
+    allow_stale: AllowStale = False,
 ) -> Report:
     """Write one value to stdout or a file: as an envelope, or converted.
 
@@ -66,7 +70,7 @@ async def get(
     """
     if to == "-" and as_ == "envelope" and not session.out.is_json and sys.stdout.isatty():
         raise UsageError("an envelope is binary, and stdout is a terminal", hint="add --to FILE or --as json")
-    async with session.store(read_only=True) as store:
+    async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
         report, entry = await inspect.get(store, key, version)
     report.format = as_
     if to != "-":
@@ -88,9 +92,10 @@ async def show(
     spectrum: Annotated[
         bool, typer.Option("--spectrum", help="Eigenvalues, rank, purity and entropy.")
     ] = False,
+    allow_stale: AllowStale = False,
 ) -> Report:
     """Show what is known of one value: metadata, verdict, on request its spectrum."""
-    async with session.store(read_only=True) as store:
+    async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
         return await inspect.show(
             store, key, version, session.settings.tolerances, check=check, spectrum=spectrum
         )

@@ -1,4 +1,4 @@
-"""Commands for a store as a whole: init, compact."""
+"""Commands for a store as a whole: init, compact, doctor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from somactl.cli.command import Session, command
 from somactl.errors import UsageError
 from somactl.operations import maintenance
+from somactl.operations.doctor import examine
 from somactl.report import Report
 
 
@@ -25,14 +26,22 @@ async def init(
     keep_records_days: Annotated[
         float | None, typer.Option(min=0, help="Days commit records are kept.")
     ] = None,
+    new_incarnation: Annotated[
+        bool, typer.Option("--new-incarnation", help="After the restore of a backup.")
+    ] = False,
 ) -> Report:
-    """Create the store's schema and the namespace where missing; or change the namespace's retention."""
+    """Create the store's schema and the namespace where missing; or change the namespace's retention.
+
+    --new-incarnation says that the data were restored from a backup: values and versions stay, and no cache
+    and no --expect from before the restore can match them by accident.
+    """
     async with session.store() as store:
         return await maintenance.init(
             store,
             versions=keep_versions,
             seconds=_days(keep_days),
             record_seconds=_days(keep_records_days),
+            new_incarnation=new_incarnation,
         )
 
 
@@ -56,6 +65,13 @@ async def compact(
     if dry_run:
         report.next = session.command("compact", "--yes")
     return report
+
+
+@command(epilog="Exit 0: no problem. 3: a problem. 4: something could not be looked at. 13: unreachable.")
+async def doctor(session: Session) -> Report:
+    """Look at every configured service and say what to do about what is wrong. Changes nothing."""
+    async with session.store(read_only=True) as store:
+        return await examine(store)
 
 
 def _ask(session: Session, *, may_ask: bool) -> None:

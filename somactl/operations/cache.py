@@ -1,0 +1,218 @@
+"""Fill a cache from its authority, at a pace and within bounds that disturb neither."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from somactl.core.framing import peek
+from somactl.errors import StoreUnavailable, UsageError
+from somactl.report import CacheFinding, CacheWarmReport
+from somactl.store.cached import ESTABLISHING, INITIALISING, Cached, CachedStore, Fill, cached
+from somactl.store.contract import Entry, Stat, Store
+
+PAGE_BYTES = 8 << 20
+PAGE_KEYS = 256
+JITTER = 0.2
+"""Copies made together live this much shorter at most, each by its own draw: they must not all expire at
+once, and never longer than the cache's ttl."""
+HEAD_ROOM = 0.9
+"""Of the server's memory limit. Beyond it, it would begin to evict what is used, or to refuse."""
+MAX_FINDINGS = 1000
+
+
+@dataclass(slots=True)
+class Warming:
+    """What to fill and how.
+
+    match  keys by pattern; None: all
+    rate   bytes per second that are moved at most; None: as many as go
+    each   called with the report after every page
+    dice   numbers evenly from 0 to 1
+    """
+
+    match: str | None = None
+    rate: float | None = None
+    dry_run: bool = False
+    each: Callable[[CacheWarmReport], None] = lambda report: None
+    dice: Callable[[], float] = random.random
+    _began: float = field(default_factory=time.monotonic)
+    _moved: int = 0
+
+    async def paced(self, moved: int) -> None:
+        """Wait until `moved` more bytes are no more than the rate allows."""
+        self._moved += moved
+        if self.rate is not None:
+            ahead = self._moved / self.rate - (time.monotonic() - self._began)
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+
+    def life(self, ttl: float) -> float:
+        """Seconds that one copy is to live."""
+        return ttl * (1.0 - JITTER * self.dice())
+
+
+def cached_store(store: Store) -> CachedStore:
+    """`store`, if there is a cache before it; raises UsageError otherwise."""
+    pair = cached(store)
+    if pair is None:
+        raise UsageError(
+            "there is no cache before this store",
+            hint="name one with --cache redis://HOST:PORT/0, or in SOMACTL_CACHE",
+        )
+    return pair
+
+
+def report_for(store: CachedStore, warming: Warming, *, reconcile: bool = False) -> CacheWarmReport:
+    return CacheWarmReport(
+        store=store.name, namespace=store.namespace, dry_run=warming.dry_run, reconcile=reconcile
+    )
+
+
+async def warm(store: CachedStore, warming: Warming, report: CacheWarmReport) -> None:
+    """Copy what the cache lacks. Whatever is committed meanwhile wins: see `Cache.put`.
+
+    Raises StoreUnavailable where either cannot be reached, or the cache serves another incarnation.
+    """
+    await refuse_other_incarnation(store)
+    async for page in store.scan(warming.match, page_bytes=PAGE_BYTES, page_keys=PAGE_KEYS):
+        report.checked += len(page)
+        stats = [stat for stat in page if stat.kind in store.kinds]
+        report.not_cached += len(page) - len(stats)
+        view = await store.cache.find([stat.key for stat in stats], payloads=False)
+        head = view.serving
+        missing = [stat for stat in stats if not is_current(view.entries.get(stat.key), head, stat)]
+        report.current += len(stats) - len(missing)
+        if not await fill(store, missing, warming, report):
+            return
+        warming.each(report)
+
+
+async def refuse_other_incarnation(store: CachedStore) -> None:
+    """Raise StoreUnavailable where the cache would take nothing, and say why."""
+    marker = (await store.cache.find([])).marker
+    if marker is None or marker.startswith(ESTABLISHING):
+        return
+    if marker.startswith(INITIALISING):
+        raise StoreUnavailable(
+            "the cache serves nothing: an `init --new-incarnation` has begun and not finished",
+            hint="wait for it; if it died, run `somactl init --new-incarnation` again",
+        )
+    head = await store.head()
+    if marker != head.incarnation:
+        raise StoreUnavailable(
+            f"the cache serves incarnation {marker}, and the authority is in {head.incarnation}",
+            hint="`somactl cache-warm --reconcile` makes the cache serve the authority's; check first that "
+            "no other database uses this cache for a namespace of the same name",
+        )
+
+
+def is_current(held: Cached | None, incarnation: str | None, stat: Stat) -> bool:
+    """Whether the cache holds exactly the version that the authority has."""
+    return (
+        held is not None
+        and held.defect is None
+        and held.incarnation == incarnation
+        and (held.version, held.content) == (stat.version, stat.content)
+    )
+
+
+async def fill(store: CachedStore, stats: Sequence[Stat], warming: Warming, report: CacheWarmReport) -> bool:
+    """Copy these keys, portion by portion; False, said in the report, where the cache's memory ends."""
+    for portion in _portions(stats):
+        size = sum(stat.size for stat in portion)
+        if not await _has_room(store, size, report):
+            return False
+        if warming.dry_run:
+            report.filled += len(portion)
+            report.bytes_filled += size
+            continue
+        read_at = (await store.cache.find([])).now
+        snapshot = await store.authority.read_many([stat.key for stat in portion])
+        for error in snapshot.corrupt.values():
+            note(report, str(error.facts.get("key", "")), "corrupt in the authority", error.message)
+        fills = [
+            _fill(entry, read_at, warming.life(store.cache.ttl), store.kinds)
+            for entry in snapshot.entries.values()
+        ]
+        await put(store, fills, report)
+        await warming.paced(size)
+    return True
+
+
+def _portions(stats: Sequence[Stat]) -> Iterator[list[Stat]]:
+    """In portions that are read and written at once."""
+    portion: list[Stat] = []
+    for stat in stats:
+        if portion and sum(s.size for s in portion) + stat.size > PAGE_BYTES:
+            yield portion
+            portion = []
+        portion.append(stat)
+    if portion:
+        yield portion
+
+
+def _fill(entry: Entry, read_at: float, life: float, kinds: frozenset[str]) -> Fill:
+    header = peek(entry.data)
+    if header.kind not in kinds:  # it was another one when it was listed
+        return Fill(entry.key, entry.version, entry.incarnation, read_at)
+    return Fill(entry.key, entry.version, entry.incarnation, read_at, entry, header.content, ttl=life)
+
+
+async def put(store: CachedStore, fills: Sequence[Fill], report: CacheWarmReport) -> None:
+    """Fill these, and count what became of each."""
+    if not fills:
+        return
+    done = await store.fill(fills)
+    if done.refusal is not None:
+        await refuse_other_incarnation(store)
+        raise StoreUnavailable(
+            f"the cache took no copies: {done.refusal}", hint="run it again; see `somactl doctor`"
+        )
+    for one, outcome in zip(fills, done.outcomes, strict=True):
+        if outcome == "stored":
+            report.filled += 1
+            report.bytes_filled += len(one.entry.data) if one.entry else 0
+        elif outcome in ("same", "older"):  # somebody else was faster
+            report.current += 1
+        else:
+            report.complete = False
+            report.warnings.append(f"the copy of {one.key!r} came too late ({outcome}); run it again")
+
+
+async def _has_room(store: CachedStore, size: int, report: CacheWarmReport) -> bool:
+    memory = await store.cache.memory()
+    if memory.limit == 0 or memory.used + size + report_ahead(report) <= HEAD_ROOM * memory.limit:
+        return True
+    then = "evict what is in use" if memory.policy != "noeviction" else "refuse writes"
+    report.stopped = (
+        f"the cache's memory: {memory.used} of {memory.limit} bytes are used, and with {size} more the "
+        f"server would soon {then}"
+    )
+    report.complete = False
+    return False
+
+
+def report_ahead(report: CacheWarmReport) -> int:
+    """Bytes that a dry run has only counted; they would be in use by now."""
+    return report.bytes_filled if report.dry_run else 0
+
+
+def note(report: CacheWarmReport, key: str, what: str, detail: str) -> None:
+    """A finding; the list is bounded, the count is not."""
+    report.findings_total += 1
+    if len(report.findings) < MAX_FINDINGS:
+        report.findings.append(CacheFinding(key=key, what=what, detail=detail))
+
+
+def conclude(report: CacheWarmReport, *, ended_by: str | None = None) -> CacheWarmReport:
+    """3 for findings, 4 where it did not get to the end or left something outdated in the cache, else 0."""
+    if ended_by is not None:
+        report.stopped = ended_by
+        report.complete = False
+    left = report.dry_run and (report.outdated + report.deleted + report.foreign > 0)
+    report.conclude(3 if report.findings_total else 0, 4 if not report.complete or left else 0)
+    return report

@@ -1,0 +1,34 @@
+"""Work that nobody waits for, except `close`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+MOST_TASKS = 64
+MOST_BYTES = 256 << 20
+
+
+class Background:
+    """Tasks beside the callers', bounded in number and in the bytes they hold on to."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[asyncio.Task[None], int] = {}
+
+    def start(self, work: Coroutine[Any, Any, None], *, size: int = 0) -> bool:
+        """Whether there was room for it; otherwise nothing is done."""
+        if len(self._tasks) >= MOST_TASKS or size + sum(self._tasks.values()) > MOST_BYTES:
+            work.close()
+            return False
+        task = asyncio.create_task(work)
+        self._tasks[task] = size
+        task.add_done_callback(self._tasks.pop)
+        return True
+
+    async def drain(self) -> None:
+        """Return when nothing is under way any more; raises what a task raised, which is a bug."""
+        while self._tasks:
+            done, _ = await asyncio.wait(set(self._tasks))
+            for task in done:
+                task.result()

@@ -1,0 +1,32 @@
+"""What `doctor` can tell of a cache and its authority together."""
+
+from __future__ import annotations
+
+from somactl.store.cached import ESTABLISHING, INITIALISING, Cache
+from somactl.store.contract import Finding
+
+CHECK = "incarnation"
+
+
+def incarnation(cache: Cache, marker: str | None, truth: str) -> Finding:
+    """Whether the cache serves the incarnation that the authority is in."""
+    if marker == truth:
+        return Finding(cache.name, CHECK, "ok", f"it serves {truth}, the authority's")
+    if marker is None or marker.startswith(ESTABLISHING):
+        return Finding(cache.name, CHECK, "ok", "it serves nothing yet; the first copy changes that")
+    if marker.startswith(INITIALISING):
+        return Finding(
+            cache.name,
+            CHECK,
+            "warning",
+            "an `init --new-incarnation` has begun and not finished, so it serves nothing",
+            f"run `somactl init --new-incarnation` again; without, it ends within {2 * cache.ttl:g} s",
+        )
+    return Finding(
+        cache.name,
+        CHECK,
+        "problem",
+        f"it serves {marker}, and the authority is in {truth}",
+        "run `somactl cache-warm --reconcile`; and check that no other database uses this cache for a "
+        "namespace of the same name",
+    )

@@ -1,0 +1,101 @@
+"""Which incarnation a cache may serve, and how that changes without a moment of doubt.
+
+One rule makes it safe: the marker is first set to a value that serves nothing, *then* the authority is
+asked for its incarnation, and the answer replaces exactly that value. Whoever learnt an older incarnation,
+however long ago and however long it slept, cannot put it there any more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+from somactl.errors import SomactlError, StoreUnavailable
+from somactl.store.cached import ESTABLISHING, INITIALISING, Cache
+from somactl.store.contract import Head
+
+Ask = Callable[[], Awaitable[Head]]
+
+ESTABLISH_SECONDS = 10.0
+"""How long others wait for somebody who began to establish the incarnation, and died."""
+_ATTEMPTS = 10
+
+
+def life(cache: Cache) -> float:
+    """Seconds that a marker stands without being used: all entries from before it are gone by then."""
+    return 2 * cache.ttl
+
+
+async def establish(cache: Cache, head: Ask) -> None:
+    """Where a cache does not know its incarnation (it is new, or was flushed), find it out.
+
+    If somebody else just does that, or the authority does not answer, leave it to the next one.
+    """
+    token = ESTABLISHING + os.urandom(8).hex()
+    if not await cache.mark(None, token, seconds=ESTABLISH_SECONDS):
+        return
+    try:
+        incarnation = (await head()).incarnation
+    except SomactlError:
+        return  # whoever asks the authority for something else reports it; the token expires
+    await cache.mark(token, incarnation, seconds=life(cache))
+
+
+async def renew(cache: Cache, change: Ask, head: Ask) -> tuple[Head, SomactlError | None]:
+    """Make `change`, which gives the namespace a new incarnation, while the cache serves nothing.
+
+    Raises StoreUnavailable, and changes nothing, where the cache cannot be told. Returns what `change`
+    returned, and the error if the cache could not be told afterwards: then it goes on serving nothing until
+    the marker expires.
+    """
+    token = INITIALISING + os.urandom(8).hex()
+    try:
+        await cache.block(token, seconds=life(cache))
+    except StoreUnavailable as exc:
+        raise StoreUnavailable(
+            f"{exc.message}; until it is told of the new incarnation it would serve the old one",
+            hint="bring the cache back; or run init without --cache and then, before anybody reads, flush it",
+        ) from exc
+    try:
+        changed = await change()
+    except SomactlError:
+        await _settled(cache, head, token)  # whether or not the change was made, `head` tells
+        raise
+    return changed, await _settled(cache, head, token)
+
+
+async def adopt(cache: Cache, found: str, head: Ask) -> bool:
+    """Make a cache that serves `found` serve the authority's incarnation; False if somebody was faster."""
+    token = INITIALISING + os.urandom(8).hex()
+    if not await cache.mark(found, token, seconds=life(cache)):
+        return False
+    await settle(cache, head, token)
+    return True
+
+
+async def settle(cache: Cache, head: Ask, token: str) -> None:
+    """Replace `token`, under which nothing is served, by the incarnation that the authority has now."""
+    for _ in range(_ATTEMPTS):
+        incarnation = (await head()).incarnation
+        if await cache.mark(token, incarnation, seconds=life(cache)):
+            if (await head()).incarnation == incarnation:
+                return
+            replaced: str | None = incarnation  # it changed once more, and its author may have seen no token
+        else:
+            replaced = (await cache.find([])).marker
+            if replaced in (None, incarnation) or replaced.startswith((INITIALISING, ESTABLISHING)):
+                return  # whoever set or sets it asked the authority after us
+        token = INITIALISING + os.urandom(8).hex()
+        await cache.mark(replaced, token, seconds=life(cache))
+    raise StoreUnavailable(
+        f"the incarnation of namespace {cache.namespace!r} keeps changing, so the cache serves nothing",
+        hint="let one `somactl init --new-incarnation` finish at a time",
+    )
+
+
+async def _settled(cache: Cache, head: Ask, token: str) -> SomactlError | None:
+    try:
+        await settle(cache, head, token)
+    except SomactlError as exc:
+        return exc
+    return None

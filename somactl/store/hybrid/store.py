@@ -1,0 +1,300 @@
+"""The hybrid store's face: the authority's contract, with a cache before its reads."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from somactl.core.names import validate_key
+from somactl.errors import (
+    NamespaceNotFound,
+    OutcomeUnknown,
+    SchemaMismatch,
+    SomactlError,
+    StoreUnavailable,
+)
+from somactl.store.cached import Cache, Fill, Filled, View
+from somactl.store.contract import (
+    CommitMetadata,
+    CommitRecord,
+    CommitStatus,
+    Compaction,
+    Degradation,
+    Durable,
+    Entry,
+    Expected,
+    Finding,
+    Head,
+    NamespaceSummary,
+    Receipt,
+    Retention,
+    Revision,
+    Snapshot,
+    Stat,
+    Stats,
+    Store,
+)
+from somactl.store.hybrid import diagnosis, marker, snapshot, states
+from somactl.store.hybrid.background import Background
+from somactl.store.hybrid.breaker import Breaker
+from somactl.store.hybrid.copies import Copies
+from somactl.store.hybrid.fills import SingleFlight
+from somactl.store.hybrid.truth import Truth
+from somactl.store.inflight import Writes
+
+CACHED_KINDS = frozenset({"rho", "sketch"})
+FILL_SECONDS = 30.0
+
+
+class HybridStore:
+    """`authority` with `cache` before it; see `docs/STORE_HYBRID.md` for each promise.
+
+    allow_stale   whether copies are served, and said to be degraded, once the authority is known to be down
+    kinds         of which matrices copies are kept
+    fill_seconds  how long a read that many wait for may take
+    clock         counts seconds and never goes back
+    """
+
+    def __init__(
+        self,
+        authority: Store,
+        cache: Cache,
+        *,
+        allow_stale: bool = False,
+        kinds: frozenset[str] = CACHED_KINDS,
+        fill_seconds: float = FILL_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.authority = authority
+        self.cache = cache
+        self.name = f"{authority.name}+redis"
+        self.namespace = authority.namespace
+        self._allow_stale = allow_stale
+        self.kinds = kinds
+        self._truth = Truth(Breaker(clock))
+        self._background = Background()
+        self._copies = Copies(cache, Breaker(clock), self.head, self._background, clock)
+        self._reads: SingleFlight[tuple[str, int], Entry] = SingleFlight(fill_seconds)
+        self._writes = Writes()
+        self._served_stale = False
+
+    @property
+    def degradations(self) -> tuple[Degradation, ...]:
+        own = [self._copies.degradation(self.authority.name)]
+        if self._served_stale:
+            detail = f"it was down, and values were served from the cache, at most {self.cache.ttl:g} s old"
+            own.append(Degradation(self.authority.name, self._truth.breaker.state, detail))
+        return (*self.authority.degradations, *(each for each in own if each is not None))
+
+    async def durability(self) -> str:
+        return await self._truth.ask(self.authority.durability)
+
+    async def diagnose(self) -> list[Finding]:
+        findings = await self.authority.diagnose() + await self.cache.diagnose()
+        try:
+            head, view = await self.authority.head(), await self.cache.find([])
+        except SomactlError:
+            return findings  # whoever cannot be reached has said so above
+        return [*findings, diagnosis.incarnation(self.cache, view.marker, head.incarnation)]
+
+    async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
+        """As the contract says; where the namespace is to get an incarnation, the cache must be reachable.
+
+        Raises StoreUnavailable, and changes nothing, where it is not.
+        """
+
+        async def change() -> Head:
+            return await self._truth.ask(
+                lambda: self.authority.init(retention=retention, new_incarnation=new_incarnation)
+            )
+
+        if not new_incarnation and await self._exists():
+            return await change()
+        head, error = await marker.renew(self.cache, change, self.head)
+        self._copies.learn(head.incarnation)
+        if error is not None:
+            self._copies.trouble(error)
+        return head
+
+    async def _exists(self) -> bool:
+        try:
+            await self.head()
+        except (NamespaceNotFound, SchemaMismatch):  # a schema that is not migrated yet: `init` does that
+            return False
+        return True
+
+    async def namespaces(self) -> list[NamespaceSummary]:
+        return await self._truth.ask(self.authority.namespaces)
+
+    async def head(self) -> Head:
+        head = await self._truth.ask(self.authority.head)
+        self._copies.learn(head.incarnation)
+        return head
+
+    async def commit_matrix_update(
+        self,
+        updates: Mapping[str, bytes | memoryview | None],
+        metadata: CommitMetadata,
+        expected_version: Expected = None,
+        *,
+        commit_id: str,
+    ) -> Receipt:
+        """As the contract says: the authority first. A cache that fails changes nothing about the commit;
+        it then does not stand in the receipt, and `degradations` says why.
+        """
+        return await self._writes.run(commit_id, self._commit(updates, metadata, expected_version, commit_id))
+
+    async def _commit(
+        self,
+        updates: Mapping[str, bytes | memoryview | None],
+        metadata: CommitMetadata,
+        expected_version: Expected,
+        commit_id: str,
+    ) -> Receipt:
+        view = await self._copies.look([])  # its time, from before the commit, is where ages count from
+        try:
+            receipt = await self._truth.ask(
+                lambda: self.authority.commit_matrix_update(
+                    updates, metadata, expected_version, commit_id=commit_id
+                )
+            )
+        except OutcomeUnknown:
+            await self._copies.distrust(list(updates))
+            raise
+        finally:
+            # Reads that began before the commit may bring what was there before it: nobody joins them now.
+            self._reads.forsake(lambda name: name[0] in updates)
+        took = await self._copies.keep(await self._states(receipt, updates, metadata, view))
+        return (
+            replace(receipt, stores=(*receipt.stores, Durable(self.cache.name, "memory")))
+            if took
+            else receipt
+        )
+
+    async def _states(
+        self,
+        receipt: Receipt,
+        updates: Mapping[str, bytes | memoryview | None],
+        metadata: CommitMetadata,
+        view: View | None,
+    ) -> Sequence[Fill]:
+        """What the cache is to be told. A replayed commit says nothing about now: the keys are read again."""
+        if not receipt.replayed:
+            self._copies.learn(receipt.incarnation)
+            if view is None:
+                return states.unwritten(receipt)
+            return states.of_commit(receipt, updates, metadata, view.now, self.kinds)
+        try:
+            now = await self._truth.ask(lambda: self.authority.read_many(list(updates)))
+        except SomactlError:
+            return states.unwritten(receipt)  # the commit stands, whatever became of this question
+        self._copies.learn(now.incarnation)
+        return states.of_snapshot(now, view.now if view else states.NEVER, self.kinds)
+
+    async def read(self, key: str, version: int | None = None) -> Entry:
+        """As the contract says, where `version` is given. Otherwise a copy from the cache may be served: the
+        value as the authority had it at most the cache's `ttl` seconds ago, by the cache's clock.
+        """
+        if version is not None:
+            return await self._truth.ask(lambda: self.authority.read(key, version))
+        view = await self._copies.look([validate_key(key)])
+        copied = self._copies.servable(view, key)
+        if copied is None:
+            self._copies.count(misses=1)
+            return await self._fetch(key, view)
+        if not self._truth.breaker.suspect:
+            self._copies.count(hits=1)
+            return copied
+        if self._allow_stale:
+            self._copies.count(hits=1)
+            self._served_stale = True
+            return replace(copied, degraded=True)
+        try:
+            return await self._fetch(key, view)
+        except StoreUnavailable as exc:
+            raise _naming_allow_stale(exc, self.cache.ttl) from exc
+
+    async def _fetch(self, key: str, view: View | None) -> Entry:
+        """The value from the authority, asked once for all who miss the same; the cache gets a copy."""
+        held = view.entries.get(key) if view else None
+
+        async def ask() -> Entry:
+            entry = await self._truth.ask_if_up(lambda: self.authority.read(key))
+            self._copies.learn(entry.incarnation)
+            if view is not None:
+                wrong = [held] if held is not None and held.defect is not None else []
+                self._copies.keep_later([states.of_entry(entry, view.now, self.kinds)], wrong)
+            return entry
+
+        # Whoever saw another version in the cache, a tombstone above all, does not join an older question.
+        return await self._reads.run((key, held.version if held else 0), ask)
+
+    async def read_many(self, keys: Sequence[str]) -> Snapshot:
+        """As the contract says. The authority is always asked, for the versions; so it must be up."""
+        for key in keys:
+            validate_key(key)
+        return await snapshot.read_many(self.authority, self._truth, self._copies, keys, self.kinds)
+
+    async def fill(self, fills: Sequence[Fill]) -> Filled:
+        """See `CachedStore.fill`. For operations about the cache: its errors are theirs to report."""
+        return await self._copies.put(fills)
+
+    async def adopt(self) -> bool:
+        """See `CachedStore.adopt`."""
+        serving = (await self.cache.find([])).serving
+        if serving is None or serving == (await self.head()).incarnation:
+            return False
+        return await marker.adopt(self.cache, serving, self.head)
+
+    async def stat_many(self, keys: Sequence[str]) -> Stats:
+        return await self._truth.ask(lambda: self.authority.stat_many(keys))
+
+    def scan(
+        self,
+        match: str | None = None,
+        after: str | None = None,
+        *,
+        deleted: bool = False,
+        page_bytes: int = 64 << 20,
+        page_keys: int = 1000,
+    ) -> AsyncIterator[list[Stat]]:
+        return self._truth.pages(
+            self.authority.scan(match, after, deleted=deleted, page_bytes=page_bytes, page_keys=page_keys)
+        )
+
+    async def history(self, key: str) -> list[Revision]:
+        return await self._truth.ask(lambda: self.authority.history(key))
+
+    async def log(self, *, before: int | None = None, limit: int = 50) -> list[CommitRecord]:
+        return await self._truth.ask(lambda: self.authority.log(before=before, limit=limit))
+
+    async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
+        await self._writes.settle(commit_id)
+        return await self._truth.ask(lambda: self.authority.commit_status(commit_id, resolve=resolve))
+
+    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+        return await self._truth.ask(lambda: self.authority.compact(limit=limit, dry_run=dry_run))
+
+    async def close(self) -> None:
+        """Finish commits, reads that others wait for, and copies under way; then release both."""
+        try:
+            await self._writes.drain()
+            await self._reads.drain()
+            await self._background.drain()
+        finally:
+            try:
+                await self.cache.close()
+            finally:
+                await self.authority.close()
+
+
+def _naming_allow_stale(error: StoreUnavailable, ttl: float) -> StoreUnavailable:
+    """The authority's error, saying that there is a copy, and how to get it."""
+    told = copy.copy(error)
+    told.hint = f"--allow-stale serves what the cache holds, at most {ttl:g} s old" + (
+        f"; or: {error.hint}" if error.hint else ""
+    )
+    return told

@@ -1,0 +1,174 @@
+"""One commit: a single statement where there is nothing to decide, a transaction of several otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from somactl.core.names import commit_id_time
+from somactl.errors import OutcomeUnknown, StoreUnavailable
+from somactl.store.contract import Durable, Expect, Receipt
+from somactl.store.postgres import failures
+from somactl.store.postgres.records import NAME, Row
+from somactl.store.postgres.session import Session, seconds_for
+from somactl.store.postgres.writing import begin, decide, lock, lock_patience, standing
+from somactl.store.request import Put, Request
+
+_DIRECT_BYTES = 1 << 20
+_DIRECT_KEYS = 4096
+"""Larger commits take the long way: what they cost more is little beside their payloads, and while an upload
+lasts nobody should have to wonder about its outcome."""
+_BATCH_BYTES = 8 << 20
+"""Payloads of a large commit travel in batches of this size, each with time of its own."""
+
+
+async def commit(session: Session, request: Request) -> Receipt:
+    """See `Store.commit_matrix_update`; the request has passed `prepare`."""
+    if _is_plain(request):
+        receipt = await _write_directly(session, request)
+        if receipt is not None:
+            return receipt
+    # A look before anything is sent: a commit that is refused, or is there already, uploads nothing.
+    return decide(request, await standing(session, request)) or await _write(session, request)
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether a single statement can carry it and see for itself that it meets what it expects."""
+    size = sum(len(put.data) for put in request.updates.values() if put)
+    plain = all(expect == Expect(expect.version) for expect in request.expectations.values())
+    guards = request.expectations.keys() - request.updates.keys()
+    return size <= _DIRECT_BYTES and len(request.updates) <= _DIRECT_KEYS and plain and not guards
+
+
+async def _write_directly(session: Session, request: Request) -> Receipt | None:
+    """None where the server found something to decide, and so wrote nothing.
+
+    The lock of the namespace is never held while a message is on its way, so no client that stops or is cut
+    off can hold up others.
+    """
+    puts = [put for put in request.updates.values() if put]
+    data = puts[0].data if len(puts) == 1 else b"".join(put.data for put in puts)
+    arguments = _arguments(request, lock_patience(session), None)
+    await session.learn("commit")
+    session.require_open()
+    try:
+        row = await session.row("commit", *arguments, data, extra=seconds_for(len(data)))
+    except Exception as exc:
+        raise _unknown(session, request, exc) or exc from exc
+    assert row is not None  # the function returns one row
+    return None if row["version"] is None else _receipt(request, row)
+
+
+async def _write(session: Session, request: Request) -> Receipt:
+    """Payloads, then the lock, then a look at what it protects, then all the rest.
+
+    Only what happens between the lock and the end keeps other writers of the namespace waiting. Whatever
+    fails before COMMIT is sent has left nothing.
+    """
+    puts = {key: put for key, put in request.updates.items() if put}
+    batches = list(_batches(puts))
+    longest = max((_size(batch) for batch in batches), default=0)
+    async with session.transaction(begin(session, extra=seconds_for(longest))):
+        payloads: dict[str, str] = {}
+        for batch in batches:
+            payloads |= await _upload(session, batch)
+        await lock(session, request.namespace)
+        replay = decide(request, await standing(session, request))
+        if replay is not None:
+            return replay
+        row = await session.row("commit", *_arguments(request, lock_patience(session), payloads), None)
+        assert row is not None
+        session.require_open()
+        try:
+            answer = await session.execute("COMMIT")
+        except Exception as exc:
+            raise _unknown(session, request, exc) or exc from exc
+    if answer != "COMMIT":
+        raise StoreUnavailable(f"{session.place} undid commit {request.commit_id}", hint="try again")
+    return _receipt(request, row)
+
+
+def _unknown(session: Session, request: Request, exc: Exception) -> OutcomeUnknown | None:
+    """The error for a commit that was sent and failed so; None where the server says that it is not done."""
+    if failures.is_answer(exc):
+        return None
+    session.connection.terminate()
+    return OutcomeUnknown(
+        f"commit {request.commit_id} was sent to {session.place}, and no answer came "
+        f"({exc or type(exc).__name__}): it may be there or not",
+        commit_id=request.commit_id,
+    )
+
+
+def _batches(puts: Mapping[str, Put]) -> Iterator[dict[str, Put]]:
+    """The puts in runs of at most `_BATCH_BYTES`, or of one."""
+    batch: dict[str, Put] = {}
+    size = 0
+    for key, put in puts.items():
+        if batch and size + len(put.data) > _BATCH_BYTES:
+            yield batch
+            batch, size = {}, 0
+        batch[key] = put
+        size += len(put.data)
+    if batch:
+        yield batch
+
+
+def _size(batch: Mapping[str, Put]) -> int:
+    return sum(len(put.data) for put in batch.values())
+
+
+async def _upload(session: Session, batch: Mapping[str, Put]) -> dict[str, str]:
+    """Write the payloads; returns key -> row id."""
+    extra = seconds_for(_size(batch))
+    if len(batch) == 1:  # its bytes are copied once less than those of many
+        ((key, put),) = batch.items()
+        rows = await session.rows("insert_payload", put.data, extra=extra)
+        return {key: str(rows[0]["id"])}
+    rows = await session.each("insert_payload", ((put.data,) for put in batch.values()), extra=extra)
+    return {key: str(row["id"]) for key, row in zip(batch, rows, strict=True)}
+
+
+def _arguments(request: Request, patience: int, payloads: Mapping[str, str] | None) -> list[object]:
+    """What the function `commit_v1` takes, but for the bytes: the arrays run alongside the keys."""
+    keys = list(request.updates)
+    puts = list(request.updates.values())
+    metadata = request.metadata
+    expected = [request.expectations.get(key) for key in keys] if request.expectations else None
+    return [
+        request.namespace,
+        request.commit_id,
+        commit_id_time(request.commit_id),
+        request.identity,
+        _dumps(request.contents),
+        _dumps({"user": metadata.user, "verdicts": metadata.verdicts, "command": metadata.command}),
+        payloads is not None,
+        str(patience),
+        keys,
+        expected and [str(expect.version) if expect else None for expect in expected],
+        None if payloads is None else [payloads.get(key) for key in keys],
+        [str(len(put.data)) if put else None for put in puts],
+        [put.header.content if put else None for put in puts],
+        [put.header.envelope if put else None for put in puts],
+        [put.header.kind if put else None for put in puts],
+        [put.header.dtype if put else None for put in puts],
+        [",".join(map(str, put.header.shape)) if put else None for put in puts],
+        [put.header.layout if put else None for put in puts],
+        [put.verdict if put else None for put in puts],
+    ]
+
+
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _receipt(request: Request, row: Row) -> Receipt:
+    return Receipt(
+        commit_id=request.commit_id,
+        namespace=request.namespace,
+        incarnation=row["incarnation"],
+        version=row["version"],
+        keys=request.contents,
+        stores=(Durable(NAME, row["durability"]),),
+        committed_at=row["committed_at"],
+        noops=tuple(row["noops"]),
+    )

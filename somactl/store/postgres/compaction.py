@@ -1,0 +1,136 @@
+"""Enforcing the retention: candidates are looked for in a snapshot, removed in a short transaction.
+
+Between the two another machine may commit or compact. Nothing that was removable becomes precious by that
+(a superseded value stays superseded, and a tombstone that has been overwritten since is left alone), so the
+second transaction needs no second look; it counts what it really removed.
+
+Values and entries go first, without the namespace's lock: commits touch none that is superseded. The lock is
+taken for the tombstones, records and events, a few small rows; so no commit waits for large deletions, and
+none of the two ever holds what the other wants in another order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from somactl.store.contract import Compaction
+from somactl.store.postgres import records, schema
+from somactl.store.postgres.records import Row
+from somactl.store.postgres.session import Session, seconds_for
+from somactl.store.postgres.writing import begin, lock
+
+_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_LOCK = int.from_bytes(b"cmpt", "big")
+"""The first half of the advisory lock that compactions of one namespace take; the second is its id."""
+_LOOK_SECONDS = 300.0
+"""Looking for candidates may take longer than other calls; nobody waits for it."""
+
+
+@dataclass(slots=True)
+class Candidates:
+    """What to remove from the namespace of that row id, by the stage that found it."""
+
+    namespace_id: int
+    records_until: float
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    size: int = 0
+    more: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not any(self.ids.values())
+
+
+async def candidates(session: Session, namespace: str, limit: int) -> Candidates:
+    """What the retention no longer keeps, at most `limit` removals.
+
+    A stage begins only when the one before it is exhausted: an entry goes after its bytes, a tombstone
+    after the entries that it hides.
+    """
+    async with session.transaction(_SNAPSHOT):
+        here = await _existing(session, namespace)
+        found = Candidates(here["id"], _records_until(here))
+        for stage in schema.STAGES:
+            rows = await session.rows(stage, *_parameters(stage, here, limit), extra=_LOOK_SECONDS)
+            found.ids[stage] = [str(row["id"]) for row in rows]
+            if stage == "prunable_values":
+                found.size = sum(row["size"] for row in rows)
+            limit -= len(rows)
+            if limit <= 0:
+                found.more = True
+                break
+    return found
+
+
+async def count(session: Session, namespace: str) -> Compaction:
+    """What repeated calls would remove now."""
+    async with session.transaction(_SNAPSHOT):
+        here = await _existing(session, namespace)
+        found = {}
+        for stage in schema.STAGES:
+            row = await session.row(f"count_{stage}", *_parameters(stage, here, None), extra=_LOOK_SECONDS)
+            assert row is not None
+            found[stage] = row
+    return Compaction(
+        revisions=found["prunable_values"]["number"],
+        tombstones=found["expired_tombstones"]["number"],
+        records=found["removable_entries"]["number"] + found["expired_records"]["number"],
+        events=found["expired_events"]["number"],
+        bytes_freed=found["prunable_values"]["size"],
+    )
+
+
+async def remove(session: Session, namespace: str, found: Candidates) -> Compaction:
+    """Remove the candidates, in one transaction."""
+    values, entries, tombstones, expired, events = (found.ids.get(stage, []) for stage in schema.STAGES)
+    extra = seconds_for(found.size)
+    async with session.transaction(begin(session, extra=extra)):
+        await session.row("lock_compaction", _LOCK, found.namespace_id)
+        pruned = await session.rows("prune_values", values)
+        await session.rows("delete_payloads", [str(row["id"]) for row in pruned], extra=extra)
+        gone = await session.rows("delete_entries", entries)
+        await lock(session, namespace)
+        forgotten = await session.rows("delete_tombstones", tombstones)
+        removed = await session.rows("delete_records", found.namespace_id, expired)
+        announced = await session.rows("delete_events", events)
+        floor = max((row["gone_since"] for row in [*gone, *forgotten]), default=0)
+        until = found.records_until if removed else 0.0
+        await session.row("raise_floor", found.namespace_id, floor, until)
+        await session.execute("COMMIT")
+    return Compaction(
+        revisions=len(pruned),
+        tombstones=len(forgotten),
+        records=len(gone) + len(removed),
+        events=len(announced),
+        bytes_freed=sum(row["size"] for row in pruned),
+        more=found.more,
+    )
+
+
+async def _existing(session: Session, namespace: str) -> Row:
+    """The namespace's row with the time; raises NamespaceNotFound."""
+    row: Row | None = await session.row("retained", namespace)
+    if row is None:
+        raise records.no_namespace(namespace)
+    return row
+
+
+def _parameters(stage: str, here: Row, limit: int | None) -> list[object]:
+    values_until = here["now"] - here["keep_seconds"]
+    records_until = _records_until(here)
+    return [
+        here["id"],
+        limit,
+        *{
+            "prunable_values": (values_until, here["keep_versions"]),
+            "removable_entries": (values_until, here["keep_versions"], records_until),
+            "expired_tombstones": (values_until,),
+            "expired_records": (records_until,),
+            "expired_events": (records_until,),
+        }[stage],
+    ]
+
+
+def _records_until(here: Row) -> float:
+    until: float = here["now"] - here["keep_record_seconds"]
+    return until

@@ -1,0 +1,112 @@
+"""Rows of the tables as values of the contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from somactl.errors import NamespaceNotFound, StoreDamaged
+from somactl.store.contract import (
+    CommitMetadata,
+    CommitRecord,
+    CommitStatus,
+    Durable,
+    Head,
+    NamespaceSummary,
+    Receipt,
+    Retention,
+    Revision,
+    Stat,
+)
+
+Row: TypeAlias = Mapping[str, Any]
+
+NAME = "postgres"
+
+
+def no_namespace(namespace: str) -> NamespaceNotFound:
+    return NamespaceNotFound(
+        f"namespace {namespace!r} does not exist in this database",
+        hint="`somactl namespaces` lists those that do; `somactl init` creates it",
+    )
+
+
+def retention(row: Row) -> Retention:
+    return Retention(row["keep_versions"], row["keep_seconds"], row["keep_record_seconds"])
+
+
+def head(row: Row) -> Head:
+    return Head(row["name"], row["incarnation"], row["version"], row["created_at"], retention(row))
+
+
+def summary(row: Row) -> NamespaceSummary:
+    return NamespaceSummary(head(row), row["keys"], row["tombstones"], row["bytes"])
+
+
+def stat(row: Row, *, deleted: bool) -> Stat:
+    return Stat(
+        key=row["key"],
+        version=row["version"],
+        commit_id=row["commit_id"],
+        committed_at=row["committed_at"],
+        size=row["size"] or 0,
+        content=row["content"] or "",
+        kind=row["kind"] or "",
+        dtype=row["dtype"] or "",
+        shape=tuple(map(int, row["shape"].split(","))) if row["shape"] else (),
+        layout=row["layout"] or "",
+        deleted=deleted,
+        recoverable_until=row["committed_at"] + row["keep_seconds"] if deleted else None,
+    )
+
+
+def revision(row: Row) -> Revision:
+    return Revision(
+        key=row["key"],
+        version=row["version"],
+        commit_id=row["commit_id"],
+        committed_at=row["committed_at"],
+        size=row["size"],
+        content=row["content"],
+        kind=row["kind"],
+        verdict=loads(row["verdict"]),
+        compacted=row["compacted"],
+    )
+
+
+def status(commit_id: str, row: Row) -> CommitStatus:
+    """What a namespace's row, joined with that of the commit id, tells."""
+    if row["commit_id"] is None:
+        return CommitStatus(commit_id, "unseen")
+    record = commit_record(row)
+    return CommitStatus(commit_id, record.state, record)
+
+
+def commit_record(row: Row) -> CommitRecord:
+    if row["version"] is None:
+        return CommitRecord(row["commit_id"], "aborted", row["recorded_at"], None, None)
+    keys, metadata = loads(row["contents"]), loads(row["metadata"])
+    if keys is None or metadata is None:
+        raise StoreDamaged(f"the record of commit {row['commit_id']} tells nothing")
+    receipt = Receipt(
+        commit_id=row["commit_id"],
+        namespace=row["name"],
+        incarnation=row["incarnation"],
+        version=row["version"],
+        keys=keys,
+        stores=(Durable(NAME, row["durability"]),),
+        committed_at=row["recorded_at"],
+        noops=tuple(row["noops"]),
+    )
+    return CommitRecord(
+        row["commit_id"], "committed", row["recorded_at"], receipt, CommitMetadata(**metadata)
+    )
+
+
+def loads(text: str | None) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] | None = None if text is None else json.loads(text)
+    except ValueError as exc:
+        raise StoreDamaged(f"a verdict or commit record is not the JSON that was written ({exc})") from exc
+    return value

@@ -1,0 +1,102 @@
+"""Which schema a database has, and bringing it to ours."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+import asyncpg
+
+from somactl.errors import SchemaMismatch
+from somactl.package_data import data_file
+from somactl.store import named_sql
+
+SCHEMA_VERSION = 1
+"""The schema this somactl writes. It uses any database whose least reader and least writer admit it."""
+
+_LEAST = re.compile(r"^-- least_(reader|writer): (\d+)$", re.MULTILINE)
+
+
+class Migration(NamedTuple):
+    """One file of `sql/postgres`, and the oldest schema a somactl may know to use the result of it."""
+
+    number: int
+    sql: str
+    least_reader: int
+    least_writer: int
+
+
+class Found(NamedTuple):
+    """The newest row of `somactl_schema`."""
+
+    version: int
+    least_reader: int
+    least_writer: int
+
+
+STAGES = ("prunable_values", "removable_entries", "expired_tombstones", "expired_records", "expired_events")
+"""The statements that find what `compact` removes, in its order; a `count_` of each counts the same rows."""
+
+
+@cache
+def queries() -> dict[str, str]:
+    """Name -> statement."""
+    statements = named_sql.load(data_file("sql", "postgres", "queries.sql"))
+    for stage in STAGES:
+        statements[f"count_{stage}"] = (
+            "SELECT count(*) AS number, coalesce(sum(found.size), 0)::bigint AS size "
+            f"FROM (\n{statements[stage]}\n) AS found"
+        )
+    return statements
+
+
+def migrations() -> list[Migration]:
+    """All files in their order; raises ValueError for one that does not say whom it admits."""
+    found = []
+    for file in sorted(data_file("sql", "postgres").glob("[0-9][0-9][0-9][0-9]_*.sql")):
+        sql = file.read_text(encoding="utf-8")
+        least = {who: int(number) for who, number in _LEAST.findall(sql)}
+        if set(least) != {"reader", "writer"}:
+            raise ValueError(f"{file.name} does not say which somactl may read and write its schema")
+        found.append(Migration(int(file.name[:4]), sql, least["reader"], least["writer"]))
+    return found
+
+
+class Look(NamedTuple):
+    """`schema` is None where there is none; `backend` is the process that answered."""
+
+    schema: Found | None
+    backend: int
+
+
+async def look(connection: asyncpg.Connection[asyncpg.Record], place: str, timeout: float) -> Look:
+    """What the database has; raises SchemaMismatch where it is somebody else's."""
+    there = await connection.fetchrow(queries()["has_schema"], timeout=timeout)
+    assert there is not None
+    is_named, is_ours, backend = there
+    if not is_named:
+        return Look(None, backend)
+    row = await connection.fetchrow(queries()["newest_schema"], timeout=timeout) if is_ours else None
+    if row is None:
+        raise _foreign(place)
+    return Look(Found(*row), backend)
+
+
+def _foreign(place: str) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"{place} has a schema `somactl` that somactl did not make",
+        hint="rename that schema, or give somactl a database of its own",
+    )
+
+
+def admit(found: Found, place: str, *, write: bool = False) -> None:
+    """Raises SchemaMismatch where the schema takes a newer somactl to read (or to write)."""
+    needed = found.least_writer if write else found.least_reader
+    if needed > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{place} has schema {found.version}, which takes a somactl of schema {needed} or newer to "
+            f"{'write' if write else 'read'}; this one knows schema {SCHEMA_VERSION}",
+            hint="use the newer somactl that migrated it",
+            schema=found.version,
+        )

@@ -1,0 +1,105 @@
+"""What the store writes, one transaction each."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from somactl.core.names import commit_id_time
+from somactl.store.contract import CommitStatus, Head, Receipt, Retention
+from somactl.store.postgres import migration, reading, records
+from somactl.store.postgres.records import Row
+from somactl.store.postgres.session import Session
+from somactl.store.request import Found, Request, fresh_incarnation, refuse_conflicts, refuse_expired, settle
+
+
+def begin(session: Session, *, extra: float = 0.0) -> str:
+    """Begin a write whose longest statement may take `extra` seconds beyond the store's timeout.
+
+    The server watches the clock too: whoever is cut off must not keep a transaction open.
+    """
+    patience = int((session.timeout + extra) * 1000)
+    return (
+        "BEGIN ISOLATION LEVEL READ COMMITTED; "
+        f"SET LOCAL statement_timeout = {patience}; SET LOCAL lock_timeout = {lock_patience(session)}; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {patience}"
+    )
+
+
+def lock_patience(session: Session) -> int:
+    """Milliseconds to wait for a namespace's lock: fewer than for an answer, so that the server says so."""
+    return max(1, int(session.timeout * 500))
+
+
+async def lock(session: Session, namespace: str) -> None:
+    """Lock the namespace until the transaction ends; raises NamespaceNotFound.
+
+    From now on a client that stops, a suspended laptop say, loses its transaction before others lose their
+    patience with it.
+    """
+    idle = str(max(1, lock_patience(session) // 2))
+    if await session.row("lock_namespace", namespace, idle) is None:
+        raise records.no_namespace(namespace)
+
+
+async def init(session: Session, namespace: str, retention: Retention | None, new_incarnation: bool) -> Head:
+    await migration.migrate(session)
+    row = await session.row("namespace", namespace)
+    if row is not None and retention is None and not new_incarnation:
+        return records.head(row)
+    async with session.transaction(begin(session)):
+        columns = _columns(retention or Retention())
+        created = await session.row("create_namespace", namespace, fresh_incarnation(), *columns)
+        if created is None and new_incarnation:
+            await session.row("set_incarnation", namespace, fresh_incarnation())
+        if created is None and retention is not None:
+            await session.row("set_retention", namespace, *columns)
+        head = await reading.head(session, namespace)
+        await session.execute("COMMIT")
+    return head
+
+
+async def resolve(session: Session, namespace: str, commit_id: str) -> CommitStatus:
+    async with session.transaction(begin(session)):
+        await lock(session, namespace)
+        status = await reading.commit_status(session, namespace, commit_id)
+        if status.state == "unseen":
+            await session.row("insert_aborted", namespace, commit_id, commit_id_time(commit_id))
+            status = await reading.commit_status(session, namespace, commit_id)
+            await session.execute("COMMIT")
+    return status
+
+
+async def standing(session: Session, request: Request) -> list[Row]:
+    """All that the request is decided by; raises NamespaceNotFound."""
+    rows = await session.rows("standing", request.namespace, request.commit_id, list(request.expectations))
+    if not rows:
+        raise records.no_namespace(request.namespace)
+    return list(rows)
+
+
+def decide(request: Request, rows: list[Row]) -> Receipt | None:
+    """The first receipt where the request is a replay; None where it may be written.
+
+    Raises CommitAborted, CommitIdReused, CommitExpired, VersionConflict.
+    """
+    here = rows[0]
+    if here["commit_id"] is not None:
+        settle(request, here["request"])
+        receipt = records.commit_record(here).receipt
+        assert receipt is not None  # `settle` has refused the aborted ones
+        return replace(receipt, replayed=True)
+    retention = records.retention(here)
+    refuse_expired(request.commit_id, here["now"], retention, here["records_removed_until"])
+    found = {row["found_key"]: _found(row) for row in rows if row["found_key"] is not None}
+    refuse_conflicts(request.expectations, here["head_incarnation"], found)
+    return None
+
+
+def _found(row: Row) -> Found:
+    if row["found_content"] is None:
+        return Found(deleted_since=row["found_version"])
+    return Found(row["found_version"], row["found_content"])
+
+
+def _columns(retention: Retention) -> tuple[int, float, float]:
+    return retention.versions, retention.seconds, retention.record_seconds

@@ -1,0 +1,5 @@
+"""The Redis store: one server or cluster as the authority. `docs/STORES.md` says what it promises."""
+
+from somactl.store.redis.store import RedisStore
+
+__all__ = ["RedisStore"]

@@ -1,0 +1,343 @@
+"""Enforcing the retention: candidates are looked for by plain reads, and removed by scripts, a few at a time.
+
+Between the two another client may commit or compact. Every script looks again at what it removes, and
+leaves alone what is no longer what it was. Bytes are first renamed out of the way and freed afterwards,
+about 30 MB at a time: freeing takes the server some 70 microseconds a megabyte, and nothing else is done
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from somactl.store.contract import Compaction
+from somactl.store.redis import layout, revisions
+from somactl.store.redis.layout import Place
+from somactl.store.redis.reading import Reader
+from somactl.store.redis.revisions import Line
+from somactl.store.redis.scripts import Argument, Script
+
+PRUNE = Script("prune")
+FORGET = Script("forget")
+EXPIRE = Script("expire")
+
+T = TypeVar("T")
+_PAGE = 500
+_HISTORIES = 50
+_AT_ONCE = 100
+"""Removals in one script: about a millisecond."""
+_FREED_BYTES = 32 << 20
+_TRASH_MS = 60 * 60 * 1000
+"""When the bytes go by themselves, should nobody come to free them."""
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A superseded value that has bytes."""
+
+    key: str
+    version: int
+    token: str
+    size: int
+    ended_at: float
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A superseded entry without bytes, or a tombstone."""
+
+    key: str
+    version: int
+
+
+class Candidates(msgspec.Struct):
+    """What is to be removed, in the order in which it must go: values, entries, tombstones."""
+
+    records_until: float
+    values: list[Value] = []
+    entries: list[Entry] = []
+    tombstones: list[Entry] = []
+    records: list[str] = []
+    events: list[str] = []
+    more: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not (self.values or self.entries or self.tombstones or self.records or self.events)
+
+    def summary(self) -> Compaction:
+        return Compaction(
+            revisions=len(self.values),
+            tombstones=len(self.tombstones),
+            records=len(self.entries) + len(self.records),
+            events=len(self.events),
+            bytes_freed=sum(value.size for value in self.values),
+            more=self.more,
+        )
+
+
+async def candidates(reader: Reader, limit: int | None) -> Candidates:
+    """What the retention no longer keeps, at most `limit` removals; all of it where `limit` is None.
+
+    A stage begins only when the one before it is exhausted: an entry goes after its bytes, a tombstone
+    after the entries that it hides.
+    """
+    search = await _Search.begin(reader)
+    found = Candidates(search.records_until)
+    left = limit
+
+    async def take(source: AsyncIterator[T], into: list[T]) -> bool:
+        """Whether there is room for more after this stage."""
+        nonlocal left
+        async for each in source:
+            if left == 0:
+                break
+            into.append(each)
+            left = None if left is None else left - 1
+        await source.aclose()  # type: ignore[attr-defined]
+        found.more = left == 0
+        return not found.more
+
+    if (
+        await take(search.values(), found.values)
+        and await take(search.entries(found.values), found.entries)
+        and await take(search.tombstones(found.values), found.tombstones)
+        and await take(search.records(), found.records)
+    ):
+        await take(search.events(), found.events)
+    return found
+
+
+class _Search:
+    """Looks for what may go, page by page."""
+
+    def __init__(self, reader: Reader, here: Place, now: float) -> None:
+        kept = here.head.retention
+        self.reader = reader
+        self.names = reader.names
+        self.versions = kept.versions
+        self.values_until = now - kept.seconds
+        self.records_until = now - kept.record_seconds
+
+    @classmethod
+    async def begin(cls, reader: Reader) -> _Search:
+        fields, now = reader.link.values(await reader.link.ask(reader.head_command(), ("TIME",)))
+        here = await reader.existing(fields)
+        return cls(reader, here, int(now[0]) + int(now[1]) / 1e6)
+
+    async def values(self) -> AsyncIterator[Value]:
+        """Those superseded long ago, then those beyond the number of versions kept."""
+        seen: set[tuple[str, int]] = set()
+        async for page in self._members(self.names.superseded, self.values_until):
+            for value in await self._values_of([_member(text) for text in page]):
+                seen.add((value.key, value.version))
+                yield value
+        async for key in self._crowded():
+            async for value in self._surplus(key):
+                if (value.key, value.version) not in seen:
+                    yield value
+
+    async def entries(self, pruned: Sequence[Value]) -> AsyncIterator[Entry]:
+        """Entries without bytes, or without them soon: those past the record retention, and those of a
+        deleted key that is about to be forgotten."""
+        seen: set[tuple[str, int]] = set()
+        for value in pruned:
+            if value.ended_at <= self.records_until:
+                seen.add((value.key, value.version))
+                yield Entry(value.key, value.version)
+        async for page in self._members(self.names.bare, self.records_until):
+            for key, version in map(_member, page):
+                seen.add((key, version))
+                yield Entry(key, version)
+        gone = {(value.key, value.version) for value in pruned}
+        async for key, lines in self._forgotten():
+            for line in lines[1:]:
+                bare = line.where == "gone" or (key, line.version) in gone
+                if bare and (key, line.version) not in seen:
+                    yield Entry(key, line.version)
+
+    async def tombstones(self, pruned: Sequence[Value]) -> AsyncIterator[Entry]:
+        """Those whose time is over. One over a value that stays for now (the clock was set back) stays."""
+        gone = {(value.key, value.version) for value in pruned}
+        async for key, lines in self._forgotten():
+            if all(line.where == "gone" or (key, line.version) in gone for line in lines[1:]):
+                yield Entry(key, lines[0].version)
+
+    async def records(self) -> AsyncIterator[str]:
+        async for page in self._members(self.names.records, self.records_until):
+            for commit_id in page:
+                yield commit_id.decode()
+
+    async def events(self) -> AsyncIterator[str]:
+        start = "-"
+        while True:
+            page = await self._ask("XRANGE", self.names.outbox, start, "+", "COUNT", _PAGE)
+            for event_id, pairs in page:
+                fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+                if float(fields[b"at"]) > self.records_until:
+                    return
+                start = f"({event_id.decode()}"
+                yield event_id.decode()
+            if not page:
+                return
+
+    async def _forgotten(self) -> AsyncIterator[tuple[str, list[Line]]]:
+        """Keys whose tombstone has had its time, with their history, newest first."""
+        async for page in self._members(self.names.tombstones, self.values_until):
+            for start in range(0, len(page), _HISTORIES):
+                keys = [key.decode() for key in page[start : start + _HISTORIES]]
+                asked = (("ZREVRANGE", self.names.history(key), 0, -1) for key in keys)
+                replies = self._values(await self.reader.link.ask(*asked))
+                for key, rows in zip(keys, replies, strict=True):
+                    lines = [revisions.line(row) for row in rows]
+                    if lines and lines[0].where == "tomb":
+                        yield key, lines
+
+    async def _surplus(self, key: str) -> AsyncIterator[Value]:
+        """The values of a key that have bytes, without the newest ones, which are kept."""
+        rank, start = 0, 0
+        while True:
+            rows = await self._ask("ZREVRANGE", self.names.history(key), start, start + _PAGE - 1)
+            for line in map(revisions.line, rows):
+                if line.is_value and line.where != "gone":
+                    rank += 1
+                    if rank > self.versions and line.token is not None:
+                        yield _value(key, line)
+            if len(rows) < _PAGE:
+                return
+            start += _PAGE
+
+    async def _values_of(self, members: Sequence[tuple[str, int]]) -> list[Value]:
+        asked = (("ZRANGEBYSCORE", self.names.history(key), version, version) for key, version in members)
+        found = []
+        for (key, _), rows in zip(members, self._values(await self.reader.link.ask(*asked)), strict=True):
+            line = revisions.line(rows[0]) if rows else None
+            if line is not None and line.token is not None:
+                found.append(_value(key, line))
+        return found
+
+    async def _members(self, name: str, high: float) -> AsyncIterator[list[bytes]]:
+        """Members of a sorted set with scores up to `high`, lowest first, in pages."""
+        async for members, scores in self._ranked("ZRANGE", name):
+            page = [member for member, score in zip(members, scores, strict=True) if score <= high]
+            if page:
+                yield page
+            if len(page) < len(members):
+                return
+
+    async def _crowded(self) -> AsyncIterator[str]:
+        """Keys that may have more values than are kept: the live one counts, and stands in no count."""
+        async for keys, counts in self._ranked("ZREVRANGE", self.names.kept):
+            for key, count in zip(keys, counts, strict=True):
+                if count < self.versions:
+                    return
+                yield key.decode()
+
+    async def _ranked(self, command: str, name: str) -> AsyncIterator[tuple[list[bytes], list[float]]]:
+        """Members and scores in pages, by rank, which the server finds without walking there."""
+        start = 0
+        while True:
+            rows = await self._ask(command, name, start, start + _PAGE - 1, "WITHSCORES")
+            if rows:
+                yield rows[::2], [float(score) for score in rows[1::2]]
+            if len(rows) < 2 * _PAGE:
+                return
+            start += _PAGE
+
+    async def _ask(self, *command: Argument) -> Any:
+        return self._values(await self.reader.link.ask(command))[0]
+
+    def _values(self, replies: Sequence[object]) -> list[Any]:
+        return self.reader.link.values(replies)
+
+
+def _member(text: bytes) -> tuple[str, int]:
+    """A member `VERSION KEY`."""
+    version, _, key = text.decode().partition(" ")
+    return key, int(version)
+
+
+def _value(key: str, line: Line) -> Value:
+    assert line.token is not None
+    return Value(key, line.version, line.token, line.about.size, line.ended_at or 0.0)
+
+
+async def remove(reader: Reader, found: Candidates) -> Compaction:
+    """Remove the candidates; those that have changed since they were found are left alone."""
+    done = Candidates(found.records_until, more=found.more)
+    for values in _portions(found.values):
+        done.values += _chosen(values, await _prune(reader, values))
+    for entries in _portions(found.entries):
+        done.entries += _chosen(entries, await _forget(reader, entries, []))
+    for tombstones in _portions(found.tombstones):
+        done.tombstones += _chosen(tombstones, await _forget(reader, [], tombstones))
+    counts = [await _expire(reader, found, ids, []) for ids in _portions(found.records)]
+    counts += [await _expire(reader, found, [], ids) for ids in _portions(found.events)]
+    summary = done.summary()
+    return msgspec.structs.replace(
+        summary,
+        records=summary.records + sum(records for records, _ in counts),
+        events=sum(events for _, events in counts),
+    )
+
+
+def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
+
+
+def _chosen(items: Sequence[T], marks: Sequence[int]) -> list[T]:
+    return [item for item, mark in zip(items, marks, strict=True) if mark]
+
+
+async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
+    names, token = reader.names, layout.token()
+    trash = [names.trash(token, number) for number in range(len(values))]
+    keys: list[Argument] = [names.head, names.superseded, names.bare, names.kept]
+    arguments: list[Argument] = [_TRASH_MS]
+    for value, name in zip(values, trash, strict=True):
+        keys += names.history(value.key), names.old(value.token, value.key), name
+        arguments += value.key, value.version, value.token
+    marks: list[int] = await _removing(reader, PRUNE, keys, arguments)
+    batch: list[str] = []
+    size = 0
+    for name, value in zip(trash, values, strict=True):
+        if batch and size + value.size > _FREED_BYTES:
+            reader.link.values(await reader.link.ask(("UNLINK", *batch)))
+            batch, size = [], 0
+        batch.append(name)
+        size += value.size
+    reader.link.values(await reader.link.ask(("UNLINK", *batch)))
+    return marks
+
+
+async def _forget(reader: Reader, entries: Sequence[Entry], tombstones: Sequence[Entry]) -> list[int]:
+    names, both = reader.names, [*entries, *tombstones]
+    keys: list[Argument] = [names.head, names.deleted, names.tombstones, names.bare]
+    keys += [names.history(each.key) for each in both]
+    arguments: list[Argument] = [len(entries)]
+    for each in both:
+        arguments += each.key, each.version
+    marks: list[int] = await _removing(reader, FORGET, keys, arguments)
+    return marks
+
+
+async def _expire(
+    reader: Reader, found: Candidates, records: Sequence[str], events: Sequence[str]
+) -> tuple[int, int]:
+    names = reader.names
+    keys: list[Argument] = [names.head, names.log, names.records, names.outbox]
+    keys += [names.commit(commit_id) for commit_id in records]
+    arguments: list[Argument] = [repr(found.records_until), len(records), *records, *events]
+    removed_records, removed_events = await _removing(reader, EXPIRE, keys, arguments)
+    return removed_records, removed_events
+
+
+async def _removing(
+    reader: Reader, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]
+) -> Any:
+    reply = await reader.link.call(script, keys, arguments)
+    if reply is None:
+        raise await reader.absence()
+    return reply

@@ -1,0 +1,235 @@
+"""What `doctor` can tell of a Redis and a namespace in it, without changing either."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from somactl.errors import NamespaceNotFound, SomactlError
+from somactl.store import address
+from somactl.store.contract import Finding
+from somactl.store.redis import conditions
+from somactl.store.redis.connection import Server
+from somactl.store.redis.layout import LAYOUT, NAME, Place
+from somactl.store.redis.pool import Reply
+from somactl.store.redis.reading import STAT, Reader
+from somactl.store.redis.scripts import Call
+
+Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
+Told: TypeAlias = "Mapping[str, str]"
+
+_OLDEST = (7, 0)
+_SKEW_SECONDS = 2.0
+_NEARLY_FULL, _FULL = 0.8, 0.95
+_ASK_INFO = "grant the user +info"
+
+
+async def diagnose(reader: Reader, server: Server) -> list[Finding]:
+    """Findings about the server behind `reader`, and about its namespace. Nothing is raised."""
+    link = reader.link
+    began = time.time()
+    try:
+        info, config, clock, looked = await link.ask(
+            ("INFO",),
+            ("CONFIG", "GET", "maxmemory-policy", "appendonly", "appendfsync"),
+            ("TIME",),
+            Call(STAT, [reader.names.head], [0]),
+        )
+        ended = time.time()
+        namespace = await _namespace(reader)
+    except SomactlError as exc:
+        return [_finding("reachable", "problem", exc.message, exc.hint or "")]
+    told = {**conditions.settings(config), **conditions.info(info)}
+    return [
+        _finding("reachable", "ok", link.place),
+        _version(told),
+        _tls(server),
+        _policy(told),
+        _memory(told),
+        _persistence(told),
+        _replicas(told, server.wait_replicas),
+        _clock(clock, began, ended),
+        _permissions(reader, looked, config),
+        *namespace,
+    ]
+
+
+def _version(told: Told) -> Finding:
+    version = told.get("redis_version")
+    if version is None:
+        return _finding("version", "unknown", "the server does not tell its version", _ASK_INFO)
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < _OLDEST:
+        return _finding("version", "problem", f"Redis {version}", "use Redis 7.0 or newer")
+    return _finding("version", "ok", f"Redis {version}")
+
+
+def _tls(server: Server) -> Finding:
+    if server.tls is None:
+        if server.path or all(address.is_local(host) for host, _ in server.nodes):
+            return _finding("tls", "ok", "none is needed on one machine")
+        return _finding(
+            "tls",
+            "warning",
+            "passwords and values travel unencrypted",
+            "give the server a certificate and name it rediss://",
+        )
+    if server.tls["ssl_cert_reqs"] == "required":
+        return _finding("tls", "ok", "encrypted, and the certificate is verified")
+    if all(address.is_local(host) for host, _ in server.nodes):
+        return _finding("tls", "ok", "encrypted; on one machine the certificate need not be verified")
+    return _finding(
+        "tls",
+        "warning",
+        "encrypted, but anybody could pose as this server",
+        "take ssl_cert_reqs=none out of the URL, and name the authority with ssl_ca_certs=FILE",
+    )
+
+
+def _policy(told: Told) -> Finding:
+    policy = told.get("maxmemory-policy") or told.get("maxmemory_policy")
+    if policy is None:
+        return _finding("maxmemory-policy", "unknown", "the server does not tell it", _ASK_INFO)
+    if policy != "noeviction":
+        return _finding(
+            "maxmemory-policy",
+            "problem",
+            f"{policy}: the server may evict what is committed, so nothing is written to it",
+            "set maxmemory-policy to noeviction, or keep the truth in Postgres and use this Redis as --cache",
+        )
+    if int(told.get("evicted_keys", "0")):
+        return _finding(
+            "maxmemory-policy",
+            "warning",
+            f"noeviction now, but {told['evicted_keys']} keys were evicted since the server started",
+            "run `somactl verify-psd`, which reads every value",
+        )
+    return _finding("maxmemory-policy", "ok", policy)
+
+
+def _memory(told: Told) -> Finding:
+    if "used_memory" not in told:
+        return _finding("memory", "unknown", "the server does not tell how full it is", _ASK_INFO)
+    used, limit = int(told["used_memory"]), int(told.get("maxmemory", "0"))
+    whole = limit or int(told.get("total_system_memory", "0"))
+    of = f"maxmemory {_size(limit)}" if limit else f"the machine's {_size(whole)}, with no maxmemory set"
+    detail = f"{_size(used)} of {of}"
+    if not whole or used < _NEARLY_FULL * whole:
+        return _finding("memory", "ok", detail)
+    advice = "make room with `somactl compact`, keep fewer versions, or give it more memory"
+    if not limit:
+        advice += "; set maxmemory, or the kernel will end the server when memory runs out"
+    return _finding("memory", "problem" if used > _FULL * whole else "warning", detail, advice)
+
+
+def _persistence(told: Told) -> Finding:
+    for field, what in (
+        ("rdb_last_bgsave_status", "the last snapshot failed"),
+        ("aof_last_write_status", "the last write to the append-only file failed"),
+    ):
+        if told.get(field, "ok") != "ok":
+            advice = "look at the server's log and disk; it may refuse writes until one succeeds"
+            return _finding("persistence", "problem", what, advice)
+    if "appendonly" not in told:
+        return _finding(
+            "persistence",
+            "unknown",
+            "the server does not tell whether it keeps an append-only file; receipts say `memory`",
+            "grant the user +config|get",
+        )
+    if told["appendonly"] != "yes":
+        return _finding(
+            "persistence",
+            "warning",
+            "no append-only file: a crash loses what was committed since the last snapshot",
+            "set appendonly yes and appendfsync always, unless that loss is acceptable",
+        )
+    if told.get("appendfsync") != "always":
+        return _finding(
+            "persistence",
+            "warning",
+            f"append-only file with appendfsync {told.get('appendfsync')}: a crash of the machine loses the "
+            "last commits",
+            "set appendfsync always, unless that loss is acceptable",
+        )
+    return _finding("persistence", "ok", "append-only file, one fsync before each acknowledgement")
+
+
+def _replicas(told: Told, wanted: int) -> Finding:
+    if "role" not in told:
+        return _finding("replicas", "unknown", "the server does not tell of replicas", _ASK_INFO)
+    if told["role"] != "master":
+        return _finding(
+            "replicas",
+            "problem",
+            "this is a replica: it takes no writes, and may be behind",
+            "name the primary in the URL",
+        )
+    there = int(told.get("connected_slaves", "0"))
+    if there < wanted:
+        return _finding(
+            "replicas",
+            "problem",
+            f"{there} attached, and commits wait for {wanted} (wait_replicas)",
+            "bring the replicas back, or lower wait_replicas in the URL",
+        )
+    return _finding("replicas", "ok", f"{there} attached")
+
+
+def _clock(reply: Reply, began: float, ended: float) -> Finding:
+    if isinstance(reply, Exception):
+        return _finding("clock", "unknown", "the server does not tell the time", "grant the user +time")
+    there = int(reply[0]) + int(reply[1]) / 1e6
+    skew = max(began - there, there - ended, 0.0)
+    if skew <= _SKEW_SECONDS:
+        return _finding("clock", "ok", "the server's clock agrees with this machine's")
+    return _finding(
+        "clock",
+        "warning",
+        f"the server's clock is {skew:.1f} s {'behind' if there < began else 'ahead of'} this machine's",
+        "synchronise both clocks: generated commit ids, and their expiry, rest on them",
+    )
+
+
+def _permissions(reader: Reader, looked: Reply, config: Reply) -> Finding:
+    if isinstance(looked, Exception):
+        error = reader.link.error(looked)
+        hint = getattr(error, "hint", None) or "look at the server's log"
+        return _finding("permissions", "problem", str(error), hint)
+    if isinstance(config, Exception):
+        return _finding(
+            "permissions",
+            "warning",
+            "scripts run; CONFIG GET is forbidden, so receipts say `memory` whatever the settings are",
+            "grant the user +config|get",
+        )
+    return _finding("permissions", "ok", "scripts run, and settings can be read")
+
+
+async def _namespace(reader: Reader) -> list[Finding]:
+    name = reader.names.namespace
+    try:
+        here: Place = await reader.place()
+    except NamespaceNotFound:
+        detail = f"namespace {name!r} does not exist yet"
+        return [
+            _finding("layout", "ok", f"this somactl writes layout {LAYOUT}"),
+            _finding("namespace", "warning", detail, "`somactl init` creates it"),
+        ]
+    except SomactlError as exc:
+        return [_finding("layout", "problem", exc.message, exc.hint or "")]
+    kept = here.head.retention
+    days, record_days = (seconds / 86_400 for seconds in (kept.seconds, kept.record_seconds))
+    return [
+        _finding("layout", "ok", f"layout {here.layout}; this somactl writes {LAYOUT}"),
+        _finding("retention", "ok", f"{kept.versions} versions, {days:g} days; records {record_days:g} days"),
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MiB"
+
+
+def _finding(check: str, status: Status, detail: str, advice: str = "") -> Finding:
+    return Finding(NAME, check, status, detail, advice)

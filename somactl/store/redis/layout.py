@@ -1,0 +1,171 @@
+"""What lies under which name. `docs/STORES.md` describes it for operators; the scripts in `lua/` write it.
+
+All names of a namespace share one hash tag, so that a cluster keeps them on one node:
+
+    head        hash: incarnation, version, created_at, retention, counts, and the layout's version
+    keys        sorted set of the live keys, all of score 0, hence in byte order
+    deleted     the same for the keys that have a tombstone
+    tombstones  the same keys by the time of their deletion
+    live:K      string: the envelope that is live
+    old:N:K     string: a superseded envelope; N is random, and recorded in `history:K`
+    history:K   sorted set by version: an entry for each revision of K, all that is known but its bytes
+    superseded  `VERSION K` of the superseded values that have bytes, by the time they were superseded
+    bare        `VERSION K` of the superseded entries that have none (any more), by the same time
+    kept        K by the number of its superseded values that have bytes
+    commit:ID   hash: what became of a commit id
+    log         commit ids by version
+    records     commit ids by the time after which they may be forgotten
+    outbox      stream of events; the entry of version V is V-0
+    stage:N:I   string: an envelope on its way in, with an expiry
+    trash:N:I   string: an envelope on its way out, with an expiry
+
+Envelopes are strings, not fields of hashes: Redis keeps the buffer that a string came in, and copies a
+field, which costs a value of 8 MB as much again as sending it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from somactl.errors import NamespaceNotFound, SchemaMismatch, StoreDamaged
+from somactl.store.contract import Head, Retention
+
+NAME = "redis"
+LAYOUT = 1
+"""The layout this somactl writes. It uses any namespace whose least reader and least writer admit it."""
+LEAST_READER = 1
+LEAST_WRITER = 1
+REGISTRY = "somactl:namespaces"
+"""The set of all namespaces' names. It lies in another slot than they do, so no script touches it."""
+RETENTION = Retention(versions=2)
+"""What a new namespace keeps if `init` does not say: memory is dearer than disk."""
+
+HEAD_FIELDS = (
+    "incarnation", "version", "created_at", "versions", "seconds", "record_seconds",
+    "floor", "records_removed_until", "layout", "least_reader", "least_writer",
+)  # fmt: skip
+
+
+class Names:
+    """The names of one namespace's parts."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.tag = f"somactl:{{{namespace}}}:"
+        for part in PARTS:
+            setattr(self, part, self.tag + part)
+
+    head: str
+    keys: str
+    deleted: str
+    tombstones: str
+    superseded: str
+    bare: str
+    kept: str
+    log: str
+    records: str
+    outbox: str
+
+    def live(self, key: str) -> str:
+        return f"{self.tag}live:{key}"
+
+    def old(self, token: str, key: str) -> str:
+        return f"{self.tag}old:{token}:{key}"
+
+    def history(self, key: str) -> str:
+        return f"{self.tag}history:{key}"
+
+    def commit(self, commit_id: str) -> str:
+        return f"{self.tag}commit:{commit_id}"
+
+    def stage(self, token: str, number: int) -> str:
+        return f"{self.tag}stage:{token}:{number}"
+
+    def trash(self, token: str, number: int) -> str:
+        return f"{self.tag}trash:{token}:{number}"
+
+
+PARTS = (
+    "head", "keys", "deleted", "tombstones", "superseded", "bare", "kept", "log", "records", "outbox",
+)  # fmt: skip
+"""The parts that a namespace has once each; all but the head are missing while they would be empty."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A namespace's head. `floor`: below this version entries of the history may be gone."""
+
+    head: Head
+    floor: int
+    records_removed_until: float
+    layout: int
+
+
+def token() -> str:
+    """64 random bits as hex: names that no two attempts share."""
+    return os.urandom(8).hex()
+
+
+def place(namespace: str, fields: Sequence[bytes | None]) -> Place | None:
+    """The head from its `HEAD_FIELDS`, whatever stands behind them; None where there is none.
+
+    Raises StoreDamaged where it is not a head, and SchemaMismatch where this somactl may not read it.
+    """
+    told = [field.decode() for field in fields[: len(HEAD_FIELDS)] if field is not None]
+    if not told:
+        return None
+    try:
+        named = dict(zip(HEAD_FIELDS, told, strict=True))
+        retention = Retention(int(named["versions"]), float(named["seconds"]), float(named["record_seconds"]))
+        version, created_at = int(named["version"]), float(named["created_at"])
+        found = Place(
+            Head(namespace, named["incarnation"], version, created_at, retention),
+            int(named["floor"]),
+            float(named["records_removed_until"]),
+            int(named["layout"]),
+        )
+        least_reader = int(named["least_reader"])
+    except ValueError as exc:
+        raise damaged(namespace, f"its head is not what was written ({exc})") from exc
+    if least_reader > LAYOUT:
+        raise newer(namespace, found.layout, least_reader, "read")
+    return found
+
+
+def newer(namespace: str, layout: int, needed: int, verb: str) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"namespace {namespace!r} has layout {layout}, which takes a somactl of layout {needed} or newer to "
+        f"{verb}; this one knows layout {LAYOUT}",
+        hint="use the newer somactl that made or migrated it",
+        schema=layout,
+    )
+
+
+def newer_to_write(namespace: str, fields: Sequence[bytes | None]) -> SchemaMismatch:
+    """For a head (its `HEAD_FIELDS`) whose least writer is beyond this somactl."""
+    named = dict(zip(HEAD_FIELDS, fields, strict=False))
+    return newer(namespace, int(named["layout"] or 0), int(named["least_writer"] or 0), "write")
+
+
+def damaged(namespace: str, what: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"namespace {namespace!r} is damaged: {what}",
+        hint="stop writers; check maxmemory-policy, and what else writes to this Redis; restore a backup, or "
+        "go on with what is left: `somactl init --new-incarnation`",
+        namespace=namespace,
+    )
+
+
+def missing(namespace: str) -> NamespaceNotFound:
+    return NamespaceNotFound(
+        f"namespace {namespace!r} does not exist in this database",
+        hint="`somactl namespaces` lists those that do; `somactl init` creates it",
+    )
+
+
+def text(value: Any) -> str | None:
+    """A field as text, None where it is missing."""
+    return None if value is None else bytes(value).decode()

@@ -1,0 +1,233 @@
+"""The way to the server that holds a namespace: one, or whichever node of a cluster serves its slot."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from somactl.errors import ConfigurationError, StoreUnavailable
+from somactl.store.redis import connection
+from somactl.store.redis.connection import Server
+from somactl.store.redis.failures import reply as error_reply
+from somactl.store.redis.failures import translate
+from somactl.store.redis.pool import Pool, Reply
+from somactl.store.redis.scripts import Argument, Call, Command, Script
+
+REDIRECT_SECONDS = 5.0
+"""How long redirections are followed while a slot is on its way from node to node."""
+_PAUSE = 0.05
+_MOVED = ("MOVED", "ASK", "TRYAGAIN")
+
+
+class Nodes:
+    """All servers behind one URL, each with its pool of connections."""
+
+    def __init__(self, server: Server, *, timeout: float, connect_timeout: float) -> None:
+        self.server = server
+        self._settings = connection.settings(server, timeout=None, connect_timeout=connect_timeout)
+        self._timeouts = {"timeout": timeout, "connect_timeout": connect_timeout}
+        self._pools: dict[tuple[str, int], Pool] = {}
+        self._told: list[tuple[str, int]] = []
+
+    def link(self) -> Link:
+        """A way for the commands of one slot. Connects to nothing yet."""
+        return ClusterLink(self) if self.server.cluster else Link(self.pool())
+
+    def pool(self, node: tuple[str, int] | None = None) -> Pool:
+        """The connections to `node`; to the URL's own server without one."""
+        node = node or (self.server.nodes[0] if self.server.nodes else (self.server.path, 0))
+        if node not in self._pools:
+            kind = connection.connection_class(self.server)
+            where = {**connection.location(self.server), **({} if self.server.path else {"host": node[0]})}
+            if not self.server.path:
+                where["port"] = node[1]
+            place = f"{self.server.place} ({node[0]}:{node[1]})" if self.server.cluster else self.server.place
+            self._pools[node] = Pool(lambda: kind(**where, **self._settings), node, place, **self._timeouts)
+        return self._pools[node]
+
+    async def reachable(self, pool: Pool) -> Pool:
+        """`pool`, or that of another node of the cluster where its server cannot be reached.
+
+        A node that answers is asked for the others, so that any of them may fail later. Raises
+        StoreUnavailable where none answers.
+        """
+        failure: StoreUnavailable | None = None
+        for node in dict.fromkeys([pool.node, *self.server.nodes, *self._told]):
+            try:
+                await self.pool(node).reach()
+            except StoreUnavailable as exc:
+                failure = failure or exc
+                continue
+            if failure is not None or not self._told:
+                self._told = await _nodes_of(self.pool(node))
+            return self.pool(node)
+        assert failure is not None  # there is one node at least
+        raise failure
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            await pool.close()
+
+
+class Link:
+    """Commands for the one server of a URL."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @property
+    def place(self) -> str:
+        return self._pool.place
+
+    @property
+    def connects(self) -> tuple[str, int]:
+        """Changes whenever there may be another server, or another process, than a moment ago."""
+        return self._pool.place, self._pool.connects
+
+    async def reach(self) -> None:
+        """Have a live connection ready; raises StoreUnavailable where there is none to be had."""
+        await self._pool.reach()
+
+    async def ask(self, *commands: Command | Call, commit_id: str | None = None) -> list[Reply]:
+        """The replies to all commands, sent in one round trip; errors stand among them (see `value`).
+
+        Other clients' commands may run in between. Where the server does not know a script, it is sent
+        again by its source, and so is all that stands behind it. Raises what `Pool.exchange` does.
+        """
+        from redis.exceptions import NoScriptError
+
+        plain = [each.by_digest if isinstance(each, Call) else each for each in commands]
+        replies = await self._exchange(plain, commit_id)
+        unknown = next((i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)), None)
+        if unknown is None:
+            return replies
+        again = [each.by_source if isinstance(each, Call) else each for each in commands[unknown:]]
+        return [*replies[:unknown], *await self._exchange(again, commit_id)]
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[Argument],
+        arguments: Sequence[Argument] = (),
+        *,
+        before: Sequence[Command | Call] = (),
+        commit_id: str | None = None,
+    ) -> tuple[list[Reply], Reply]:
+        """The replies to `before`, and that of `script`, sent behind it in the same round trip."""
+        *first, last = await self.ask(*before, Call(script, keys, arguments), commit_id=commit_id)
+        return first, last
+
+    async def call(self, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument] = ()) -> Any:
+        """The reply of a script; an error reply is raised as `value` raises it."""
+        _, reply = await self.run(script, keys, arguments)
+        return self.value(reply)
+
+    async def _exchange(self, commands: Sequence[Command], commit_id: str | None) -> list[Reply]:
+        replies = await self._pool.exchange(commands, commit_id=commit_id)
+        if any(map(_redirection, replies)):
+            raise ConfigurationError(
+                f"{self.place} is a node of a cluster", hint="name a cluster as redis+cluster://"
+            )
+        return replies
+
+    async def write_and_wait(self, write: Command, replicas: int, milliseconds: int) -> int:
+        """How many replicas have `write`, and all that was written before it, after so long at most."""
+        self.values(await self._exchange([write], None))  # a cluster's redirections are behind us then
+        done, count = await self._pool.exchange([write, ("WAIT", replicas, milliseconds)])
+        self.value(done)
+        return int(self.value(count))
+
+    def value(self, reply: Reply) -> Any:
+        """`reply`, or the error that it is, translated."""
+        if isinstance(reply, Exception):
+            raise self.error(reply)
+        return reply
+
+    def values(self, replies: Sequence[Reply]) -> list[Any]:
+        return [self.value(reply) for reply in replies]
+
+    def error(self, reply: Exception) -> Exception:
+        """The somactl error that an error reply stands for, or itself where it can only be a bug of ours."""
+        error = translate(reply, self.place)
+        if error is None:
+            return reply
+        error.__cause__ = reply
+        return error
+
+
+class ClusterLink(Link):
+    """Commands for one slot of a cluster: follows MOVED and ASK, and waits a while where it says TRYAGAIN.
+
+    All commands must belong to the same slot. A redirected command has not been carried out, so sending
+    it elsewhere is safe. Nothing is known of the cluster beforehand: any node tells where a slot is.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__(nodes.pool())
+        self._nodes = nodes
+
+    async def reach(self) -> None:
+        self._pool = await self._nodes.reachable(self._pool)
+
+    async def _exchange(self, commands: Sequence[Command], commit_id: str | None) -> list[Reply]:
+        clock = asyncio.get_running_loop().time
+        end = clock() + REDIRECT_SECONDS
+        replies: list[Reply] = [None] * len(commands)
+        waiting = list(range(len(commands)))
+        while True:
+            await self.reach()
+            await self._send(self._pool, commands, waiting, replies, commit_id)
+            asked = _where(replies, waiting, "ASK")
+            if asked:
+                node = _target(replies[asked[0]], self._pool)
+                await self._send(self._nodes.pool(node), commands, asked, replies, commit_id, asking=True)
+            waiting = [i for i in waiting if _redirection(replies[i])]
+            if not waiting or clock() > end:
+                return replies
+            moved = _where(replies, waiting, "MOVED")
+            if moved:
+                self._pool = self._nodes.pool(_target(replies[moved[0]], self._pool))
+            else:
+                await asyncio.sleep(_PAUSE * (0.5 + random.random()))
+
+    async def _send(
+        self,
+        pool: Pool,
+        commands: Sequence[Command],
+        chosen: Sequence[int],
+        replies: list[Reply],
+        commit_id: str | None,
+        *,
+        asking: bool = False,
+    ) -> None:
+        """Put the replies to the chosen commands in their places."""
+        part = [commands[i] for i in chosen]
+        got = await pool.exchange(part, asking=asking, commit_id=commit_id)
+        for i, reply in zip(chosen, got, strict=True):
+            replies[i] = reply
+
+
+async def _nodes_of(pool: Pool) -> list[tuple[str, int]]:
+    """Every node of the cluster, as the one behind `pool` tells; primaries and replicas alike."""
+    (ranges,) = await pool.exchange([("CLUSTER", "SLOTS")])
+    if isinstance(ranges, Exception):
+        raise translate(ranges, pool.place) or ranges
+    nodes = [node for _, _, *nodes in ranges for node in nodes]
+    return list(dict.fromkeys(((host or b"").decode() or pool.node[0], port) for host, port, *_ in nodes))
+
+
+def _redirection(reply: Reply) -> str:
+    code = error_reply(reply)[0] if isinstance(reply, Exception) else ""
+    return code if code in _MOVED else ""
+
+
+def _where(replies: Sequence[Reply], chosen: Sequence[int], code: str) -> list[int]:
+    return [i for i in chosen if _redirection(replies[i]) == code]
+
+
+def _target(reply: Reply, asked: Pool) -> tuple[str, int]:
+    """The node a redirection names; one without a host means another port of the node that was asked."""
+    host, port = reply.node_addr
+    return host or asked.node[0], port

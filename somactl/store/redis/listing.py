@@ -1,0 +1,115 @@
+"""Pages of a namespace's keys, and the list of namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from somactl.core.names import Pattern
+from somactl.store.contract import NamespaceSummary, Stat
+from somactl.store.redis import layout, revisions
+from somactl.store.redis.layout import HEAD_FIELDS, Names, Place
+from somactl.store.redis.reading import Reader
+from somactl.store.redis.scripts import Script
+
+PAGE = Script("page")
+
+_FETCH = 1000
+"""Keys that one script looks at: some 2 ms in which the server does nothing else."""
+_FEWEST = 16
+
+
+async def pages(
+    reader: Reader,
+    pattern: Pattern | None,
+    after: str | None,
+    *,
+    deleted: bool,
+    page_bytes: int,
+    page_keys: int,
+) -> AsyncIterator[list[Stat]]:
+    """See `Store.scan`. Where pages are cut by bytes, not much more is fetched than fits into one."""
+    prefix = pattern.prefix if pattern else ""
+    index = reader.names.deleted if deleted else reader.names.keys
+    start = _from(prefix) if after is None or after < prefix else _behind(after)
+    fetch = min(_FETCH, max(page_keys, 1))
+    while True:
+        keys, stats = await _page(reader, index, start, fetch, pattern)
+        chosen = _cut(stats, page_bytes, page_keys)
+        if chosen:
+            yield chosen
+        if len(chosen) < len(stats):
+            start, fetch = _behind(chosen[-1].key), max(_FEWEST, 2 * len(chosen))
+        elif len(keys) < fetch or not keys[-1].startswith(prefix):
+            return
+        else:
+            start, fetch = _behind(keys[-1]), min(_FETCH, 2 * fetch)
+
+
+def _from(key: str) -> str:
+    return f"[{key}" if key else "-"
+
+
+def _behind(key: str) -> str:
+    return f"({key}"
+
+
+def _cut(stats: Sequence[Stat], page_bytes: int, page_keys: int) -> list[Stat]:
+    """As many of the first as one page takes, one at least."""
+    size = 0
+    for number, stat in enumerate(stats):
+        size += stat.size
+        if number and (size > page_bytes or number >= page_keys):
+            return list(stats[:number])
+    return list(stats)
+
+
+async def _page(
+    reader: Reader, index: str, start: str, fetch: int, pattern: Pattern | None
+) -> tuple[list[str], list[Stat]]:
+    """`fetch` keys of an index, and the stats of those that match, all as of one moment.
+
+    The script must be told the keys, and says which they are where it was told wrong.
+    """
+    names, keys = reader.names, list[str]()
+    while True:
+        wanted = [key for key in keys if pattern is None or pattern.matches(key)]
+        reply = await reader.link.call(
+            PAGE, [names.head, index, *map(names.history, wanted)], [start, fetch, *keys]
+        )
+        what, fields, rows = reply
+        here = await reader.existing(fields)
+        if what == b"page":
+            return keys, _stats(here, wanted, rows)
+        told = [bytes(key).decode() for key in rows]
+        # Where keys come and go faster than they can be listed, fewer of them stay the same.
+        fetch = max(1, fetch // 2) if keys else fetch
+        keys = told[:fetch]
+
+
+def _stats(here: Place, keys: Sequence[str], rows: Sequence[Sequence[bytes | None]]) -> list[Stat]:
+    stats = []
+    for key, (newest, hidden) in zip(keys, rows, strict=True):
+        if newest is None:
+            raise layout.damaged(here.head.namespace, f"the history of key {key!r} is gone")
+        stats.append(
+            revisions.stat(
+                key,
+                revisions.line(newest),
+                revisions.line(hidden) if hidden else None,
+                here.head.retention,
+            )
+        )
+    return stats
+
+
+async def namespaces(readers: Sequence[Reader]) -> list[NamespaceSummary]:
+    """A summary of each namespace, in the order of `readers`."""
+    summaries = []
+    for reader in readers:
+        names: Names = reader.names
+        counts = ("HMGET", names.head, "keys", "tombstones", "bytes")
+        fields, told = reader.link.values(await reader.link.ask(("HMGET", names.head, *HEAD_FIELDS), counts))
+        here = await reader.existing(fields)
+        keys, tombstones, stored = (int(count or 0) for count in told)
+        summaries.append(NamespaceSummary(here.head, keys, tombstones, stored))
+    return summaries

@@ -1,0 +1,175 @@
+"""Connections to one server: many commands in one round trip, and never a reply for the wrong caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from somactl.errors import SomactlError
+from somactl.store.redis.failures import translated
+from somactl.store.redis.scripts import Command
+
+Reply: TypeAlias = Any
+"""What Redis answers: bytes, int, None, a list of these, or a ResponseError for a command it refused."""
+
+LANES = 32
+"""Exchanges with one server at a time; more wait for a free connection."""
+_LARGE = 16 << 10
+"""From this size on an argument is sent from where it lies, not copied into its command."""
+_BUFFERS = (bytes, memoryview)
+_PIECE = 1 << 20
+"""Bytes handed to the socket at once; more would first be joined into one piece, and copied."""
+
+
+class Pool:
+    """Connections to `node` (host, port), made by `make` when needed and kept until `close`.
+
+    A connection serves one exchange at a time. If that is cancelled, fails, or is late, the connection is
+    closed: its late replies die with it. An exchange is late after `timeout` seconds, a new connection after
+    `connect_timeout`; the connections themselves need no timeouts, which cost redis-py a task each.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        node: tuple[str, int],
+        place: str,
+        *,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+    ) -> None:
+        self.node = node
+        self.place = place
+        self.connects = 0
+        """How often a connection was made: behind a new one there may be another server."""
+        self._make = make
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._idle: list[Any] = []
+        self._lanes = asyncio.Semaphore(LANES)
+        self._closed = False
+
+    async def exchange(
+        self, commands: Sequence[Command], *, asking: bool = False, commit_id: str | None = None
+    ) -> list[Reply]:
+        """Send all commands at once; their replies in order, errors among them.
+
+        `asking` prefixes each with ASKING. Raises StoreUnavailable where nothing was sent; after that,
+        with a `commit_id`, OutcomeUnknown; and AccessDenied, TlsFailure, ConfigurationError.
+        """
+        async with self._lanes:
+            connection = await self._connected()
+            try:
+                with translated(self.place, commit_id):
+                    async with asyncio.timeout(self._timeout):
+                        replies = await _converse(connection, _prefixed(commands) if asking else commands)
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
+            await self._release(connection)
+        return replies[1::2] if asking else replies
+
+    async def reach(self) -> None:
+        """Have a live connection ready; raises what `exchange` raises before it sends anything."""
+        async with self._lanes:
+            await self._release(await self._connected())
+
+    async def close(self) -> None:
+        """Close the idle connections; one in use is closed when its exchange ends."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().disconnect()
+
+    async def _connected(self) -> Any:
+        if self._closed:
+            raise SomactlError(f"the store of {self.place} is used after it was closed")
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_connected and not await _stale(connection):
+                return connection
+            await connection.disconnect(nowait=True)
+        connection = self._make()
+        try:
+            with translated(self.place, connecting=True):
+                async with asyncio.timeout(self._connect_timeout):
+                    await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self.connects += 1
+        return connection
+
+    async def _release(self, connection: Any) -> None:
+        if self._closed or not connection.is_connected:
+            await connection.disconnect(nowait=True)
+        else:
+            self._idle.append(connection)
+
+
+async def _stale(connection: Any) -> bool:
+    """Whether something lies unread, or the other side has hung up."""
+    look = getattr(connection, "can_read", None) or connection.can_read_destructive
+    try:
+        return bool(await look())
+    except Exception:  # whatever is wrong with it, it is not used again
+        return True
+
+
+async def _converse(connection: Any, commands: Sequence[Command]) -> list[Reply]:
+    from redis.exceptions import ResponseError
+
+    for piece in pieces(commands):
+        await connection.send_packed_command(piece)
+    replies: list[Reply] = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response())
+        except ResponseError as exc:
+            replies.append(exc)
+    return replies
+
+
+def _prefixed(commands: Sequence[Command]) -> list[Command]:
+    return [each for command in commands for each in (("ASKING",), command)]
+
+
+def pieces(commands: Sequence[Command]) -> Iterator[list[bytes | memoryview]]:
+    """The commands as they go over the wire, cut into lists of about `_PIECE` bytes.
+
+    Large arguments are not copied: they stand in the lists as views of themselves.
+    """
+    piece: list[bytes | memoryview] = []
+    size = 0
+    for chunk in _chunks(commands):
+        for start in range(0, len(chunk), _PIECE):
+            part = chunk if len(chunk) <= _PIECE else memoryview(chunk)[start : start + _PIECE]
+            if size + len(part) > _PIECE and piece:
+                yield piece
+                piece, size = [], 0
+            piece.append(part)
+            size += len(part)
+    if piece:
+        yield piece
+
+
+def _chunks(commands: Sequence[Command]) -> Iterator[bytes | memoryview]:
+    from hiredis import pack_command
+
+    for command in commands:
+        # By type, not isinstance: a commit has hundreds of thousands of arguments.
+        if not any(type(part) in _BUFFERS and len(part) >= _LARGE for part in command):  # type: ignore[arg-type]
+            yield pack_command(tuple(command))  # type: ignore[arg-type]
+            continue
+        start = bytearray(b"*%d\r\n" % len(command))
+        for part in command:
+            data = part if isinstance(part, _BUFFERS) else str(part).encode()
+            start += b"$%d\r\n" % len(data)
+            if len(data) < _LARGE:
+                start += data
+            else:
+                yield bytes(start)
+                yield data
+                start.clear()
+            start += b"\r\n"
+        yield bytes(start)

@@ -1,0 +1,355 @@
+"""What the store reads of one namespace. Scripts decide at one moment; bytes are fetched beside them.
+
+A value never changes under its version: once a script has said which version to show, its bytes can be
+fetched later, from wherever they lie by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from somactl.core.names import commit_id_time
+from somactl.errors import CorruptValue, KeyNotFound, StoreBusy, StoreDamaged, VersionCompacted
+from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
+from somactl.store.redis import layout, records, revisions
+from somactl.store.redis.failures import reply as error_reply
+from somactl.store.redis.layout import HEAD_FIELDS, Names, Place
+from somactl.store.redis.link import Link
+from somactl.store.redis.pool import Reply
+from somactl.store.redis.revisions import Line
+from somactl.store.redis.scripts import Argument, Command, Script
+
+STAT = Script("stat")
+RESOLVE = Script("resolve")
+
+_WHOLE_BYTES = 16 << 20
+"""A larger value is read in pieces: these first, then"""
+_PIECE_BYTES = 2 << 20
+_THREAD_BYTES = 32 << 20
+"""From this size on digests are checked in a thread, so that they hold up nobody else."""
+_BATCH_BYTES = 32 << 20
+_STAT_KEYS = 5000
+"""Keys that one script looks at: some 10 ms in which the server does nothing else."""
+_ATTEMPTS = 10
+_SNAPSHOTS = 20
+
+
+class Reader:
+    """Reads of one namespace."""
+
+    def __init__(self, link: Link, registry: Link, names: Names) -> None:
+        self.link = link
+        self.registry = registry
+        self.names = names
+
+    async def place(self) -> Place:
+        (fields,) = self.link.values(await self.link.ask(self.head_command()))
+        return await self.existing(fields)
+
+    def head_command(self) -> Command:
+        return ("HMGET", self.names.head, *HEAD_FIELDS)
+
+    async def existing(self, fields: Sequence[bytes | None]) -> Place:
+        """The head that `fields` are.
+
+        Raises NamespaceNotFound, SchemaMismatch, and StoreDamaged where only the head is missing.
+        """
+        found = layout.place(self.names.namespace, fields)
+        if found is None:
+            raise await self.absence()
+        return found
+
+    async def absence(self) -> Exception:
+        """Why there is no head: the namespace was never made, or has lost it."""
+        if await self.is_registered() or await self._has_parts():
+            # Somebody may have made it in between.
+            (fields,) = self.link.values(await self.link.ask(self.head_command()))
+            if layout.place(self.names.namespace, fields) is None:
+                return layout.damaged(self.names.namespace, "its head is gone, and other parts are there")
+        return layout.missing(self.names.namespace)
+
+    async def is_registered(self) -> bool:
+        (member,) = await self.registry.ask(("SISMEMBER", layout.REGISTRY, self.names.namespace))
+        return bool(self.registry.value(member))
+
+    async def _has_parts(self) -> bool:
+        parts = [("EXISTS", getattr(self.names, part)) for part in layout.PARTS if part != "head"]
+        return any(self.link.values(await self.link.ask(*parts)))
+
+    # One key
+
+    async def read(self, key: str, version: int | None) -> Entry:
+        if version is not None:
+            return await self._read_as_of(key, version)
+        # The bytes first: whatever is committed meanwhile, they do not fit the entry then, and are fetched
+        # again. The head last: an entry of an incarnation that it does not name yet cannot be taken for one.
+        data, entries, fields = await self.link.ask(
+            self._beginning(self.names.live(key)),
+            ("ZRANGE", self.names.history(key), -1, -1),
+            self.head_command(),
+        )
+        here = await self.existing(self.link.value(fields))
+        line = self._live_line(key, self.link.value(entries)) or await self._missing(key)
+        return await self._fetch(here, key, line, first=None if line.token else data)
+
+    def _live_line(self, key: str, entries: Sequence[bytes]) -> Line | None:
+        """The entry of the live value, None where the key has no history; raises KeyNotFound."""
+        line = revisions.line(entries[0]) if entries else None
+        if line is not None and not line.is_value:
+            raise KeyNotFound(
+                f"key {key!r} was deleted in version {line.version}",
+                hint=f"`somactl log {key!r}` shows its versions; `somactl restore` brings one back",
+                deleted_since=line.version,
+            )
+        return line
+
+    async def _missing(self, key: str) -> Line:
+        """A key without a history is not there, unless the index says so; or came this very moment."""
+        listed, entries = self.link.values(
+            await self.link.ask(("ZSCORE", self.names.keys, key), ("ZRANGE", self.names.history(key), -1, -1))
+        )
+        line = self._live_line(key, entries)
+        if line is not None:
+            return line
+        if listed is not None:
+            raise revisions.corrupt(key, 0, "its bytes and its history are missing", "MissingBytes")
+        raise KeyNotFound(
+            f"key {key!r} is not in namespace {self.names.namespace!r}", hint="`somactl ls` lists the keys"
+        )
+
+    async def _read_as_of(self, key: str, version: int) -> Entry:
+        here, line = await self._as_of(key, version)
+        if version > here.head.version:
+            raise KeyNotFound(
+                f"namespace {here.head.namespace!r} is at version {here.head.version}; "
+                f"key {key!r} has nothing at version {version} yet"
+            )
+        if line is None and not 0 < version < here.floor:
+            raise KeyNotFound(f"key {key!r} did not exist at version {version}")
+        gone = line is None or (line.is_value and line.where == "gone")
+        if line is None or gone or (line.ended is not None and line.ended <= version):
+            raise VersionCompacted(
+                f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
+                hint=f"`somactl log {key!r}` shows the versions that are still there",
+            )
+        if not line.is_value:
+            raise KeyNotFound(
+                f"key {key!r} was deleted at version {version}, since version {line.version}",
+                deleted_since=line.version,
+            )
+        return await self._fetch(here, key, line)
+
+    async def _as_of(self, key: str, version: int) -> tuple[Place, Line | None]:
+        """The newest entry of the key's history that is not newer than `version`."""
+        newest = ("ZREVRANGEBYSCORE", self.names.history(key), version, "-inf", "LIMIT", 0, 1)
+        entries, fields = self.link.values(await self.link.ask(newest, self.head_command()))
+        return await self.existing(fields), revisions.line(entries[0]) if entries else None
+
+    async def _fetch(self, here: Place, key: str, line: Line, first: Reply = None) -> Entry:
+        """The bytes of a revision, wherever they are by now; `first` as in `_bytes`.
+
+        What does not fit is corrupt only if the revision lay in the same place before and after.
+        """
+        before = None  # `first` came before the entry
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._entry(here, key, line, await self._bytes(key, line, first))
+            except CorruptValue as exc:
+                problem = exc
+            _, again = await self._as_of(key, line.version)
+            if again is None or again.version != line.version or again.where == "gone":
+                raise VersionCompacted(
+                    f"version {line.version} of key {key!r} is no longer kept: retention has removed it",
+                    hint=f"`somactl log {key!r}` shows the versions that are still there",
+                )
+            if again.where == before:
+                raise problem
+            line, before, first = again, again.where, None
+        raise StoreDamaged(f"version {line.version} of key {key!r} is in none of the places it is said to be")
+
+    def _place_of(self, key: str, line: Line) -> str:
+        return self.names.old(line.token, key) if line.token else self.names.live(key)
+
+    async def _bytes(self, key: str, line: Line, first: Reply = None) -> bytes | memoryview:
+        """What lies where the revision is; `first` is its beginning, where that has been fetched already.
+
+        A large value comes in pieces, and so is never held twice, neither here nor in the server.
+        """
+        name, size = self._place_of(key, line), line.about.size
+        if first is None:
+            (first,) = await self.link.ask(self._beginning(name))
+        data = self._own(key, line, first)
+        if size <= _WHOLE_BYTES or len(data) < _WHOLE_BYTES:
+            return data
+        buffer = memoryview(mmap.mmap(-1, size))
+        start = 0
+        while data:
+            buffer[start : start + len(data)] = data
+            start += len(data)
+            if start == size:
+                return buffer.toreadonly()
+            end = min(start + _PIECE_BYTES, size)
+            data = self._own(key, line, *await self.link.ask(("GETRANGE", name, start, end - 1)))
+        return buffer[:start].toreadonly()
+
+    def _beginning(self, name: str) -> Command:
+        return ("GETRANGE", name, 0, _WHOLE_BYTES - 1)
+
+    def _own(self, key: str, line: Line, data: Reply) -> bytes:
+        """The bytes, unless something of a foreign type lies there."""
+        if isinstance(data, Exception) and error_reply(data)[0] == "WRONGTYPE":
+            defect = "its name holds a foreign value of another type"
+            raise revisions.corrupt(key, line.version, defect, "WrongType") from data
+        found: bytes = self.link.value(data)
+        return found
+
+    async def _entry(self, here: Place, key: str, line: Line, data: bytes | memoryview) -> Entry:
+        arguments = (self.names.namespace, here.head.incarnation, key, line, data)
+        if len(data) < _THREAD_BYTES:
+            return revisions.entry(*arguments)
+        return await asyncio.to_thread(revisions.entry, *arguments)
+
+    # Many keys
+
+    async def _lines(self, keys: Sequence[str], *, verdicts: bool) -> tuple[Place, dict[str, Line]]:
+        """The newest entry of each key that has a history, all at the one version of the head."""
+        names = [self.names.history(key) for key in keys]
+        for attempt in range(_ATTEMPTS):
+            portion = _STAT_KEYS if attempt < _ATTEMPTS - 1 else max(len(names), 1)
+            parts = [names[i : i + portion] for i in range(0, len(names), portion)] or [[]]
+            replies = [
+                await self.link.call(STAT, [self.names.head, *part], [int(verdicts)]) for part in parts
+            ]
+            places = [await self.existing(fields) for fields, _ in replies]
+            if len({(each.head.incarnation, each.head.version) for each in places}) == 1:
+                break
+        entries = [entry for _, part in replies for entry in part]
+        found = {key: revisions.line(entry) for key, entry in zip(keys, entries, strict=True) if entry}
+        return places[0], found
+
+    async def read_many(self, keys: Sequence[str]) -> Snapshot:
+        unique = list(dict.fromkeys(keys))
+        for _ in range(_SNAPSHOTS):
+            here, lines = await self._lines(unique, verdicts=True)
+            wanted = {key: line for key, line in lines.items() if line.is_value}
+            try:
+                found = await self._values(here, wanted)
+            except VersionCompacted:
+                continue  # superseded and removed since the script ran: what is there now is newer
+            entries = {key: each for key, each in found.items() if isinstance(each, Entry)}
+            corrupt = {key: each for key, each in found.items() if isinstance(each, CorruptValue)}
+            absent = tuple(key for key in unique if key not in wanted)
+            return Snapshot(here.head.incarnation, here.head.version, entries, absent, corrupt)
+        raise StoreBusy(
+            f"{len(unique)} keys of namespace {self.names.namespace!r} were superseded and compacted faster "
+            "than they could be read",
+            hint="run it again, read fewer keys at once, or keep superseded versions longer",
+        )
+
+    async def _values(self, here: Place, wanted: Mapping[str, Line]) -> dict[str, Entry | CorruptValue]:
+        found: dict[str, Entry | CorruptValue] = {}
+        for batch in _batches(wanted.items()):
+            asked = (self._beginning(self._place_of(key, line)) for key, line in batch)
+            for (key, line), first in zip(batch, await self.link.ask(*asked), strict=True):
+                try:
+                    found[key] = await self._fetch(here, key, line, first)
+                except CorruptValue as exc:
+                    found[key] = exc
+        return found
+
+    async def stat_many(self, keys: Sequence[str]) -> Stats:
+        unique = list(dict.fromkeys(keys))
+        here, lines = await self._lines(unique, verdicts=False)
+        stats = {
+            key: revisions.stat(key, line, None, here.head.retention)
+            for key, line in lines.items()
+            if line.is_value
+        }
+        absent = tuple(key for key in unique if key not in stats)
+        return Stats(here.head.incarnation, here.head.version, stats, absent)
+
+    # Histories and records
+
+    async def history(self, key: str) -> list[Revision]:
+        command = ("ZREVRANGE", self.names.history(key), 0, -1)
+        lines, fields = self.link.values(await self.link.ask(command, self.head_command()))
+        await self.existing(fields)
+        if not lines:
+            raise KeyNotFound(
+                f"key {key!r} has no history: it was never written, or retention has forgotten it"
+            )
+        return [revisions.revision(key, revisions.line(line)) for line in lines]
+
+    async def log(self, before: int | None, limit: int) -> list[CommitRecord]:
+        here = await self.place()
+        end = here.head.version + 1 if before is None else min(before, here.head.version + 1)
+        found: list[CommitRecord] = []
+        while limit > len(found):
+            many = min(limit - len(found), records.PAGE)
+            command = ("ZREVRANGEBYSCORE", self.names.log, f"({end}", "-inf", "WITHSCORES", "LIMIT", 0, many)
+            (rows,) = self.link.values(await self.link.ask(command))
+            if not rows:
+                break
+            found += await self._records([bytes(row).decode() for row in rows[::2]])
+            end = int(float(rows[-1]))
+        return found
+
+    async def _records(self, ids: Sequence[str]) -> list[CommitRecord]:
+        """Their records, without those that have been removed since they were listed."""
+        asked = await self.link.ask(
+            *(("HMGET", self.names.commit(each), *records.FIELDS) for each in ids),
+            *(("ZSCORE", self.names.log, each) for each in ids),
+        )
+        replies = self.link.values(asked)
+        found: list[CommitRecord] = []
+        for commit_id, fields, listed in zip(ids, replies, replies[len(ids) :], strict=False):
+            record = records.record(self.names.namespace, commit_id, fields)
+            if record is not None:
+                found.append(record)
+            elif listed is not None:
+                raise layout.damaged(self.names.namespace, f"the record of commit {commit_id} is gone")
+        return found
+
+    async def commit_status(self, commit_id: str) -> CommitStatus:
+        fields, head = self.link.values(
+            await self.link.ask(
+                ("HMGET", self.names.commit(commit_id), *records.FIELDS),
+                self.head_command(),
+            )
+        )
+        await self.existing(head)
+        return self._status(commit_id, fields)
+
+    async def resolve(self, commit_id: str) -> CommitStatus:
+        keys = [self.names.head, self.names.records, self.names.commit(commit_id)]
+        time = commit_id_time(commit_id)
+        arguments: list[Argument] = [layout.LAYOUT, commit_id, "" if time is None else repr(time)]
+        _, reply = await self.link.run(RESOLVE, keys, arguments, commit_id=commit_id)
+        what, *rest = self.link.value(reply)
+        if what == b"missing":
+            raise await self.absence()
+        if what == b"newer":
+            raise layout.newer_to_write(self.names.namespace, rest[0])
+        await self.existing(rest[0])
+        return self._status(commit_id, rest[1])
+
+    def _status(self, commit_id: str, fields: Sequence[Any]) -> CommitStatus:
+        record = records.record(self.names.namespace, commit_id, fields)
+        return CommitStatus(commit_id, record.state if record else "unseen", record)
+
+
+def _batches(wanted: Iterable[tuple[str, Line]]) -> Iterable[list[tuple[str, Line]]]:
+    """Portions of about `_BATCH_BYTES`, one key at least."""
+    batch: list[tuple[str, Line]] = []
+    size = 0
+    for key, line in wanted:
+        if batch and size + line.about.size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append((key, line))
+        size += line.about.size
+    if batch:
+        yield batch

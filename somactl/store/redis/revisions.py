@@ -1,0 +1,165 @@
+"""Entries of a key's history, and the envelopes that they tell of, as the contract's values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from somactl.core import framing
+from somactl.core.framing import Header
+from somactl.errors import CorruptValue, EnvelopeError, StoreDamaged
+from somactl.store.contract import Entry, Retention, Revision, Stat
+from somactl.store.redis.layout import NAME
+
+
+class About(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is told of a value without its bytes: the second line of its entry.
+
+    The order counts: the scripts look for the first `"content"` and `"size"`, and find no other's.
+    A tombstone has a commit id alone.
+    """
+
+    content: str | None = None
+    size: int = 0
+    envelope: str = ""
+    kind: str | None = None
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    layout: str = ""
+    commit: str = ""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """An entry of a history. `where` is `live`, `tomb`, `gone` (no bytes), or the token of `old:N:K`."""
+
+    version: int
+    at: float
+    ended: int | None
+    ended_at: float | None
+    where: str
+    about: About
+    verdict: bytes
+
+    @property
+    def is_value(self) -> bool:
+        return self.about.content is not None
+
+    @property
+    def token(self) -> str | None:
+        """N in the name `old:N:K` of its bytes, for a superseded value that has them."""
+        return None if self.where in ("live", "tomb", "gone") else self.where
+
+
+_decode_about = msgspec.json.Decoder(About).decode
+
+
+def about(header: Header, commit_id: str) -> bytes:
+    return msgspec.json.encode(
+        About(
+            header.content,
+            header.total_length,
+            header.envelope,
+            header.kind,
+            header.dtype,
+            header.shape,
+            header.layout,
+            commit_id,
+        )
+    )
+
+
+def line(text: bytes) -> Line:
+    """Parse an entry; raises StoreDamaged."""
+    try:
+        state, rest, *verdict = text.split(b"\n", 2)
+        version, at, ended, ended_at, where = state.decode().split(" ")
+        return Line(
+            int(version),
+            float(at),
+            None if ended == "-" else int(ended),
+            None if ended_at == "-" else float(ended_at),
+            where,
+            _decode_about(rest),
+            verdict[0] if verdict else b"",
+        )
+    except (ValueError, msgspec.DecodeError) as exc:
+        raise StoreDamaged(f"an entry of a history is not what was written ({exc})") from exc
+
+
+def revision(key: str, entry: Line) -> Revision:
+    return Revision(
+        key=key,
+        version=entry.version,
+        commit_id=entry.about.commit,
+        committed_at=entry.at,
+        size=entry.about.size,
+        content=entry.about.content,
+        kind=entry.about.kind,
+        verdict=verdict(entry.verdict),
+        compacted=entry.is_value and entry.where == "gone",
+    )
+
+
+def stat(key: str, entry: Line, hidden: Line | None, retention: Retention) -> Stat:
+    """The listing's row of a live value, or of a tombstone with the value that it hides."""
+    deleted = not entry.is_value
+    described = (hidden.about if hidden else About()) if deleted else entry.about
+    return Stat(
+        key=key,
+        version=entry.version,
+        commit_id=entry.about.commit,
+        committed_at=entry.at,
+        size=described.size,
+        content=described.content or "",
+        kind=described.kind or "",
+        dtype=described.dtype,
+        shape=described.shape,
+        layout=described.layout,
+        deleted=deleted,
+        recoverable_until=entry.at + retention.seconds if deleted else None,
+    )
+
+
+def entry(namespace: str, incarnation: str, key: str, told: Line, data: bytes | memoryview) -> Entry:
+    """The value that `told` tells of, if `data` is byte for byte what was committed; raises CorruptValue."""
+    about = told.about
+    if len(data) == 0:
+        raise corrupt(key, told.version, "its bytes are missing", "MissingBytes")
+    if len(data) != about.size:
+        defect = f"it has {len(data)} bytes where {about.size} were committed"
+        raise corrupt(key, told.version, defect, "WrongLength")
+    try:
+        header = framing.verify(data, namespace=namespace, key=key)
+    except EnvelopeError as exc:
+        raise corrupt(key, told.version, str(exc), type(exc).__name__) from exc
+    if (header.content, header.envelope) != (about.content, about.envelope):
+        raise corrupt(key, told.version, "the envelope is intact, but not the one committed", "OtherEnvelope")
+    return Entry(
+        key=key,
+        version=told.version,
+        incarnation=incarnation,
+        commit_id=about.commit,
+        committed_at=told.at,
+        data=data,
+        verdict=verdict(told.verdict),
+        served_by=NAME,
+    )
+
+
+def verdict(text: bytes | None) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] | None = msgspec.json.decode(text) if text else None
+    except msgspec.DecodeError as exc:
+        raise StoreDamaged(f"a verdict is not the JSON that was written ({exc})") from exc
+    return value
+
+
+def corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:
+    return CorruptValue(
+        f"the stored value of {key!r} (version {version}) is not what was committed: {defect}",
+        hint=f"`somactl log {key!r}` shows older versions; `somactl restore` brings one back",
+        key=key,
+        version=version,
+        defect=name,
+    )

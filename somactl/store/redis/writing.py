@@ -1,0 +1,241 @@
+"""What the store writes: commits, and the namespace itself.
+
+A commit is staged and then swung in by one script. Every value is first put under a name of its own that
+vanishes by itself; the script checks everything, and renames. It sees no large value, and frees none, so it
+takes about the same time for all sizes. The values of a small commit travel with the script itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from somactl.core.names import commit_id_time
+from somactl.errors import SomactlError, StoreDamaged, StoreUnavailable
+from somactl.store.contract import Durable, Expect, Head, Receipt, Retention
+from somactl.store.redis import layout, records, recovery, replication, revisions
+from somactl.store.redis.conditions import Conditions
+from somactl.store.redis.layout import NAME, Names
+from somactl.store.redis.reading import Reader
+from somactl.store.redis.scripts import Argument, Call, Command, Script
+from somactl.store.request import (
+    Found,
+    Put,
+    Request,
+    fresh_incarnation,
+    refuse_conflicts,
+    refuse_expired,
+    settle,
+)
+
+COMMIT = Script("commit")
+INIT = Script("init")
+STAGE = Script("stage")
+
+STAGED_MS = 10 * 60 * 1000
+"""How long a staged value waits for its commit."""
+_INLINE_BYTES = 72 << 10
+"""Up to this size in sum values are arguments of the script; Lua copies them, at some 0.1 ms a megabyte."""
+_SMALL = 16 << 10
+"""Smaller values are staged many at a time, by a script, larger ones each by a command."""
+_BATCH_BYTES = 8 << 20
+_BATCH_KEYS = 1000
+
+
+class Staging:
+    """The names under which one attempt at a commit puts its values, and the commands that do it."""
+
+    def __init__(self, names: Names, request: Request) -> None:
+        self.token = layout.token()
+        self.puts = {key: put for key, put in request.updates.items() if put is not None}
+        self.deletes = [key for key, put in request.updates.items() if put is None]
+        self.names = [names.stage(self.token, number) for number in range(len(self.puts))]
+        self.inline = sum(len(put.data) for put in self.puts.values()) <= _INLINE_BYTES
+
+    def batches(self) -> Iterator[list[Command | Call]]:
+        """Commands that stage everything that is not inline, in portions of bounded size."""
+        if self.inline:
+            return
+        batch: list[Command | Call] = []
+        small: list[tuple[str, Put]] = []
+        size = 0
+        for name, put in zip(self.names, self.puts.values(), strict=True):
+            if len(put.data) < _SMALL:
+                small.append((name, put))
+            else:
+                batch.append(("SET", name, put.data, "PX", STAGED_MS))
+            size += len(put.data)
+            if size >= _BATCH_BYTES or len(small) >= _BATCH_KEYS:
+                yield [*batch, *_small(small)]
+                batch, small, size = [], [], 0
+        if batch or small:
+            yield [*batch, *_small(small)]
+
+
+def _small(values: Sequence[tuple[str, Put]]) -> list[Command | Call]:
+    if not values:
+        return []
+    return [Call(STAGE, [name for name, _ in values], [STAGED_MS, *(put.data for _, put in values)])]
+
+
+async def commit(reader: Reader, request: Request, conditions: Conditions, wait_replicas: int = 0) -> Receipt:
+    """See `Store.commit_matrix_update`; the request has passed `prepare`.
+
+    With `wait_replicas`, the receipt says `replicated:K` if so many replicas have confirmed it in time.
+    """
+    staging = Staging(reader.names, request)
+    try:
+        for batch in staging.batches():
+            reader.link.values(await reader.link.ask(*batch))
+        call = _call(reader.names, request, staging, conditions.durability)
+        (reply,) = await reader.link.ask(call, commit_id=request.commit_id)
+        outcome = reader.link.value(reply)
+        if outcome[0] == b"done":
+            durability = await replication.confirm(reader, request.commit_id, wait_replicas)
+            return _receipt(request, outcome[1:], durability or conditions.durability)
+    except StoreUnavailable:
+        await _discard(reader, staging)
+        raise
+    await _discard(reader, staging)
+    return await _refused(reader, request, outcome)
+
+
+async def _discard(reader: Reader, staging: Staging) -> None:
+    """Do not leave staged values to their expiry, if the server is there to be told."""
+    if staging.inline:
+        return
+    with contextlib.suppress(SomactlError):
+        for start in range(0, len(staging.names), _BATCH_KEYS):
+            await reader.link.ask(("UNLINK", *staging.names[start : start + _BATCH_KEYS]))
+
+
+def _call(names: Names, request: Request, staging: Staging, durability: str) -> Call:
+    """The commit script with its keys and arguments; `lua/commit.lua` says what they are."""
+    keys: list[Argument] = [getattr(names, part) for part in layout.PARTS]
+    keys.append(names.commit(request.commit_id))
+    values: list[Argument] = []
+    for stage, (key, put) in zip(staging.names, staging.puts.items(), strict=True):
+        keys += names.live(key), names.history(key), names.old(staging.token, key), stage
+        about = revisions.about(put.header, request.commit_id)
+        values += key, put.header.total_length, about, put.verdict or "", put.data if staging.inline else ""
+    for key in staging.deletes:
+        keys += names.live(key), names.history(key), names.old(staging.token, key)
+    values += staging.deletes
+    subjects = {key: number for number, key in enumerate([*staging.puts, *staging.deletes], 1)}
+    for key, expect in request.expectations.items():
+        if key not in subjects:
+            subjects[key] = len(subjects) + 1
+            keys.append(names.history(key))
+        values += subjects[key], *_demands(expect)
+    time = commit_id_time(request.commit_id)
+    fixed: list[Argument] = [
+        layout.LAYOUT,
+        request.commit_id,
+        "" if time is None else repr(time),
+        request.identity,
+        records.detail(request),
+        durability,
+        staging.token,
+        len(staging.puts),
+        len(staging.deletes),
+        len(request.expectations),
+    ]
+    return Call(COMMIT, keys, fixed + values)
+
+
+def _demands(expect: Expect) -> Iterator[bytes]:
+    for part in (expect.version, expect.incarnation, expect.content):
+        yield b"" if part is None else f"={part}".encode("utf-8", "surrogatepass")
+
+
+def _receipt(request: Request, reply: Sequence[bytes], durability: str) -> Receipt:
+    version, now, incarnation, noops = (bytes(part).decode() for part in reply)
+    return Receipt(
+        commit_id=request.commit_id,
+        namespace=request.namespace,
+        incarnation=incarnation,
+        version=int(version),
+        keys=request.contents,
+        stores=(Durable(NAME, durability),),
+        committed_at=float(now),
+        noops=records.absent(request.contents, noops),
+    )
+
+
+async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> Receipt:
+    """The receipt of a commit that was here before, or the error that says why this one is not."""
+    what, *facts = outcome
+    namespace = request.namespace
+    if what == b"missing":
+        raise await reader.absence()
+    if what == b"newer":
+        raise layout.newer_to_write(namespace, facts[0])
+    if what == b"damaged":
+        raise layout.damaged(namespace, bytes(facts[0]).decode())
+    if what == b"known":
+        return _replay(request, facts[0])
+    if what == b"unstaged":
+        raise StoreUnavailable(
+            f"the value of {bytes(facts[0]).decode()!r} was gone before commit {request.commit_id} took it",
+            hint="run it again; a server that is so slow, or so full, deserves a look (`somactl doctor`)",
+        )
+    now, fields, subjects = facts
+    here = await reader.existing(fields)
+    refuse_expired(request.commit_id, float(now), here.head.retention, here.records_removed_until)
+    found = dict(zip(request.expectations, map(_found, subjects), strict=True))
+    refuse_conflicts(request.expectations, here.head.incarnation, found)
+    raise StoreDamaged(f"commit {request.commit_id} was refused, and nothing that was found says why")
+
+
+def _replay(request: Request, fields: Sequence[Any]) -> Receipt:
+    record = records.record(request.namespace, request.commit_id, fields)
+    assert record is not None  # the script has seen one
+    settle(request, None if fields[0] is None else bytes(fields[0]).decode())
+    assert record.receipt is not None  # `settle` has refused the aborted ones
+    return replace(record.receipt, replayed=True)
+
+
+def _found(subject: Sequence[bytes | None]) -> Found:
+    version, content, since = subject
+    return Found(
+        int(version or 0),
+        None if content is None else bytes(content).decode(),
+        None if since is None else int(since),
+    )
+
+
+async def init(reader: Reader, retention: Retention | None, new_incarnation: bool) -> Head:
+    names = reader.names
+    known = await reader.is_registered()
+    (head,) = reader.link.values(await reader.link.ask(("EXISTS", names.head)))
+    remains = recovery.Remains()
+    if new_incarnation and not head:
+        remains = await recovery.remains(reader)
+    kept = retention or layout.RETENTION
+    arguments: list[Argument] = [
+        layout.LAYOUT,
+        layout.LEAST_READER,
+        layout.LEAST_WRITER,
+        fresh_incarnation(),
+        int(new_incarnation),
+        kept.versions,
+        repr(float(kept.seconds)),
+        repr(float(kept.record_seconds)),
+        int(retention is not None),
+        int(known),
+        remains.version,
+        remains.stored_bytes,
+    ]
+    what, *facts = await reader.link.call(INIT, [getattr(names, part) for part in layout.PARTS], arguments)
+    if what == b"damaged":
+        raise layout.damaged(names.namespace, "its head is gone, and other parts are there")
+    if what == b"newer":
+        raise layout.newer_to_write(names.namespace, facts[0])
+    here = await reader.existing(facts[0])
+    if not known:
+        # Behind the script: a name without a namespace would be taken for one that was lost.
+        reader.registry.values(await reader.registry.ask(("SADD", layout.REGISTRY, names.namespace)))
+    return here.head

@@ -1,0 +1,188 @@
+"""A store that tries again: calls that failed without effect, and commits under their one id."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from somactl.errors import OutcomeUnknown, SomactlError
+from somactl.store.contract import (
+    CommitMetadata,
+    CommitRecord,
+    CommitStatus,
+    Compaction,
+    Degradation,
+    Entry,
+    Expected,
+    Finding,
+    Head,
+    NamespaceSummary,
+    Receipt,
+    Retention,
+    Revision,
+    Snapshot,
+    Stat,
+    Stats,
+    Store,
+)
+
+T = TypeVar("T")
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+
+
+class Retrying:
+    """Repeats a call whose error is `retryable`, for at most `seconds`, and then raises the last error.
+
+    The pause before attempt k is drawn evenly from 0 to min(0.05 s x 2^k, 1 s): full jitter, so that many
+    clients that failed together do not come back together.
+
+    A commit with an unknown outcome is sent again under its own id, which cannot write it twice. If that
+    is refused, the id is resolved, and the answer is what really happened; if it stays unknown, it is
+    OutcomeUnknown, never a guess.
+    """
+
+    def __init__(self, store: Store, *, seconds: float, dice: Callable[[], float] = random.random) -> None:
+        self._store = store
+        self._seconds = seconds
+        self._dice = dice
+        self.name = store.name
+        self.namespace = store.namespace
+
+    def _pauses(self) -> Iterator[float]:
+        """Pauses between attempts until the time is up; the clock runs during the attempts as well."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._seconds
+        ceiling = FIRST_PAUSE
+        while (left := end - clock()) > 0:
+            yield min(left, self._dice() * ceiling)
+            ceiling = min(2 * ceiling, LONGEST_PAUSE)
+
+    async def _again(self, call: Callable[[], Awaitable[T]]) -> T:
+        pauses = self._pauses()
+        while True:
+            try:
+                return await call()
+            except SomactlError as exc:
+                pause = next(pauses, None) if exc.retryable else None
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+
+    async def commit_matrix_update(
+        self,
+        updates: Mapping[str, bytes | memoryview | None],
+        metadata: CommitMetadata,
+        expected_version: Expected = None,
+        *,
+        commit_id: str,
+    ) -> Receipt:
+        pauses = self._pauses()
+        unknown: OutcomeUnknown | None = None
+        while True:
+            try:
+                return await self._store.commit_matrix_update(
+                    updates, metadata, expected_version, commit_id=commit_id
+                )
+            except OutcomeUnknown as exc:
+                unknown = exc
+            except SomactlError as exc:
+                if not exc.retryable:
+                    if unknown is None:
+                        raise
+                    return await self._what_happened(unknown, exc)
+                last = exc
+            pause = next(pauses, None)
+            if pause is None:
+                raise unknown or last
+            await asyncio.sleep(pause)
+
+    async def _what_happened(self, unknown: OutcomeUnknown, refusal: SomactlError) -> Receipt:
+        """Settle a commit whose first attempt is unknown and whose repetition was refused.
+
+        The refusal alone proves nothing: the first attempt may still be on its way. Resolving its id
+        closes that door, or finds that it went through.
+        """
+        try:
+            status = await self._store.commit_status(unknown.commit_id, resolve=True)
+        except SomactlError:
+            raise unknown from refusal
+        if status.record is not None and status.record.receipt is not None:
+            return replace(status.record.receipt, replayed=True)
+        raise refusal
+
+    async def scan(
+        self,
+        match: str | None = None,
+        after: str | None = None,
+        *,
+        deleted: bool = False,
+        page_bytes: int = 64 << 20,
+        page_keys: int = 1000,
+    ) -> AsyncIterator[list[Stat]]:
+        """As the store's; a page that fails is asked for again after the last key that came."""
+        pauses = self._pauses()
+        while True:
+            pages = self._store.scan(
+                match, after, deleted=deleted, page_bytes=page_bytes, page_keys=page_keys
+            )
+            try:
+                async for page in pages:
+                    yield page
+                    after = page[-1].key
+                    pauses = self._pauses()
+                return
+            except SomactlError as exc:
+                pause = next(pauses, None) if exc.retryable else None
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+
+    @property
+    def degradations(self) -> tuple[Degradation, ...]:
+        return self._store.degradations
+
+    async def diagnose(self) -> list[Finding]:
+        return await self._store.diagnose()
+
+    async def durability(self) -> str:
+        return await self._again(self._store.durability)
+
+    async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
+        return await self._again(
+            lambda: self._store.init(retention=retention, new_incarnation=new_incarnation)
+        )
+
+    async def namespaces(self) -> list[NamespaceSummary]:
+        return await self._again(self._store.namespaces)
+
+    async def head(self) -> Head:
+        return await self._again(self._store.head)
+
+    async def read(self, key: str, version: int | None = None) -> Entry:
+        return await self._again(lambda: self._store.read(key, version))
+
+    async def read_many(self, keys: Sequence[str]) -> Snapshot:
+        return await self._again(lambda: self._store.read_many(keys))
+
+    async def stat_many(self, keys: Sequence[str]) -> Stats:
+        return await self._again(lambda: self._store.stat_many(keys))
+
+    async def history(self, key: str) -> list[Revision]:
+        return await self._again(lambda: self._store.history(key))
+
+    async def log(self, *, before: int | None = None, limit: int = 50) -> list[CommitRecord]:
+        return await self._again(lambda: self._store.log(before=before, limit=limit))
+
+    async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
+        return await self._again(lambda: self._store.commit_status(commit_id, resolve=resolve))
+
+    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+        return await self._again(lambda: self._store.compact(limit=limit, dry_run=dry_run))
+
+    async def close(self) -> None:
+        await self._store.close()

@@ -1,0 +1,143 @@
+"""Redis databases under test, and the hooks that go round their store: straight to the server."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from fakeredis.aioredis import FakeAsyncRedisConnection
+
+from somactl.core.names import commit_id_time
+from somactl.store.contract import Retention
+from somactl.store.redis import RedisStore, conditions, connection
+from somactl.store.redis.conditions import Conditions
+from somactl.store.redis.link import Link
+
+
+class RedisBackend:
+    """The database that `raw`, a client of any kind, leads to; flushed when it is disposed of."""
+
+    implicit_init = False
+    outbox = True
+    default_retention = Retention(versions=2)
+
+    def __init__(self, url: str, raw: redis.Redis | redis.RedisCluster) -> None:
+        self.url = url
+        self.raw: Any = raw
+
+    def open(self, namespace: str = "default") -> RedisStore:
+        return RedisStore(self.url, namespace)
+
+    def name(self, namespace: str, rest: str) -> str:
+        return f"somactl:{{{namespace}}}:{rest}"
+
+    def names(self, namespace: str, kind: str) -> Iterable[str]:
+        """What is behind `somactl:{namespace}:kind:` in the names that begin so."""
+        start = self.name(namespace, kind + ":")
+        for name in self.raw.scan_iter(match=start.replace("[", "\\[") + "*", count=1000):
+            yield name.decode().removeprefix(start)
+
+    async def stored(self, namespace: str) -> set[tuple[str, int]]:
+        found = set()
+        for key in self.names(namespace, "history"):
+            for line, version in self.raw.zrange(
+                self.name(namespace, f"history:{key}"), 0, -1, withscores=True
+            ):
+                where = _where(line)
+                if where not in ("tomb", "gone"):
+                    assert self.raw.strlen(self._place(namespace, key, where))
+                    found.add((key, int(version)))
+        kept = [*self.names(namespace, "live"), *self.names(namespace, "old")]
+        assert len(kept) == len(found)  # nothing is kept that no history tells of
+        assert not list(self.names(namespace, "trash"))
+        return found
+
+    def _place(self, namespace: str, key: str, where: str) -> str:
+        return self.name(namespace, f"live:{key}" if where == "live" else f"old:{where}:{key}")
+
+    def place_of(self, namespace: str, key: str, version: int) -> str:
+        """The name under which a value lies."""
+        (line,) = self.raw.zrangebyscore(self.name(namespace, f"history:{key}"), version, version)
+        return self._place(namespace, key, _where(line))
+
+    async def stored_bytes(self, namespace: str, key: str, version: int) -> bytes:
+        data: bytes = self.raw.get(self.place_of(namespace, key, version))
+        return data
+
+    async def overwrite(self, namespace: str, key: str, version: int, data: bytes) -> None:
+        assert self.raw.set(self.place_of(namespace, key, version), data, xx=True)
+
+    async def age(self, namespace: str, seconds: float) -> None:
+        def older(time: bytes) -> str:
+            return f"{float(time) - seconds:.6f}"
+
+        for part in ("tombstones", "superseded", "bare"):
+            name = self.name(namespace, part)
+            for member, score in self.raw.zrange(name, 0, -1, withscores=True):
+                self.raw.zadd(name, {member: older(score)})
+        for key in list(self.names(namespace, "history")):
+            name = self.name(namespace, f"history:{key}")
+            for line, version in self.raw.zrange(name, 0, -1, withscores=True):
+                state, _, rest = line.partition(b"\n")
+                words = state.split(b" ")
+                words[1] = older(words[1]).encode()
+                words[3] = words[3] if words[3] == b"-" else older(words[3]).encode()
+                self.raw.zrem(name, line)
+                self.raw.zadd(name, {b" ".join(words) + b"\n" + rest: version})
+        for commit_id in list(self.names(namespace, "commit")):
+            name = self.name(namespace, f"commit:{commit_id}")
+            at = older(self.raw.hget(name, "at"))
+            self.raw.hset(name, "at", at)
+            forget = max(float(at), commit_id_time(commit_id) or 0.0)
+            self.raw.zadd(self.name(namespace, "records"), {commit_id: forget})
+        self._age_events(self.name(namespace, "outbox"), older)
+
+    def _age_events(self, outbox: str, older: Any) -> None:
+        events = self.raw.xrange(outbox)
+        self.raw.delete(outbox)
+        for event_id, fields in events:
+            self.raw.xadd(outbox, {**fields, b"at": older(fields[b"at"])}, id=event_id)
+
+    async def events(self, namespace: str) -> list[int]:
+        events = self.raw.xrange(self.name(namespace, "outbox"))
+        return [int(event_id.partition(b"-")[0]) for event_id, _ in events]
+
+    async def dispose(self) -> None:
+        self.raw.flushdb()
+        self.raw.close()
+
+
+def _where(line: bytes) -> str:
+    """Where an entry says that its bytes are."""
+    return line.split(b"\n")[0].split(b" ")[4].decode()
+
+
+class _FakeConnection(FakeAsyncRedisConnection):
+    """Lets other tasks run, as every wait for a real server does."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        await asyncio.sleep(0)
+        await super().send_packed_command(command, check_health)
+
+
+class FakeBackend(RedisBackend):
+    """A server made of Python, with the same scripts; `use` must have led the store to it."""
+
+    def __init__(self) -> None:
+        self.server = fakeredis.FakeServer(version=(7,), server_type="redis")
+        super().__init__("redis://fake", fakeredis.FakeRedis(server=self.server))
+
+    def use(self, patch: pytest.MonkeyPatch) -> FakeBackend:
+        kind = functools.partial(_FakeConnection, server=self.server)
+        patch.setattr(connection, "connection_class", lambda server: kind)
+        patch.setattr(conditions, "look", self._settings)
+        return self
+
+    async def _settings(self, link: Link) -> Conditions:
+        """Of CONFIG and INFO it knows nothing."""
+        return Conditions("noeviction", fsync=False)
