@@ -12,6 +12,7 @@ from somactl.errors import InvariantViolated, SomactlError, VersionConflict
 from somactl.package_data import data_file
 from somactl.report import (
     CacheWarmReport,
+    Checked,
     CommitItem,
     CommitReport,
     CommitView,
@@ -292,10 +293,7 @@ def _cache_warm(report: CacheWarmReport) -> list[str]:
 
 
 def _verify(report: VerifyReport) -> list[str]:
-    rows = [
-        [r.outcome, r.source, r.error or ("; ".join(r.verdict.reasons) if r.verdict else "")]
-        for r in report.results
-    ]
+    rows = [[r.outcome, f"{r.source} ({r.store})" if r.store else r.source, _why(r)] for r in report.results]
     lines = columns(["OUTCOME", "MATRIX", "WHY"], rows) if rows else []
     if report.results_omitted:
         lines.append(f"... and {report.results_omitted} more; --output ndjson prints them all")
@@ -319,6 +317,10 @@ def _verify(report: VerifyReport) -> list[str]:
     if report.lowest_lambda_min is not None:
         lines.append(f"smallest eigenvalue bound of all {report.lowest_lambda_min:.3e}")
     return lines
+
+
+def _why(checked: Checked) -> str:
+    return checked.error or ("; ".join(checked.verdict.reasons) if checked.verdict else "")
 
 
 def _colored(text: str) -> str:

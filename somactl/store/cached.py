@@ -138,8 +138,11 @@ class Cache(Protocol):
     read_only: bool
     counts: Counts
 
-    async def find(self, keys: Sequence[str], *, payloads: bool = True) -> View:
-        """What is held under `keys`, in one look; with `payloads` also the values, verified."""
+    async def find(self, keys: Sequence[str], *, payloads: bool = True, hurry: bool = False) -> View:
+        """What is held under `keys`, in one look; with `payloads` also the values, verified.
+
+        `hurry`: somebody waits who could as well ask the authority, so give up soon.
+        """
         ...
 
     async def put(self, fills: Sequence[Fill]) -> Filled:

@@ -25,18 +25,23 @@ SELECT
     current_setting('fsync') AS fsync,
     current_setting('full_page_writes') AS full_page_writes,
     current_setting('synchronous_standby_names') AS synchronous_standby_names,
+    current_setting('default_transaction_read_only') AS read_only,
     pg_is_in_recovery() AS in_recovery,
     (SELECT count(*) FROM pg_stat_replication) AS standbys,
     extract(epoch FROM clock_timestamp())::double precision AS now;
 
 -- name: rights
 SELECT
-    has_schema_privilege('somactl', 'USAGE') AS uses,
-    has_table_privilege('somactl.revision', 'SELECT') AND has_table_privilege('somactl.payload', 'SELECT') AS reads,
-    has_table_privilege('somactl.revision', 'INSERT') AND has_table_privilege('somactl.revision', 'UPDATE')
-        AND has_table_privilege('somactl.payload', 'INSERT') AND has_table_privilege('somactl.namespace', 'UPDATE')
-        AND has_table_privilege('somactl.commit_record', 'INSERT')
-        AND has_table_privilege('somactl.outbox', 'INSERT') AS writes;
+    has_table_privilege('somactl.namespace', 'SELECT') AND has_table_privilege('somactl.revision', 'SELECT')
+        AND has_table_privilege('somactl.payload', 'SELECT')
+        AND has_table_privilege('somactl.commit_record', 'SELECT') AS read,
+    has_table_privilege('somactl.namespace', 'UPDATE') AND has_table_privilege('somactl.revision', 'INSERT')
+        AND has_table_privilege('somactl.revision', 'UPDATE') AND has_table_privilege('somactl.payload', 'INSERT')
+        AND has_table_privilege('somactl.payload', 'DELETE')
+        AND has_table_privilege('somactl.commit_record', 'INSERT') AND has_table_privilege('somactl.outbox', 'INSERT')
+        AND has_sequence_privilege('somactl.revision_id', 'USAGE') AS write,
+    has_table_privilege('somactl.revision', 'DELETE') AND has_table_privilege('somactl.commit_record', 'DELETE')
+        AND has_table_privilege('somactl.outbox', 'DELETE') AS compact;
 
 -- $1 the lock
 -- name: lock_schema

@@ -229,9 +229,9 @@ class HeldUpCache(RedisCache):
         if not self.up:
             raise StoreTimeout("the cache is down")
 
-    async def find(self, keys: Sequence[str], *, payloads: bool = True) -> View:
+    async def find(self, keys: Sequence[str], *, payloads: bool = True, hurry: bool = False) -> View:
         await self._before("find")
-        view = await super().find(keys, payloads=payloads)
+        view = await super().find(keys, payloads=payloads, hurry=hurry)
         await self.steps.point("<find")
         return view
 

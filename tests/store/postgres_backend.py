@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
+import pytest_asyncio
 
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Databases
@@ -33,12 +38,19 @@ class PostgresBackend:
     def open(self, namespace: str = "default", **options: Any) -> PostgresStore:
         return PostgresStore(self.url, namespace, **options)
 
-    async def rows(self, statement: str, *parameters: Any) -> list[Any]:
+    @asynccontextmanager
+    async def raw(self) -> AsyncIterator[Any]:
+        """A connection of the superuser's."""
         connection = await asyncpg.connect(**{**self.server.admin(), "database": self.database})
         try:
-            return await connection.fetch(statement, *parameters)
+            yield connection
         finally:
             await connection.close()
+
+    async def rows(self, statement: str, *parameters: Any) -> list[Any]:
+        async with self.raw() as connection:
+            rows: list[Any] = await connection.fetch(statement, *parameters)
+            return rows
 
     async def stored(self, namespace: str) -> set[tuple[str, int]]:
         rows = await self.rows(
@@ -73,8 +85,8 @@ class PostgresBackend:
     async def age(self, namespace: str, seconds: float) -> None:
         ours = "namespace = (SELECT id FROM somactl.namespace WHERE name = $1)"
         for statement in (
-            "UPDATE somactl.revision SET committed_at = committed_at - $2, superseded_at = superseded_at - $2 "
-            f"WHERE {ours}",
+            "UPDATE somactl.revision "
+            f"SET committed_at = committed_at - $2, superseded_at = superseded_at - $2 WHERE {ours}",
             f"UPDATE somactl.commit_record SET recorded_at = recorded_at - $2 WHERE {ours}",
             "UPDATE somactl.outbox SET recorded_at = recorded_at - $2 WHERE namespace = $1",
         ):
@@ -88,3 +100,83 @@ class PostgresBackend:
 
     async def dispose(self) -> None:
         self.server.drop_database(self.direct_url)
+
+    async def refuse_events(self, state: str, *, in_commit: bool = False) -> None:
+        """From now on whoever writes an event fails with that SQLSTATE, at once or in COMMIT."""
+        await self.rows(
+            "CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$BEGIN RAISE EXCEPTION 'provoked' USING ERRCODE = '{state}'; END$$"
+        )
+        kind, deferred = ("CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED") if in_commit else ("", "")
+        await self.rows(
+            f"CREATE {kind} TRIGGER refuse AFTER INSERT ON somactl.outbox {deferred} "
+            "FOR EACH ROW EXECUTE FUNCTION public.refuse()"
+        )
+
+    async def accept_events(self) -> None:
+        await self.rows("DROP TRIGGER refuse ON somactl.outbox")
+
+    async def processes(self) -> set[int]:
+        """Those of the server that serve stores on this database."""
+        rows = await self.rows(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return {pid for (pid,) in rows}
+
+    async def until_one_waits_for_a_lock(self) -> int:
+        """Return its process."""
+        found: list[int] = []
+
+        async def waits() -> bool:
+            rows = await self.rows(
+                "SELECT pid FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            found.extend(pid for (pid,) in rows)
+            return bool(found)
+
+        await until(waits, "the wait for a lock")
+        return found[0]
+
+
+async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
+    for _ in range(500):
+        if await condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{what} did not come")
+
+
+Opener: TypeAlias = "Callable[..., PostgresStore]"
+
+# Fixtures for the test modules that import them.
+
+
+@pytest.fixture
+def backend(postgres_server: Databases) -> Iterator[PostgresBackend]:
+    """A new and empty database."""
+    backend = PostgresBackend(postgres_server)
+    yield backend
+    postgres_server.drop_database(backend.direct_url)
+
+
+@pytest_asyncio.fixture
+async def opener(backend: PostgresBackend) -> AsyncIterator[Opener]:
+    """Opens stores, on that database where no other URL is given; they are closed in the end."""
+    stores: list[PostgresStore] = []
+
+    def open_store(namespace: str = "default", *, url: str = "", **options: Any) -> PostgresStore:
+        stores.append(PostgresStore(url or backend.url, namespace, **options))
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        await store.close()
+
+
+@pytest_asyncio.fixture
+async def store(opener: Opener) -> PostgresStore:
+    """One on the database, initialised."""
+    store = opener()
+    await store.init()
+    return store

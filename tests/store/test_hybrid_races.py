@@ -329,6 +329,18 @@ async def test_a_foreign_value_under_our_name_is_a_counted_miss_and_repaired(pla
     assert await play.read(play.two) == (1, CACHE)
 
 
+async def test_of_other_kinds_no_copies_are_kept_and_no_older_ones_left(play: Play) -> None:
+    await play.put(play.one, 1)
+    choosy = play.add(kinds=frozenset({"rho"}))
+    receipt = await play.put(choosy, 2)
+    assert receipt.stores[-1].store == CACHE
+    assert play.account("a")[b"content"] == b""
+    for _ in range(2):
+        assert await play.read(choosy) == (2, AUTHORITY)
+    assert await play.read(play.one) == (2, AUTHORITY)
+    assert await play.read(play.one) == (2, CACHE)  # this one keeps copies of all kinds
+
+
 # Reads that share a fill.
 
 

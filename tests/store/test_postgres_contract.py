@@ -1,4 +1,4 @@
-"""The PostgreSQL store held to the contract, directly and through a pooler that shares connections."""
+"""The PostgreSQL store held to the contract: directly, through a pooler, and as it handles large values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import pytest
 
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Databases
-from somactl.testing import StoreContract
+from somactl.store.postgres import committing, reading
+from somactl.testing import ReadContract, StoreContract
+from somactl.testing.commits import CommitChapter
+from somactl.testing.concurrency import ConcurrencyChapter
+from somactl.testing.identity import IdentityChapter
 from store.postgres_backend import PostgresBackend
 
 
@@ -25,4 +29,17 @@ class TestPostgresBehindPgBouncer(StoreContract):
 
     @pytest.fixture
     def make_backend(self, postgres_server: Databases, pgbouncer: PgBouncer) -> Callable[[], PostgresBackend]:
+        return lambda: PostgresBackend(postgres_server, pgbouncer)
+
+
+class TestLargeCommitsBehindPgBouncer(CommitChapter, IdentityChapter, ConcurrencyChapter, ReadContract):
+    """Every commit goes in a transaction of several statements, every value comes in a portion of its own."""
+
+    @pytest.fixture
+    def make_backend(
+        self, postgres_server: Databases, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[], PostgresBackend]:
+        monkeypatch.setattr(committing, "_DIRECT_BYTES", -1)
+        monkeypatch.setattr(committing, "_BATCH_BYTES", 1000)
+        monkeypatch.setattr(reading, "_AT_ONCE_BYTES", 0)
         return lambda: PostgresBackend(postgres_server, pgbouncer)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import redis
 from redis.crc import key_slot
 
-from servers.redis import RedisCluster, RedisServer
+from servers.redis import ClusterNode, RedisCluster, RedisServer
 from somactl.errors import ClusterDown, ConfigurationError, SlotMoving, StoreUnavailable
 from somactl.store.contract import Receipt
 from somactl.store.redis import RedisStore, link
@@ -219,7 +222,7 @@ async def test_namespaces_on_several_nodes(redis_cluster: RedisCluster, backend:
         await each.close()
 
 
-async def test_a_cluster_that_has_lost_a_node(tmp_path: Any) -> None:
+async def test_a_cluster_that_has_lost_a_node(tmp_path: Path) -> None:
     with RedisCluster(tmp_path, config={"cluster-node-timeout": "500"}) as cluster:
         store = RedisStore(cluster.url)
         await store.init()
@@ -238,3 +241,46 @@ async def test_a_cluster_that_has_lost_a_node(tmp_path: Any) -> None:
             await asyncio.sleep(0.02)
         assert ClusterDown in outcomes
         await store.close()
+
+
+async def test_a_failover_in_the_cluster(tmp_path: Path) -> None:
+    """The replica that takes over has the data, and none of the scripts: they are not replicated."""
+    with RedisCluster(tmp_path / "cluster", config={"repl-diskless-sync-delay": "0"}) as cluster:
+        primary = cluster.node_of("{default}")
+        replica = ClusterNode(tmp_path / "replica", config=dict(primary.config))
+        with replica:
+            replica.command_of_cluster("MEET", "127.0.0.1", primary.port, primary.bus_port)
+            store = RedisStore(cluster.url)
+            await store.init()
+            await put(store, "a")
+            await until(lambda: primary.id.encode() in replica.command_of_cluster("NODES"))
+            replica.command_of_cluster("REPLICATE", primary.id)
+            with replica.client() as raw:
+                await until(lambda: raw.info("replication").get("master_link_status") == "up")
+                await put(store, "a", seed=1)
+                await until(lambda: takes_over(replica))
+                await until(lambda: raw.info("replication")["role"] == "master")
+                assert raw.info("memory")["number_of_cached_scripts"] == 0
+            receipt = await put(store, "a", seed=2, expected=2)
+            assert receipt.version == 3
+            assert (await store.read("a", 1)).version == 1
+            assert len(await listed(store.scan())) == 1
+            # The node that the URL named may be gone as well: the others have been learnt.
+            primary.kill()
+            cluster.nodes[0].kill()
+            assert (await store.read("a")).version == 3
+            await store.close()
+
+
+def takes_over(replica: ClusterNode) -> bool:
+    try:
+        return bool(replica.command_of_cluster("FAILOVER") == b"OK")
+    except redis.ResponseError:  # it does not know its primary's data well enough yet
+        return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from somactl.errors import SomactlError, StoreFull
-from somactl.store.cached import ESTABLISHING, Cache, Cached, Fill, Filled, View
+from somactl.store.cached import (
+    ESTABLISHING,
+    INITIALISING,
+    Cache,
+    Cached,
+    Fill,
+    Filled,
+    Refusal,
+    View,
+)
 from somactl.store.contract import Degradation, Entry
 from somactl.store.hybrid import marker
 from somactl.store.hybrid.background import Background
@@ -60,12 +69,12 @@ class Copies:
                 self.breaker.gave_up()
             return None
         try:
-            view = await self._cache.find(keys)
+            view = await self._cache.find(keys, hurry=True)
         except SomactlError as exc:
             self._failed(exc)
             return None
         self.breaker.succeeded()
-        if self.written.owed and self._clock() >= self._reminded + _REMIND_SECONDS:
+        if self.written.owes and self._clock() >= self._reminded + _REMIND_SECONDS:
             self._reminded = self._clock()
             self._background.start(self._remind())
         return view
@@ -91,11 +100,18 @@ class Copies:
         self._cache.counts.hits += hits
         self._cache.counts.misses += misses
 
-    def keep_later(self, fills: Sequence[Fill], wrong: Sequence[Cached] = ()) -> None:
-        """Put `fills` into the cache beside the caller, after removing the entries found `wrong`."""
-        size = sum(len(fill.entry.data) for fill in fills if fill.entry is not None)
-        if self._cache.read_only or not self.breaker.closed:
+    def keep_later(self, view: View, fills: Sequence[Fill], wrong: Sequence[Cached] = ()) -> None:
+        """Put `fills` into the cache beside the caller, after removing the entries found `wrong`.
+
+        `view`: what was seen before; where the cache served another incarnation, nothing is even sent.
+        """
+        if self._cache.read_only or not self.breaker.closed or not fills:
             return
+        refusal = _refusal(view, fills[0].incarnation)
+        if refusal is not None:
+            self._refused(refusal, len(fills))
+            return
+        size = sum(len(fill.entry.data) for fill in fills if fill.entry is not None)
         if not self._background.start(self._keep(fills, wrong), size=size):
             self._cache.counts.skipped += len(fills)
 
@@ -162,14 +178,17 @@ class Copies:
             else:
                 break
         if done.refusal is not None:
-            self._cache.counts.refused += len(fills)
-            self._trouble = _TROUBLES.get(done.refusal, self._trouble)
+            self._refused(done.refusal, len(fills))
         return done
+
+    def _refused(self, refusal: Refusal, count: int) -> None:
+        self._cache.counts.refused += count
+        self._trouble = _TROUBLES.get(refusal, self._trouble)
 
     async def _try_again(self) -> None:
         """Find out whether the cache is back, and tell it what it missed before anybody reads from it."""
         try:
-            await self._cache.find([])
+            await self._cache.find([], hurry=True)
             await self._tell_owed()
         except SomactlError as exc:
             self._failed(exc)
@@ -210,7 +229,7 @@ class Copies:
 
     def degradation(self, authority: str) -> Degradation | None:
         """What went wrong since opening, and what that means; None where all went well."""
-        waiting = len(self.written.owed)
+        waiting = len(self.written.owed) if self.written.owes else 0
         if self._trouble is None and not waiting:
             return None
         detail = f"{self._trouble or 'it has not taken what was committed'}; reads go to {authority}"
@@ -220,6 +239,14 @@ class Copies:
                 f"may serve to others what was there before, for at most {self._cache.ttl:g} s"
             )
         return Degradation(self._cache.name, self.breaker.state, detail)
+
+
+def _refusal(view: View, incarnation: str) -> Refusal | None:
+    """Why the cache would not take copies of that incarnation; None where it would, or may soon."""
+    marker = view.marker
+    if marker is None or marker == incarnation or marker.startswith(ESTABLISHING):
+        return None
+    return "blocked" if marker.startswith(INITIALISING) else "foreign"
 
 
 def _tombstone(fill: Fill) -> Fill:

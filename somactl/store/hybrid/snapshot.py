@@ -53,6 +53,7 @@ async def _attempt(
         if view is not None:
             held = [view.entries[key] for key in rest.entries if key in view.entries]
             copies.keep_later(
+                view,
                 [
                     states.of_entry(rest.entries[key], view.now, kinds)
                     for key in cachable

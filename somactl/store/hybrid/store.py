@@ -226,7 +226,7 @@ class HybridStore:
             self._copies.learn(entry.incarnation)
             if view is not None:
                 wrong = [held] if held is not None and held.defect is not None else []
-                self._copies.keep_later([states.of_entry(entry, view.now, self.kinds)], wrong)
+                self._copies.keep_later(view, [states.of_entry(entry, view.now, self.kinds)], wrong)
             return entry
 
         # Whoever saw another version in the cache, a tombstone above all, does not join an older question.

@@ -56,6 +56,11 @@ class Written:
         return write.incarnation == incarnation and version < write.version
 
     @property
+    def owes(self) -> bool:
+        """Whether the cache may have yet to be told of anything."""
+        return bool(self._owed)
+
+    @property
     def owed(self) -> dict[str, Write]:
         """What the cache has yet to be told, as long as it matters."""
         now = self._clock()

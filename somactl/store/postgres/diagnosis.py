@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from typing import Literal, TypeAlias
 
-from somactl.errors import SomactlError
+from somactl.errors import SchemaMismatch, SomactlError
 from somactl.store.address import is_local
 from somactl.store.contract import Finding
-from somactl.store.postgres import schema
+from somactl.store.postgres import failures, schema
 from somactl.store.postgres.connections import Connections
+from somactl.store.postgres.migration import OLDEST_SERVER
 from somactl.store.postgres.records import NAME, Row
+from somactl.store.postgres.schema import Found
 from somactl.store.postgres.session import Session
 
 Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
 
-_OLDEST = 130_000
 _SKEW_SECONDS = 2.0
 
 
@@ -25,7 +26,12 @@ async def diagnose(connections: Connections, namespace: str) -> list[Finding]:
         async with connections.lease(bare=True) as session:
             return await _look(session, connections, namespace)
     except SomactlError as exc:
-        return [_finding("reachable", "problem", exc.message, exc.hint or "")]
+        check = "reachable"
+        if isinstance(exc, SchemaMismatch):
+            check = "migrations"
+        elif failures.sqlstate(exc) == failures.NO_RIGHT:
+            check = "permissions"
+        return [_finding(check, "problem", exc.message, exc.hint or "")]
 
 
 async def _look(session: Session, connections: Connections, namespace: str) -> list[Finding]:
@@ -33,31 +39,28 @@ async def _look(session: Session, connections: Connections, namespace: str) -> l
     row = await session.row("diagnosis")
     ended = time.time()
     assert row is not None  # it has no FROM
+    through = "" if session.named else ", through a connection pooler"
     found = [
-        _finding("reachable", "ok", session.place),
+        _finding("reachable", "ok", f"{session.place}{through}"),
         _version(row),
         _tls(connections),
         _encoding(row),
         *_durability(row),
-        _replicas(row),
+        *_writable(row),
         _clock(row["now"], began, ended),
     ]
     here = session.schema
     if here is None:
         advice = "run `somactl init` with a role that may create a schema"
         return [*found, _finding("migrations", "warning", "the database was never initialised", advice)]
-    try:
-        schema.admit(here, session.place, write=True)
-    except SomactlError as exc:
-        return [*found, _finding("migrations", "problem", exc.message, exc.hint or "")]
-    return [*found, _migrations(here.version), *await _namespace(session, namespace)]
+    return [*found, _migrations(here, session.place), *await _namespace(session, namespace)]
 
 
 def _version(row: Row) -> Finding:
     number = row["version"]
     name = f"PostgreSQL {number // 10_000}.{number % 10_000}"
-    if number < _OLDEST:
-        return _finding("version", "problem", name, "use PostgreSQL 13 or newer")
+    if number < OLDEST_SERVER * 10_000:
+        return _finding("version", "problem", name, f"use PostgreSQL {OLDEST_SERVER} or newer")
     return _finding("version", "ok", name)
 
 
@@ -116,17 +119,29 @@ def _durability(row: Row) -> list[Finding]:
     ]
 
 
-def _replicas(row: Row) -> Finding:
+def _writable(row: Row) -> list[Finding]:
     if row["in_recovery"]:
-        return _finding(
-            "replicas",
-            "problem",
-            "this is a standby: it takes no writes, and may be behind",
-            "name the primary in the URL, or add target_session_attrs=primary to it",
-        )
+        return [
+            _finding(
+                "replicas",
+                "problem",
+                "this is a standby: it takes no writes, and may be behind",
+                "name the primary in the URL, or add target_session_attrs=primary to it",
+            )
+        ]
     names = row["synchronous_standby_names"]
     waits = f"; commits wait for {names}" if names else ""
-    return _finding("replicas", "ok", f"{row['standbys']} attached{waits}")
+    found = [_finding("replicas", "ok", f"{row['standbys']} attached{waits}")]
+    if row["read_only"] == "on":
+        found.append(
+            _finding(
+                "read_only",
+                "warning",
+                "transactions are read-only by default: only reads will work",
+                "reset default_transaction_read_only for the role, the database or the server",
+            )
+        )
+    return found
 
 
 def _clock(there: float, began: float, ended: float) -> Finding:
@@ -141,33 +156,27 @@ def _clock(there: float, began: float, ended: float) -> Finding:
     )
 
 
-def _migrations(version: int) -> Finding:
-    ours = schema.SCHEMA_VERSION
-    if version < ours:
-        return _finding(
-            "migrations",
-            "problem",
-            f"schema {version}; this somactl writes {ours}",
-            "take a backup, then run `somactl init`",
-        )
-    return _finding("migrations", "ok", f"schema {version}; this somactl writes {ours}")
+def _migrations(here: Found, place: str) -> Finding:
+    detail = f"schema {here.version}; this somactl writes {schema.SCHEMA_VERSION}"
+    if here.version < schema.SCHEMA_VERSION:
+        return _finding("migrations", "problem", detail, "take a backup, then run `somactl init`")
+    try:
+        schema.admit(here, place, write=True)
+    except SchemaMismatch as exc:
+        return _finding("migrations", "problem", exc.message, exc.hint or "")
+    return _finding("migrations", "ok", detail)
 
 
 async def _namespace(session: Session, namespace: str) -> list[Finding]:
     rights = await session.row("rights")
     assert rights is not None  # it has no FROM
-    if not (rights["uses"] and rights["reads"]):
-        advice = "grant what docs/STORES.md lists"
-        return [_finding("permissions", "problem", "the role may not read somactl's tables", advice)]
+    lacking = [what for what in ("read", "write", "compact") if not rights[what]]
+    if "read" in lacking:
+        return [_finding("permissions", "problem", "the role may not read somactl's tables", _GRANT)]
     found = [
-        _finding("permissions", "ok", "the role may read and write somactl's tables")
-        if rights["writes"]
-        else _finding(
-            "permissions",
-            "warning",
-            "the role may read somactl's tables, and not write them",
-            "only reads will work; docs/STORES.md lists the grants",
-        )
+        _finding("permissions", "warning", f"the role may not {' nor '.join(lacking)}", _GRANT)
+        if lacking
+        else _finding("permissions", "ok", "the role may read, write and compact")
     ]
     row = await session.row("namespace", namespace)
     if row is None:
@@ -176,6 +185,9 @@ async def _namespace(session: Session, namespace: str) -> list[Finding]:
     days, record_days = row["keep_seconds"] / 86_400, row["keep_record_seconds"] / 86_400
     detail = f"{row['keep_versions']} versions, {days:g} days; records {record_days:g} days"
     return [*found, _finding("retention", "ok", detail)]
+
+
+_GRANT = "docs/STORE_POSTGRES.md lists the grants under Rights; not needed for what this job never does"
 
 
 def _finding(check: str, status: Status, detail: str, advice: str = "") -> Finding:

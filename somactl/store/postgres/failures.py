@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -28,6 +29,7 @@ CONTENDED = ("40001", "40P01")
 FORGOTTEN = ("26000", "42P05")
 """The server does not know a statement that we have named, or knows it already: a connection pooler stands
 between, though it did not look so. Named statements are given up, and what was asked is asked again."""
+NO_RIGHT = "42501"
 DAMAGED = ("XX000", "XX001", "XX002")
 
 
@@ -60,7 +62,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "3F000": Meaning(SchemaMismatch, "lacks what somactl made", _FOREIGN),
     "40": Meaning(StoreBusy, "undid the transaction for another's", "try again"),
     "42P05": Meaning(StoreUnavailable, "has a statement of that name", _GONE),
-    "42501": Meaning(
+    NO_RIGHT: Meaning(
         AccessDenied, "refuses a right", "grant what docs/STORE_POSTGRES.md lists under Rights to this role"
     ),
     "42": Meaning(SchemaMismatch, "does not have the tables that somactl knows", _FOREIGN),
@@ -122,6 +124,8 @@ def translate_connect(exc: Exception, place: str) -> SomactlError | None:
         return ConfigurationError(f"the URL {place} cannot be used: {exc}", hint="check its parameters")
     if isinstance(exc, TimeoutError):
         return StoreUnavailable(f"{place} did not let us in in time", hint=_UNREACHED)
+    if isinstance(exc, asyncpg.ProtocolViolationError) and _POOLER_DENIES.search(str(exc)):
+        return AccessDenied(f"{place} lets us not in ({exc.args[0]})", hint=_DENIED)
     if isinstance(exc, asyncpg.PostgresError):
         return _by_state(exc, place)
     if isinstance(exc, OSError):
@@ -133,6 +137,8 @@ _TLS = (
     "name the authority that signed the server's certificate: ?sslrootcert=FILE (or `system`). On a network "
     "that you trust, ?sslmode=require encrypts without asking who answers, and ?sslmode=disable does neither"
 )
+_POOLER_DENIES = re.compile("authentication failed|does not exist|no such (user|database)|not allowed")
+"""PgBouncer has one code for all that it refuses, so its words must tell."""
 _UNREACHED = "check host and port, and that the server runs and listens there"
 
 

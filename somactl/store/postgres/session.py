@@ -52,7 +52,7 @@ class Session:
         self.place = place
         self.timeout = timeout
         self.schema = found
-        self._named = named
+        self.named = named
         self.born = self.used = time.monotonic()
         self._statements: dict[str, PreparedStatement[Row]] = {}
 
@@ -92,7 +92,7 @@ class Session:
         """The types of a statement's parameters and columns, asked of the server once."""
         sql = schema.queries()[name]
         statement = await self.connection.prepare(
-            sql, name=f"somactl_{name}" if self._named else "", timeout=self.timeout
+            sql, name=f"somactl_{name}" if self.named else "", timeout=self.timeout
         )
         self._statements[name] = statement
         return statement

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from somactl.errors import ConfigurationError
 from somactl.store.address import is_local, public
@@ -44,13 +44,13 @@ class Target:
 
 def parse(url: str) -> Target:
     """Raises ConfigurationError for a URL that is none of PostgreSQL's, or asks for what is not known."""
-    shown = public(url)
     try:
         parts = urlsplit(url)
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        hosts = _hosts(parts.netloc, parameters)
-    except ValueError as exc:
-        raise ConfigurationError(f"the URL {shown} cannot be read: {exc}", hint=_FORM) from None
+    except ValueError:  # it may quote a part that holds a password
+        raise ConfigurationError("the URL of the store cannot be read", hint=_FORM) from None
+    shown = public(url)
+    hosts = _hosts(parts.netloc, parameters)
     if parts.scheme not in ("postgresql", "postgres"):
         raise ConfigurationError(f"the URL {shown} is not one of PostgreSQL's", hint=_FORM)
     pool_size = _pool_size(parameters.pop("pool_size", str(POOL_SIZE)), shown)
@@ -85,7 +85,8 @@ def _hosts(netloc: str, parameters: Mapping[str, str]) -> list[str]:
 def _host(place: str) -> str:
     if place.startswith("["):
         return place.partition("]")[0][1:]
-    return place if place.startswith(("/", "%2F", "%2f")) else place.partition(":")[0]
+    name = unquote(place)
+    return name if name.startswith("/") else name.partition(":")[0]
 
 
 def _pool_size(text: str, shown: str) -> int:

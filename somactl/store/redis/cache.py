@@ -42,10 +42,10 @@ INLINE_BYTES = 64 << 10
 """Envelopes up to this size come with the first look; a longer one is fetched straight, without a script."""
 BYTES_PER_SECOND = 20e6
 """Once the server has answered, bytes may take this long: a slow network is no dead server."""
-FIRST_PATIENCE = 2.0
-"""The same for the first call of all, which makes the connection."""
-WRITE_PATIENCE = 5.0
-"""A write may take this many times as long as a look before the server counts as not answering."""
+UNHURRIED_SECONDS = 1.0
+"""What may be waited for where nobody has an alternative; more, where more is allowed for a read."""
+FIRST = 2
+"""The first look of all may take this many times as long: it makes the connection."""
 STAGED_MS = 60_000
 CONNECTION_SECONDS = 10.0
 """Bounds what a connection does; each call has a deadline of its own, which is shorter."""
@@ -89,45 +89,49 @@ class RedisCache:
         self._cleaning: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def _within(self, work: Coroutine[Any, Any, T], *, size: int = 0, patience: float = 1.0) -> T:
-        """The result of `work`; raises StoreTimeout after what a call about `size` bytes may take."""
+    async def _within(
+        self, work: Coroutine[Any, Any, T], *, size: int = 0, seconds: float | None = None
+    ) -> T:
+        """The result of `work`; raises StoreTimeout after `seconds`, and what `size` bytes may take."""
+        if seconds is None:
+            seconds = max(UNHURRIED_SECONDS, 5 * self.timeout)
         try:
-            return await self._patience.within(self.timeout * patience + size / BYTES_PER_SECOND, work)
+            return await self._patience.within(seconds + size / BYTES_PER_SECOND, work)
         except TimeoutError as exc:
             raise StoreTimeout(
                 f"the cache at {self.place} did not answer: {exc}",
                 hint="`somactl doctor` looks at it; SFM_RHO_READ_TIMEOUT_MS says how long a read waits",
             ) from exc
 
-    async def _ask(self, *commands: Command | Call, size: int = 0, patience: float = 1.0) -> list[Any]:
+    async def _ask(self, *commands: Command | Call, size: int = 0) -> list[Any]:
         """The replies to commands sent in one round trip; an error among them is raised."""
-        return self._link.values(await self._within(self._link.ask(*commands), size=size, patience=patience))
+        return self._link.values(await self._within(self._link.ask(*commands), size=size))
 
     async def _call(
         self, script: Script, names: Sequence[str], arguments: Sequence[str | int | bytes]
     ) -> Any:
         """The reply of a script that writes."""
-        return await self._within(self._link.call(script, names, arguments), patience=WRITE_PATIENCE)
+        return await self._within(self._link.call(script, names, arguments))
 
-    async def find(self, keys: Sequence[str], *, payloads: bool = True) -> View:
+    async def find(self, keys: Sequence[str], *, payloads: bool = True, hurry: bool = False) -> View:
         """See `Cache.find`. Larger values come by a second call, with more time for more bytes."""
         wanted = list(dict.fromkeys(keys))
-        view = await self._look(wanted[:_BATCH_KEYS], payloads)
+        view = await self._look(wanted[:_BATCH_KEYS], payloads, hurry)
         for start in range(_BATCH_KEYS, len(wanted), _BATCH_KEYS):
-            more = await self._look(wanted[start : start + _BATCH_KEYS], payloads)
+            more = await self._look(wanted[start : start + _BATCH_KEYS], payloads, hurry)
             # The latest time makes nothing look younger; a marker that changed serves nothing of this.
             marker = view.marker if more.marker == view.marker else None
             view = View(more.now, marker, {**view.entries, **more.entries})
         return view
 
-    async def _look(self, keys: Sequence[str], payloads: bool) -> View:
+    async def _look(self, keys: Sequence[str], payloads: bool, hurry: bool) -> View:
         names = [self._names.marker, *map(self._names.entry, keys)]
         inline = INLINE_BYTES if payloads else -1
-        patience = 1.0 if self._link.connects[1] else FIRST_PATIENCE
-        seconds, fraction, marker, *replies = await self._within(
-            self._link.call(READ, names, [inline]), patience=patience
+        soon = self.timeout * (1 if self._link.connects[1] else FIRST)
+        whole, fraction, marker, *replies = await self._within(
+            self._link.call(READ, names, [inline]), seconds=soon if hurry else None
         )
-        now = int(seconds) + int(fraction) / 1e6
+        now = int(whole) + int(fraction) / 1e6
         found = [
             account(self.namespace, key, reply)
             for key, reply in zip(keys, replies, strict=True)
@@ -178,7 +182,7 @@ class RedisCache:
             life = self.ttl if fill.ttl is None else min(self.ttl, fill.ttl)
             arguments += [fill.version, fill.content, micros(fill.read_at), _ms(fill.read_at + life)]
         commands = [*self._staging(staged, batch), Call(PUT, keys, arguments)]
-        *_, reply = await self._ask(*commands, size=sum(map(_size, batch)), patience=WRITE_PATIENCE)
+        *_, reply = await self._ask(*commands, size=sum(map(_size, batch)))
         word, *rest = reply
         outcomes: list[Outcome] = [outcome.decode() for outcome in rest]
         stored = [outcome == "stored" for outcome in outcomes] or [False] * len(batch)
@@ -234,7 +238,7 @@ class RedisCache:
 
     async def block(self, marker: str, *, seconds: float) -> None:
         self._refuse_if_read_only()
-        await self._ask(("SET", self._names.marker, marker, "PX", _ms(seconds)), patience=WRITE_PATIENCE)
+        await self._ask(("SET", self._names.marker, marker, "PX", _ms(seconds)))
 
     def _refuse_if_read_only(self) -> None:
         """A fill may be left out silently. What decides which incarnation is served may not."""
@@ -262,7 +266,7 @@ class RedisCache:
     async def _of_server(self, *command: str | bytes | int) -> Any:
         """The reply of the server that holds this namespace to a command that names no key."""
         await self._ask(("EXISTS", self._names.marker))  # in a cluster, this finds it
-        (reply,) = await self._ask(command, patience=WRITE_PATIENCE)
+        (reply,) = await self._ask(command)
         return reply
 
     async def diagnose(self) -> list[Finding]:
@@ -273,7 +277,7 @@ class RedisCache:
 
         async def unlink() -> None:
             try:
-                await self._ask(("UNLINK", *names), patience=10 * WRITE_PATIENCE)
+                await self._ask(("UNLINK", *names))
             except SomactlError:
                 self.counts.failures += 1
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from somactl.errors import SomactlError
+from somactl.errors import ConfigurationError, SomactlError
 from somactl.store.cached import View
 from somactl.store.contract import Finding
 from somactl.store.redis.cache_entries import NAME
@@ -36,7 +36,10 @@ async def diagnose(cache: Looker) -> list[Finding]:
         view = await cache.find([])
         skew = view.now - (begun + time.time()) / 2
     except SomactlError as exc:
-        return [_finding("reachable", "problem", exc.message, exc.hint or "")]
+        # The hint of a cache that does not answer is to run `doctor`.
+        advice = exc.hint if isinstance(exc, ConfigurationError) else None
+        advice = advice or "see that the server runs and answers, and is the one that --cache names"
+        return [_finding("reachable", "problem", exc.message, advice)]
     return [
         _finding("reachable", "ok", cache.place),
         _version(server),

@@ -99,6 +99,11 @@ _GENERIC: dict[str, tuple[type[SomactlError], str, str]] = {
         "it demands a password",
         "put user and password into the URL",
     ),
+    "Protocol error: invalid bulk length": (
+        ConfigurationError,
+        "its proto-max-bulk-len is smaller than the value",
+        "set it to its default of 512 MB",
+    ),
     "DB index is out of range": (ConfigurationError, "it has no database of that number", "check the URL"),
     "SELECT is not allowed": (ConfigurationError, "a cluster has database 0 alone", "check the URL"),
     "This instance has cluster support disabled": (

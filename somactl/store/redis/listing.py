@@ -33,16 +33,16 @@ async def pages(
     start = _from(prefix) if after is None or after < prefix else _behind(after)
     fetch = min(_FETCH, max(page_keys, 1))
     while True:
-        keys, stats = await _page(reader, index, start, fetch, pattern)
+        stats, last = await _page(reader, index, start, fetch, pattern)
         chosen = _cut(stats, page_bytes, page_keys)
         if chosen:
             yield chosen
         if len(chosen) < len(stats):
             start, fetch = _behind(chosen[-1].key), max(_FEWEST, 2 * len(chosen))
-        elif len(keys) < fetch or not keys[-1].startswith(prefix):
+        elif last is None or not last.startswith(prefix):
             return
         else:
-            start, fetch = _behind(keys[-1]), min(_FETCH, 2 * fetch)
+            start, fetch = _behind(last), min(_FETCH, 2 * fetch)
 
 
 def _from(key: str) -> str:
@@ -65,40 +65,37 @@ def _cut(stats: Sequence[Stat], page_bytes: int, page_keys: int) -> list[Stat]:
 
 async def _page(
     reader: Reader, index: str, start: str, fetch: int, pattern: Pattern | None
-) -> tuple[list[str], list[Stat]]:
-    """`fetch` keys of an index, and the stats of those that match, all as of one moment.
+) -> tuple[list[Stat], str | None]:
+    """The stats of those of the next `fetch` keys that match, all as of one moment; and the last of all
+    these keys, None where no more come behind it.
 
-    The script must be told the keys, and says which they are where it was told wrong.
+    The script is told all keys that were seen there; where it finds another one, it says so.
     """
-    names, keys = reader.names, list[str]()
+    names = reader.names
+    seen: dict[str, None] = {}
     while True:
-        wanted = [key for key in keys if pattern is None or pattern.matches(key)]
-        reply = await reader.link.call(
-            PAGE, [names.head, index, *map(names.history, wanted)], [start, fetch, *keys]
+        wanted = [key for key in seen if pattern is None or pattern.matches(key)]
+        others = [key for key in seen if pattern is not None and not pattern.matches(key)]
+        what, fields, *told = await reader.link.call(
+            PAGE,
+            [names.head, index, *map(names.history, wanted)],
+            [start, fetch, len(wanted), *wanted, *others],
         )
-        what, fields, rows = reply
         here = await reader.existing(fields)
         if what == b"page":
-            return keys, _stats(here, wanted, rows)
-        told = [bytes(key).decode() for key in rows]
-        # Where keys come and go faster than they can be listed, fewer of them stay the same.
-        fetch = max(1, fetch // 2) if keys else fetch
-        keys = told[:fetch]
+            rows, count, last = told
+            return _stats(here, rows), bytes(last).decode() if count == fetch else None
+        seen |= dict.fromkeys(bytes(key).decode() for key in told[0])
 
 
-def _stats(here: Place, keys: Sequence[str], rows: Sequence[Sequence[bytes | None]]) -> list[Stat]:
+def _stats(here: Place, rows: Sequence[Sequence[bytes | None]]) -> list[Stat]:
     stats = []
-    for key, (newest, hidden) in zip(keys, rows, strict=True):
+    for name, newest, hidden in rows:
+        key = bytes(name or b"").decode()
         if newest is None:
             raise layout.damaged(here.head.namespace, f"the history of key {key!r} is gone")
-        stats.append(
-            revisions.stat(
-                key,
-                revisions.line(newest),
-                revisions.line(hidden) if hidden else None,
-                here.head.retention,
-            )
-        )
+        covered = revisions.line(hidden) if hidden else None
+        stats.append(revisions.stat(key, revisions.line(newest), covered, here.head.retention))
     return stats
 
 

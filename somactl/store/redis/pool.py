@@ -80,14 +80,19 @@ class Pool:
         self._closed = True
         while self._idle:
             await self._idle.pop().disconnect()
+        await asyncio.sleep(0)  # for those that were cut off just before: a loop must not end under them
 
     async def _connected(self) -> Any:
         if self._closed:
             raise SomactlError(f"the store of {self.place} is used after it was closed")
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_connected and not await _stale(connection):
-                return connection
+            try:
+                if connection.is_connected and not await _stale(connection):
+                    return connection
+            except BaseException:  # the caller was cancelled
+                await connection.disconnect(nowait=True)
+                raise
             await connection.disconnect(nowait=True)
         connection = self._make()
         try:
@@ -109,9 +114,10 @@ class Pool:
 
 async def _stale(connection: Any) -> bool:
     """Whether something lies unread, or the other side has hung up."""
-    look = getattr(connection, "can_read", None) or connection.can_read_destructive
+    if not hasattr(connection, "can_read"):  # before redis-py 8; what it had instead waits, and reads
+        return bool(connection._reader.at_eof())
     try:
-        return bool(await look())
+        return bool(await connection.can_read())
     except Exception:  # whatever is wrong with it, it is not used again
         return True
 

@@ -84,16 +84,24 @@ class Reader:
     async def read(self, key: str, version: int | None) -> Entry:
         if version is not None:
             return await self._read_as_of(key, version)
-        # The bytes first: whatever is committed meanwhile, they do not fit the entry then, and are fetched
-        # again. The head last: an entry of an incarnation that it does not name yet cannot be taken for one.
-        data, entries, fields = await self.link.ask(
-            self._beginning(self.names.live(key)),
-            ("ZRANGE", self.names.history(key), -1, -1),
-            self.head_command(),
-        )
-        here = await self.existing(self.link.value(fields))
-        line = self._live_line(key, self.link.value(entries)) or await self._missing(key)
-        return await self._fetch(here, key, line, first=None if line.token else data)
+        for _ in range(_ATTEMPTS):
+            # The bytes first: what is committed meanwhile has another digest, and they are fetched again.
+            # The head last: a value of an incarnation it does not name yet is not taken for one of it.
+            data, entries, fields = await self.link.ask(
+                self._beginning(self.names.live(key)),
+                ("ZRANGE", self.names.history(key), -1, -1),
+                self.head_command(),
+            )
+            here = await self.existing(self.link.value(fields))
+            line = self._live_line(key, self.link.value(entries))
+            if line is None:
+                await self._refuse_missing(key)
+                continue
+            try:
+                return await self._fetch(here, key, line, first=data)
+            except VersionCompacted:
+                continue  # superseded and removed since: what is there now is newer
+        raise self._restless(f"key {key!r}")
 
     def _live_line(self, key: str, entries: Sequence[bytes]) -> Line | None:
         """The entry of the live value, None where the key has no history; raises KeyNotFound."""
@@ -106,18 +114,27 @@ class Reader:
             )
         return line
 
-    async def _missing(self, key: str) -> Line:
-        """A key without a history is not there, unless the index says so; or came this very moment."""
+    async def _refuse_missing(self, key: str) -> None:
+        """Raise KeyNotFound, or CorruptValue where the index has a key that has no history.
+
+        Returns where the key came this very moment.
+        """
         listed, entries = self.link.values(
             await self.link.ask(("ZSCORE", self.names.keys, key), ("ZRANGE", self.names.history(key), -1, -1))
         )
-        line = self._live_line(key, entries)
-        if line is not None:
-            return line
+        if self._live_line(key, entries) is not None:
+            return
         if listed is not None:
             raise revisions.corrupt(key, 0, "its bytes and its history are missing", "MissingBytes")
         raise KeyNotFound(
             f"key {key!r} is not in namespace {self.names.namespace!r}", hint="`somactl ls` lists the keys"
+        )
+
+    def _restless(self, what: str) -> StoreBusy:
+        return StoreBusy(
+            f"{what} of namespace {self.names.namespace!r} was superseded and compacted faster than it could "
+            "be read",
+            hint="run it again, read fewer keys at once, or keep superseded versions longer",
         )
 
     async def _read_as_of(self, key: str, version: int) -> Entry:
@@ -182,18 +199,19 @@ class Reader:
         if first is None:
             (first,) = await self.link.ask(self._beginning(name))
         data = self._own(key, line, first)
-        if size <= _WHOLE_BYTES or len(data) < _WHOLE_BYTES:
+        if size < _WHOLE_BYTES or len(data) < _WHOLE_BYTES:
             return data
         buffer = memoryview(mmap.mmap(-1, size))
         start = 0
-        while data:
+        while data and start + len(data) <= size:
             buffer[start : start + len(data)] = data
             start += len(data)
             if start == size:
                 return buffer.toreadonly()
-            end = min(start + _PIECE_BYTES, size)
+            # Of the last piece one byte more, which must not be there.
+            end = start + _PIECE_BYTES if start + _PIECE_BYTES < size else size + 1
             data = self._own(key, line, *await self.link.ask(("GETRANGE", name, start, end - 1)))
-        return buffer[:start].toreadonly()
+        return buffer[: start - 1].toreadonly()  # too short or too long: of the wrong length in any case
 
     def _beginning(self, name: str) -> Command:
         return ("GETRANGE", name, 0, _WHOLE_BYTES - 1)
@@ -243,11 +261,7 @@ class Reader:
             corrupt = {key: each for key, each in found.items() if isinstance(each, CorruptValue)}
             absent = tuple(key for key in unique if key not in wanted)
             return Snapshot(here.head.incarnation, here.head.version, entries, absent, corrupt)
-        raise StoreBusy(
-            f"{len(unique)} keys of namespace {self.names.namespace!r} were superseded and compacted faster "
-            "than they could be read",
-            hint="run it again, read fewer keys at once, or keep superseded versions longer",
-        )
+        raise self._restless(f"one of {len(unique)} keys")
 
     async def _values(self, here: Place, wanted: Mapping[str, Line]) -> dict[str, Entry | CorruptValue]:
         found: dict[str, Entry | CorruptValue] = {}
