@@ -23,13 +23,12 @@ from measure import Effort, Row, Side, interleave, ratio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from somactl.store.postgres import PostgresStore
-
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.core.envelope import serialize_matrix
 from somactl.core.framing import peek
 from somactl.store.contract import CommitMetadata, Store
+from somactl.store.postgres import PostgresStore
 from somactl.store.redis import RedisStore
 from somactl.store.redis.connection import connect
 

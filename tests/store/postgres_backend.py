@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import pytest
@@ -23,7 +24,12 @@ REVISION = (
 
 
 class PostgresBackend:
-    """A new database on `server`. Stores reach it through `pgbouncer`, where one is given; hooks never do."""
+    """An empty database on `server`. Stores reach it through `pgbouncer`, where one is given; hooks never do.
+
+    One that was disposed of is emptied and used again: making it anew takes longer than most tests.
+    """
+
+    _disposed: ClassVar[WeakKeyDictionary[Databases, list[str]]] = WeakKeyDictionary()
 
     implicit_init = False
     outbox = True
@@ -31,7 +37,8 @@ class PostgresBackend:
 
     def __init__(self, server: Databases, pgbouncer: PgBouncer | None = None) -> None:
         self.server = server
-        self.direct_url = server.create_database()
+        self._shelf = self._disposed.setdefault(server, [])
+        self.direct_url = self._shelf.pop() if self._shelf else server.create_database()
         self.database = urlsplit(self.direct_url).path.removeprefix("/")
         self.url = pgbouncer.url(self.database) if pgbouncer else self.direct_url
 
@@ -99,7 +106,8 @@ class PostgresBackend:
         return [version for (version,) in rows]
 
     async def dispose(self) -> None:
-        self.server.drop_database(self.direct_url)
+        await self.rows("DROP SCHEMA IF EXISTS somactl CASCADE")
+        self._shelf.append(self.direct_url)
 
     async def refuse_events(self, state: str, *, in_commit: bool = False) -> None:
         """From now on whoever writes an event fails with that SQLSTATE, at once or in COMMIT."""
@@ -154,7 +162,7 @@ Opener: TypeAlias = "Callable[..., PostgresStore]"
 
 @pytest.fixture
 def backend(postgres_server: Databases) -> Iterator[PostgresBackend]:
-    """A new and empty database."""
+    """One whose settings a test may change: nobody uses it again."""
     backend = PostgresBackend(postgres_server)
     yield backend
     postgres_server.drop_database(backend.direct_url)

@@ -64,6 +64,10 @@ def test_a_url_without_a_host_means_this_machine_whatever_the_environment_says()
         "postgresql://me:secret@host/db?pool_size=\u0663",
         "postgresql://me:secret@host/db?nonsense",
         "postgresql://me:secret@[::1/db",
+        "postgresql://me:se@secret@host/db",
+        "postgresql://me:x@secret:y@host/db",
+        "postgresql://me:x@host:secret/db",
+        "postgresql://me:secret@host/db?connect_timeout=soon",
     ],
 )
 def test_a_url_that_asks_for_what_is_not_known(url: str) -> None:
@@ -78,7 +82,10 @@ def test_parameters_of_ours_and_of_asyncpg() -> None:
     assert (found.pool_size, found.files) == (3, {"sslrootcert": "/ca.pem"})
     assert found.arguments["dsn"] == "postgres://me:s%40cret@h/db?application_name=a+b&sslrootcert=%2Fca.pem"
     assert "s%40cret" not in found.public
-    assert target.parse("postgresql://h/db").pool_size == target.POOL_SIZE
+    assert "s%40cret" not in repr(found)
+    assert target.parse("postgresql://h/db?connect_timeout=7").connect_timeout == 7
+    plain = target.parse("postgresql://h/db")
+    assert (plain.pool_size, plain.connect_timeout) == (target.POOL_SIZE, None)
 
 
 def test_the_system_s_authorities(monkeypatch: pytest.MonkeyPatch) -> None:

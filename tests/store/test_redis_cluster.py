@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import redis
 from redis.crc import key_slot
 
 from servers.redis import ClusterNode, RedisCluster, RedisServer
@@ -258,7 +257,9 @@ async def test_a_failover_in_the_cluster(tmp_path: Path) -> None:
             with replica.client() as raw:
                 await until(lambda: raw.info("replication").get("master_link_status") == "up")
                 await put(store, "a", seed=1)
-                await until(lambda: takes_over(replica))
+                own_id = replica.command_of_cluster("MYID")
+                await until(lambda: all(knows(node, own_id, primary.id) for node in cluster.nodes))
+                replica.command_of_cluster("FAILOVER")
                 await until(lambda: raw.info("replication")["role"] == "master")
                 assert raw.info("memory")["number_of_cached_scripts"] == 0
             receipt = await put(store, "a", seed=2, expected=2)
@@ -272,11 +273,10 @@ async def test_a_failover_in_the_cluster(tmp_path: Path) -> None:
             await store.close()
 
 
-def takes_over(replica: ClusterNode) -> bool:
-    try:
-        return bool(replica.command_of_cluster("FAILOVER") == b"OK")
-    except redis.ResponseError:  # it does not know its primary's data well enough yet
-        return False
+def knows(witness: ClusterNode, replica: bytes, primary: str) -> bool:
+    """Whether a node that is to vote knows the replica, and whose it is."""
+    lines = [line.split() for line in witness.command_of_cluster("NODES").splitlines()]
+    return any(words[0] == replica and words[3] == primary.encode() for words in lines)
 
 
 async def until(condition: Callable[[], bool]) -> None:

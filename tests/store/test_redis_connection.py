@@ -43,6 +43,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         "default off",
         f"user on >pa/ss@?#word {RIGHTS}",
         f"mute on >password {RIGHTS} -@scripting",
+        f"discreet on >password {RIGHTS} -config",
         f"secretive on >password {RIGHTS} -config -info",
         f"other on >password {RIGHTS} resetkeys ~other:*",
     ]
@@ -208,7 +209,7 @@ async def test_nobody_listens(opener: Callable[..., RedisStore]) -> None:
 async def test_a_user_with_the_rights_that_the_page_names_can_do_everything(
     secured: RedisServer, opener: Callable[..., RedisStore]
 ) -> None:
-    page = Path(__file__).parents[2].joinpath("docs", "STORES_REDIS.md").read_text()
+    page = Path(__file__).parents[2].joinpath("docs", "STORE_REDIS.md").read_text()
     assert RIGHTS in " ".join(page.replace("\\\n", " ").split())
     store = opener(f"redis://user:{PASSWORD}@127.0.0.1:{secured.port}")
     await store.init(retention=Retention(1, 0.0, 0.0))
@@ -258,6 +259,17 @@ async def test_a_server_that_tells_nothing_of_itself_is_not_trusted_with_writes(
     assert "+info" in (caught.value.hint or "")
     statuses = {f.check: f.status for f in await store.diagnose()}
     assert statuses["maxmemory-policy"] == statuses["version"] == "unknown"
+
+
+async def test_a_user_who_may_not_see_settings_commits_without_a_promise(
+    secured: RedisServer, opener: Callable[..., RedisStore]
+) -> None:
+    store = opener(f"redis://discreet:password@127.0.0.1:{secured.port}", "discreet")
+    await store.init()
+    assert (await put(store, "a")).stores[0].durability == "memory"
+    findings = {f.check: f for f in await store.diagnose()}
+    assert findings["permissions"].status == "warning"
+    assert findings["maxmemory-policy"].status == "ok"
 
 
 async def test_a_closed_store_says_so(redis_server: RedisServer) -> None:

@@ -10,8 +10,8 @@ from somactl.errors import OutcomeUnknown, StoreUnavailable
 from somactl.store.contract import Durable, Expect, Receipt
 from somactl.store.postgres import failures
 from somactl.store.postgres.records import NAME, Row
-from somactl.store.postgres.session import Session, seconds_for
-from somactl.store.postgres.writing import begin, decide, lock, lock_patience, standing
+from somactl.store.postgres.session import Session, milliseconds, seconds_for
+from somactl.store.postgres.writing import decide, lock, standing
 from somactl.store.request import Put, Request
 
 _DIRECT_BYTES = 1 << 20
@@ -48,13 +48,15 @@ async def _write_directly(session: Session, request: Request) -> Receipt | None:
     """
     puts = [put for put in request.updates.values() if put]
     data = puts[0].data if len(puts) == 1 else b"".join(put.data for put in puts)
-    arguments = _arguments(request, lock_patience(session), None)
+    arguments = _arguments(session, request, None)
     await session.learn("commit")
     session.require_open()
     try:
         row = await session.row("commit", *arguments, data, extra=seconds_for(len(data)))
     except Exception as exc:
-        raise _unknown(session, request, exc) or exc from exc
+        if failures.is_answer(exc):
+            raise
+        raise _unknown(session, request, exc) from exc
     assert row is not None  # the function returns one row
     return None if row["version"] is None else _receipt(request, row)
 
@@ -68,7 +70,7 @@ async def _write(session: Session, request: Request) -> Receipt:
     puts = {key: put for key, put in request.updates.items() if put}
     batches = list(_batches(puts))
     longest = max((_size(batch) for batch in batches), default=0)
-    async with session.transaction(begin(session, extra=seconds_for(longest))):
+    async with session.transaction(extra=seconds_for(longest)):
         payloads: dict[str, str] = {}
         for batch in batches:
             payloads |= await _upload(session, batch)
@@ -76,22 +78,22 @@ async def _write(session: Session, request: Request) -> Receipt:
         replay = decide(request, await standing(session, request))
         if replay is not None:
             return replay
-        row = await session.row("commit", *_arguments(request, lock_patience(session), payloads), None)
+        row = await session.row("commit", *_arguments(session, request, payloads), None)
         assert row is not None
         session.require_open()
         try:
             answer = await session.execute("COMMIT")
         except Exception as exc:
-            raise _unknown(session, request, exc) or exc from exc
+            if failures.is_answer(exc):
+                raise
+            raise _unknown(session, request, exc) from exc
     if answer != "COMMIT":
         raise StoreUnavailable(f"{session.place} undid commit {request.commit_id}", hint="try again")
     return _receipt(request, row)
 
 
-def _unknown(session: Session, request: Request, exc: Exception) -> OutcomeUnknown | None:
-    """The error for a commit that was sent and failed so; None where the server says that it is not done."""
-    if failures.is_answer(exc):
-        return None
+def _unknown(session: Session, request: Request, exc: Exception) -> OutcomeUnknown:
+    """The error for a commit that was sent and never answered."""
     session.connection.terminate()
     return OutcomeUnknown(
         f"commit {request.commit_id} was sent to {session.place}, and no answer came "
@@ -129,7 +131,7 @@ async def _upload(session: Session, batch: Mapping[str, Put]) -> dict[str, str]:
     return {key: str(row["id"]) for key, row in zip(batch, rows, strict=True)}
 
 
-def _arguments(request: Request, patience: int, payloads: Mapping[str, str] | None) -> list[object]:
+def _arguments(session: Session, request: Request, payloads: Mapping[str, str] | None) -> list[object]:
     """What the function `commit_v1` takes, but for the bytes: the arrays run alongside the keys."""
     keys = list(request.updates)
     puts = list(request.updates.values())
@@ -143,7 +145,7 @@ def _arguments(request: Request, patience: int, payloads: Mapping[str, str] | No
         _dumps(request.contents),
         _dumps({"user": metadata.user, "verdicts": metadata.verdicts, "command": metadata.command}),
         payloads is not None,
-        str(patience),
+        str(milliseconds(session.lock_patience)),
         keys,
         expected and [str(expect.version) if expect else None for expect in expected],
         None if payloads is None else [payloads.get(key) for key in keys],

@@ -17,9 +17,8 @@ from somactl.store.contract import Compaction
 from somactl.store.postgres import records, schema
 from somactl.store.postgres.records import Row
 from somactl.store.postgres.session import Session, seconds_for
-from somactl.store.postgres.writing import begin, lock
+from somactl.store.postgres.writing import lock
 
-_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _LOCK = int.from_bytes(b"cmpt", "big")
 """The first half of the advisory lock that compactions of one namespace take; the second is its id."""
 _LOOK_SECONDS = 300.0
@@ -47,7 +46,7 @@ async def candidates(session: Session, namespace: str, limit: int) -> Candidates
     A stage begins only when the one before it is exhausted: an entry goes after its bytes, a tombstone
     after the entries that it hides.
     """
-    async with session.transaction(_SNAPSHOT):
+    async with session.transaction(snapshot=True, extra=_LOOK_SECONDS):
         here = await _existing(session, namespace)
         found = Candidates(here["id"], _records_until(here))
         for stage in schema.STAGES:
@@ -64,7 +63,7 @@ async def candidates(session: Session, namespace: str, limit: int) -> Candidates
 
 async def count(session: Session, namespace: str) -> Compaction:
     """What repeated calls would remove now."""
-    async with session.transaction(_SNAPSHOT):
+    async with session.transaction(snapshot=True, extra=_LOOK_SECONDS):
         here = await _existing(session, namespace)
         found = {}
         for stage in schema.STAGES:
@@ -84,7 +83,7 @@ async def remove(session: Session, namespace: str, found: Candidates) -> Compact
     """Remove the candidates, in one transaction."""
     values, entries, tombstones, expired, events = (found.ids.get(stage, []) for stage in schema.STAGES)
     extra = seconds_for(found.size)
-    async with session.transaction(begin(session, extra=extra)):
+    async with session.transaction(extra=extra):
         await session.row("lock_compaction", _LOCK, found.namespace_id)
         pruned = await session.rows("prune_values", values)
         await session.rows("delete_payloads", [str(row["id"]) for row in pruned], extra=extra)

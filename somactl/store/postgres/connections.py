@@ -37,7 +37,7 @@ class Connections:
         self.target = target
         self.place = target.public
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = target.connect_timeout or connect_timeout
         self._free = asyncio.Semaphore(target.pool_size)
         self._idle: list[Session] = []
         self._leased: set[Session] = set()

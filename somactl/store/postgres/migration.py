@@ -13,7 +13,6 @@ OLDEST_SERVER = 12
 """The first PostgreSQL that lets a function ask for plans of a kind."""
 LOCK: Final = int.from_bytes(b"somactl", "big")
 """The advisory lock under which a database is migrated."""
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"
 _PATIENCE_SECONDS = 3600.0
 """A migration takes as long as it takes, and another machine's is waited for."""
 
@@ -52,7 +51,7 @@ async def _suits(session: Session) -> None:
 
 
 async def _apply(session: Session, migration: Migration) -> None:
-    async with session.transaction(_BEGIN):
+    async with session.transaction(extra=_PATIENCE_SECONDS, lock=_PATIENCE_SECONDS):
         await session.row("lock_schema", LOCK, extra=_PATIENCE_SECONDS)
         # Only now: another machine may have been first, and may even be of a newer release.
         found, _ = await schema.look(session.connection, session.place, session.timeout)

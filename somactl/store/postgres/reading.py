@@ -35,7 +35,6 @@ _AT_ONCE_BYTES = 16 << 20
 each with time of its own."""
 _OFFLOADED_BYTES = 4 << 20
 """A value from this size on is verified on another thread: the event loop has others to serve."""
-_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SAVEPOINT = "SAVEPOINT portion"
 _BACK = "ROLLBACK TO SAVEPOINT portion"
 
@@ -134,7 +133,8 @@ async def _with_data(
     else:
         if not any(map(_left_out, rows)):
             return rows, {row["id"]: row["data"] for row in rows if row["id"] is not None}
-    async with session.transaction(_SNAPSHOT):
+    largest = seconds_for(framing.MAX_ENVELOPE_BYTES)
+    async with session.transaction(snapshot=True, extra=largest):
         rows = await _rows(session, namespace, keys, version, 0)
         data: Data = {}
         for portion in _portions([row for row in rows if _left_out(row)]):

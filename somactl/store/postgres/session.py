@@ -34,6 +34,11 @@ def seconds_for(size: int) -> float:
     return size / _SLOWEST_BYTES
 
 
+def milliseconds(seconds: float) -> int:
+    """As PostgreSQL counts them; never 0, which would mean no limit."""
+    return min(max(1, int(seconds * 1000)), (1 << 31) - 1)
+
+
 class Session:
     """One connection while it is leased. What it sends is text of `queries.sql`, each call one round trip.
 
@@ -97,11 +102,28 @@ class Session:
         self._statements[name] = statement
         return statement
 
+    @property
+    def lock_patience(self) -> float:
+        """Seconds to wait for a lock: fewer than for an answer, so that the server says what it was."""
+        return self.timeout / 2
+
     @contextlib.asynccontextmanager
-    async def transaction(self, begin: str) -> AsyncIterator[None]:
-        """All that is done inside, or nothing. `begin` starts it; the caller commits, and what is not
-        committed when the block ends is undone."""
-        await self.execute(begin)
+    async def transaction(
+        self, *, snapshot: bool = False, extra: float = 0.0, lock: float | None = None
+    ) -> AsyncIterator[None]:
+        """All that is done inside, or nothing: the caller commits, and what is not committed when the block
+        ends is undone. `snapshot`: it only reads, all as of one moment.
+
+        No statement may take longer than the store's timeout and `extra` seconds, nor wait longer than
+        `lock` for a lock. The server watches the clock too: whoever is cut off must not keep it open.
+        """
+        patience = milliseconds(self.timeout + extra)
+        waiting = milliseconds(self.lock_patience if lock is None else lock)
+        await self.execute(
+            f"BEGIN ISOLATION LEVEL {'REPEATABLE READ READ ONLY' if snapshot else 'READ COMMITTED'}; "
+            f"SET LOCAL statement_timeout = {patience}; SET LOCAL lock_timeout = {waiting}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {patience}"
+        )
         try:
             yield
         except (SomactlError, asyncpg.PostgresError):

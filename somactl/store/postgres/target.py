@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -12,7 +13,7 @@ from somactl.errors import ConfigurationError
 from somactl.store.address import is_local, public
 
 POOL_SIZE = 10
-_MAX_POOL_SIZE = 1000
+_MOST = 1000
 _DRIVER = frozenset(
     [
         *("host", "port", "dbname", "database", "user", "password", "passfile", "application_name"),
@@ -24,6 +25,8 @@ _DRIVER = frozenset(
 """Parameters that asyncpg reads itself; it would send any other to the server as a setting, which PgBouncer
 refuses. The exception is `application_name`, which PgBouncer knows."""
 
+_PLACE = re.compile(r"([^:\[\]]*|\[[^\[\]]*\])(:[0-9]*)?\Z")
+"""A host, perhaps with a port."""
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _HERE = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp", "localhost")
 """Where a URL without a host leads: asyncpg's own list, named so that PGHOST cannot lead elsewhere."""
@@ -35,8 +38,9 @@ class Target:
     those that TLS needs, by the parameter that names them; `hosts` are those that the URL names."""
 
     public: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(repr=False)
     pool_size: int
+    connect_timeout: float | None
     files: Mapping[str, str]
     hosts: tuple[str, ...]
     sslmode: str
@@ -49,11 +53,20 @@ def parse(url: str) -> Target:
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:  # it may quote a part that holds a password
         raise ConfigurationError("the URL of the store cannot be read", hint=_FORM) from None
+    # asyncpg takes the first @ for the end of the password, and quotes what it cannot read behind it.
+    login, _, places = parts.netloc.rpartition("@")
+    if "@" in login or not all(map(_PLACE.match, places.split(","))):
+        raise ConfigurationError(
+            "the URL of the store cannot be read",
+            hint=f"{_FORM}; in a user or password, write @ as %40, : as %3A and / as %2F",
+        )
     shown = public(url)
     hosts = _hosts(parts.netloc, parameters)
     if parts.scheme not in ("postgresql", "postgres"):
         raise ConfigurationError(f"the URL {shown} is not one of PostgreSQL's", hint=_FORM)
-    pool_size = _pool_size(parameters.pop("pool_size", str(POOL_SIZE)), shown)
+    pool_size = _number("pool_size", parameters.pop("pool_size", str(POOL_SIZE)), shown)
+    patience = parameters.pop("connect_timeout", None)
+    connect_timeout = None if patience is None else _number("connect_timeout", patience, shown)
     unknown = sorted(set(parameters) - _DRIVER)
     if unknown:
         raise ConfigurationError(
@@ -70,7 +83,7 @@ def parse(url: str) -> Target:
         arguments["host"] = list(_HERE)
     arguments["dsn"] = parts._replace(query=urlencode(parameters)).geturl()
     files = {name: parameters[name] for name in _TLS_FILES if parameters.get(name)}
-    return Target(shown, arguments, pool_size, files, tuple(hosts), sslmode)
+    return Target(shown, arguments, pool_size, connect_timeout, files, tuple(hosts), sslmode)
 
 
 _FORM = "it has the form postgresql://USER@HOST:5432/DATABASE, or postgresql:///DATABASE?host=/SOCKET/FOLDER"
@@ -89,11 +102,10 @@ def _host(place: str) -> str:
     return name if name.startswith("/") else name.partition(":")[0]
 
 
-def _pool_size(text: str, shown: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MAX_POOL_SIZE:
+def _number(name: str, text: str, shown: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
         raise ConfigurationError(
-            f"the URL {shown} asks for a pool of {text!r} connections",
-            hint=f"pool_size is a number from 1 to {_MAX_POOL_SIZE}",
+            f"the URL {shown} says {name}={text}", hint=f"{name} is a number from 1 to {_MOST}"
         )
     return int(text)
 

@@ -8,26 +8,8 @@ from somactl.core.names import commit_id_time
 from somactl.store.contract import CommitStatus, Head, Receipt, Retention
 from somactl.store.postgres import migration, reading, records
 from somactl.store.postgres.records import Row
-from somactl.store.postgres.session import Session
+from somactl.store.postgres.session import Session, milliseconds
 from somactl.store.request import Found, Request, fresh_incarnation, refuse_conflicts, refuse_expired, settle
-
-
-def begin(session: Session, *, extra: float = 0.0) -> str:
-    """Begin a write whose longest statement may take `extra` seconds beyond the store's timeout.
-
-    The server watches the clock too: whoever is cut off must not keep a transaction open.
-    """
-    patience = int((session.timeout + extra) * 1000)
-    return (
-        "BEGIN ISOLATION LEVEL READ COMMITTED; "
-        f"SET LOCAL statement_timeout = {patience}; SET LOCAL lock_timeout = {lock_patience(session)}; "
-        f"SET LOCAL idle_in_transaction_session_timeout = {patience}"
-    )
-
-
-def lock_patience(session: Session) -> int:
-    """Milliseconds to wait for a namespace's lock: fewer than for an answer, so that the server says so."""
-    return max(1, int(session.timeout * 500))
 
 
 async def lock(session: Session, namespace: str) -> None:
@@ -36,8 +18,8 @@ async def lock(session: Session, namespace: str) -> None:
     From now on a client that stops, a suspended laptop say, loses its transaction before others lose their
     patience with it.
     """
-    idle = str(max(1, lock_patience(session) // 2))
-    if await session.row("lock_namespace", namespace, idle) is None:
+    silence = str(milliseconds(session.lock_patience / 2))
+    if await session.row("lock_namespace", namespace, silence) is None:
         raise records.no_namespace(namespace)
 
 
@@ -46,7 +28,7 @@ async def init(session: Session, namespace: str, retention: Retention | None, ne
     row = await session.row("namespace", namespace)
     if row is not None and retention is None and not new_incarnation:
         return records.head(row)
-    async with session.transaction(begin(session)):
+    async with session.transaction():
         columns = _columns(retention or Retention())
         created = await session.row("create_namespace", namespace, fresh_incarnation(), *columns)
         if created is None and new_incarnation:
@@ -59,7 +41,7 @@ async def init(session: Session, namespace: str, retention: Retention | None, ne
 
 
 async def resolve(session: Session, namespace: str, commit_id: str) -> CommitStatus:
-    async with session.transaction(begin(session)):
+    async with session.transaction():
         await lock(session, namespace)
         status = await reading.commit_status(session, namespace, commit_id)
         if status.state == "unseen":

@@ -1,4 +1,4 @@
-"""The Redis store: one server or cluster as the authority. `docs/STORES.md` says what it promises."""
+"""The Redis store: one server or cluster as the authority. `docs/STORE_REDIS.md` says what it promises."""
 
 from somactl.store.redis.store import RedisStore
 

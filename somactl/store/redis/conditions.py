@@ -42,7 +42,7 @@ async def look(link: Link) -> Conditions:
     if policy is None:
         raise AccessDenied(
             f"{link.place} does not tell its maxmemory-policy, so it may evict what a store must keep",
-            hint="grant the user +info, or +config|get (the whole list: docs/STORES.md)",
+            hint="grant the user +info, or +config|get (the whole list: docs/STORE_REDIS.md)",
         )
     return Conditions(policy, told.get("appendonly") == "yes" and told.get("appendfsync") == "always")
 

@@ -25,6 +25,8 @@ from somactl.errors import (
     WritesStopped,
 )
 
+_RIGHTS = "docs/STORE_REDIS.md lists the rights a store needs"
+
 # First word of an error reply -> what it is, in a sentence about the server, and what to do.
 _REPLIES: dict[str, tuple[type[SomactlError], str, str]] = {
     "ASK": (SlotMoving, "the namespace's slot is on its way to another node", "run it again"),
@@ -73,7 +75,7 @@ _REPLIES: dict[str, tuple[type[SomactlError], str, str]] = {
         "it runs in protected mode and admits only its own machine",
         "give it a password, or bind it to an inner network and turn protected-mode off",
     ),
-    "NOPERM": (AccessDenied, "the user lacks a right", "the rights a store needs stand in docs/STORES.md"),
+    "NOPERM": (AccessDenied, "the user lacks a right", _RIGHTS),
     "WRONGTYPE": (
         StoreDamaged,
         "a key of somactl's holds a value of a foreign type",
@@ -119,12 +121,12 @@ _GENERIC: dict[str, tuple[type[SomactlError], str, str]] = {
     "ACL failure in script": (
         AccessDenied,
         "the user lacks a right that somactl's scripts need",
-        "the rights a store needs stand in docs/STORES.md",
+        _RIGHTS,
     ),
     "The user executing the script can't": (
         AccessDenied,
         "the user lacks a right that somactl's scripts need",
-        "the rights a store needs stand in docs/STORES.md",
+        _RIGHTS,
     ),
     "AUTH <password> called without any password": (
         AccessDenied,
@@ -242,9 +244,7 @@ def _from_reply(known: tuple[type[SomactlError], str, str], code: str, text: str
     if code == "NOPERM":
         sentence = f"the user lacks a right: {text.removeprefix('NOPERM ')}"
         if any(command in text for command in _SCRIPTING):
-            hint = (
-                "a store works through scripts: grant the user +@scripting (the whole list: docs/STORES.md)"
-            )
+            hint = f"a store works through scripts: grant the user +@scripting ({_RIGHTS})"
     return kind(f"{place}: {sentence}", hint=hint, reply=f"{code} {text}".strip()[:500])
 
 

@@ -1,4 +1,4 @@
-"""What lies under which name. `docs/STORES.md` describes it for operators; the scripts in `lua/` write it.
+"""What lies under which name. `docs/STORE_REDIS.md` tells operators; the scripts in `lua/` write it.
 
 All names of a namespace share one hash tag, so that a cluster keeps them on one node:
 

@@ -15,7 +15,7 @@ Reply: TypeAlias = Any
 
 LANES = 32
 """Exchanges with one server at a time; more wait for a free connection."""
-_LARGE = 16 << 10
+_LARGE = 64 << 10
 """From this size on an argument is sent from where it lies, not copied into its command."""
 _BUFFERS = (bytes, memoryview)
 _PIECE = 1 << 20

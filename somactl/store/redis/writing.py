@@ -96,8 +96,9 @@ async def commit(reader: Reader, request: Request, conditions: Conditions, wait_
         if outcome[0] == b"done":
             durability = await replication.confirm(reader, request.commit_id, wait_replicas)
             return _receipt(request, outcome[1:], durability or conditions.durability)
-    except StoreUnavailable:
-        await _discard(reader, staging)
+    except SomactlError as exc:
+        if "reply" in exc.facts:  # a server that has not answered would keep us waiting once more
+            await _discard(reader, staging)
         raise
     await _discard(reader, staging)
     return await _refused(reader, request, outcome)
