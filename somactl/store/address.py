@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+import re
 
 
 def public(url: str) -> str:
-    """The URL as a message may show it: without password and without parameters, which may hold one."""
-    parts = urlsplit(url)
-    user, _, place = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return f"{parts.scheme}://{name + '@' if name else ''}{place}{parts.path}"
+    """The URL as a message may show it: without password and without parameters, which may hold one.
+
+    A password that was not quoted may hold `/`, `?` and `#`: whatever stands before the last `@` is login.
+    """
+    scheme, _, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}{at}{re.split('[?#]', place)[0]}"
 
 
 def is_local(host: str | None) -> bool:

@@ -1,6 +1,7 @@
 """What the fault tests share: servers of their own, and seeds.
 
-Each test that takes `seed` runs once for every seed from 0 on; SOMACTL_TEST_FAULT_ROUNDS says how many.
+Each test that takes `seed` runs once for every seed from 0 on; SOMACTL_TEST_FAULT_ROUNDS says how many. Of
+`cut_seed` there are half as many: one of those tries many places already.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ MakePlace: TypeAlias = "Callable[..., Place]"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(ROUNDS), ids=lambda seed: f"seed-{seed}")
+    for name, count in (("seed", ROUNDS), ("cut_seed", (ROUNDS + 1) // 2)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(count), ids=lambda seed: f"seed-{seed}")
 
 
 @pytest.fixture(scope="module")

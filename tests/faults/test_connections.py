@@ -129,10 +129,10 @@ async def check_cut(line: Line, side: int, direction: Direction, after: int, how
 @pytest.mark.parametrize("direction", ["sent", "received"])
 @pytest.mark.parametrize("side", [SMALL, LARGE], ids=["small", "large"])
 async def test_a_connection_cut_at_any_byte(
-    authority: Callable[..., Place], side: int, direction: Direction, seed: int
+    authority: Callable[..., Place], side: int, direction: Direction, cut_seed: int
 ) -> None:
-    place = authority(f"cut-{direction}-{side}-{seed}")
-    dice = random.Random(seed)
+    place = authority(f"cut-{direction}-{side}-{cut_seed}")
+    dice = random.Random(cut_seed)
     async with line_to(place) as line:
         sent, received = await line.conversation(side)
         turn = decisive(place, side, sent, received)[direction]
@@ -160,10 +160,10 @@ async def test_a_connection_that_falls_silent(authority: Callable[..., Place], s
 
 @pytest.mark.parametrize("side", [SMALL, LARGE], ids=["small", "large"])
 async def test_retrying_makes_a_receipt_of_every_cut(
-    authority: Callable[..., Place], side: int, seed: int
+    authority: Callable[..., Place], side: int, cut_seed: int
 ) -> None:
-    place = authority(f"retried-{side}-{seed}")
-    dice = random.Random(seed)
+    place = authority(f"retried-{side}-{cut_seed}")
+    dice = random.Random(cut_seed)
     directions: tuple[Direction, ...] = ("sent", "received")
     async with line_to(place) as line:
         lengths = dict(zip(directions, map(len, await line.conversation(side)), strict=True))
@@ -185,10 +185,10 @@ async def test_retrying_makes_a_receipt_of_every_cut(
 
 
 async def test_reads_through_cut_connections_are_right_or_refused(
-    authority: Callable[..., Place], seed: int
+    authority: Callable[..., Place], cut_seed: int
 ) -> None:
-    place = authority(f"cut-reads-{seed}")
-    dice = random.Random(seed)
+    place = authority(f"cut-reads-{cut_seed}")
+    dice = random.Random(cut_seed)
     directions: tuple[Direction, ...] = ("sent", "received")
     async with line_to(place) as line:
         for side in (SMALL, LARGE, SMALL, LARGE):  # each group once

@@ -54,6 +54,7 @@ class Operation(msgspec.Struct):
     held: Held
     began_time: float
     began_event: int
+    losses: int
     floors: list[tuple[str, str, int]]
 
 
@@ -67,7 +68,13 @@ class HybridMachine(RuleBasedStateMachine):
         # What each store has committed, and what is known to be in the cache: key -> (incarnation, version).
         self.own: list[dict[str, tuple[str, int]]] = [{} for _ in range(STORES)]
         self.shared: dict[str, tuple[str, int]] = {}
+        self.losses = 0
         self.waited = 0.0
+
+    def lost(self) -> None:
+        """The cache may have lost what it took: nobody may count on that, nor on what it is just taking."""
+        self.shared.clear()
+        self.losses += 1
 
     @property
     def authority(self) -> Authority:
@@ -95,7 +102,7 @@ class HybridMachine(RuleBasedStateMachine):
         floors = [(key, *mark) for key, mark in known if mark]
         began = (self.scene.clock(), self.authority.event)
         held = self.run(self.scene.begin(call, 0))
-        self.running[held.number] = Operation(store, kind, keys, held, *began, floors)
+        self.running[held.number] = Operation(store, kind, keys, held, *began, self.losses, floors)
         self.go_on(held, steps)
 
     def go_on(self, held: Held, steps: int | None) -> None:
@@ -156,7 +163,7 @@ class HybridMachine(RuleBasedStateMachine):
         self.waited += seconds
         if self.waited > TTL:  # what was there may have expired, and stores remember their commits no longer
             self.waited = 0.0
-            self.shared.clear()
+            self.lost()
             for own in self.own:
                 own.clear()
 
@@ -164,7 +171,7 @@ class HybridMachine(RuleBasedStateMachine):
     def lose_an_entry(self, key: str) -> None:
         """As a Redis that is short of memory does."""
         self.raw.delete(ENTRIES.entry(key))
-        self.shared.pop(key, None)
+        self.lost()
 
     @rule(key=st.sampled_from(KEYS), field=st.sampled_from(["envelope", "version", "content"]))
     def damage_an_entry(self, key: str, field: str) -> None:
@@ -173,7 +180,7 @@ class HybridMachine(RuleBasedStateMachine):
         if value:
             middle = len(value) // 2
             self.raw.hset(name, field, value[:middle] + bytes([value[middle] ^ 1]) + value[middle + 1 :])
-            self.shared.pop(key, None)
+            self.lost()
 
     @rule(data=st.data())
     def lose_anything(self, data: st.DataObject) -> None:
@@ -181,12 +188,12 @@ class HybridMachine(RuleBasedStateMachine):
         names = sorted(self.raw.keys())
         if names:
             self.raw.delete(data.draw(st.sampled_from(names)))
-            self.shared.clear()
+            self.lost()
 
     @rule()
     def flush(self) -> None:
         self.raw.flushall()
-        self.shared.clear()
+        self.lost()
 
     @rule(fault=st.sampled_from(["cache", "authority", "reply"]), store=STORE, really=RARELY)
     def a_service_goes(self, fault: str, store: int, really: bool) -> None:
@@ -242,7 +249,7 @@ class HybridMachine(RuleBasedStateMachine):
         if receipt.replayed:
             return
         known = [self.own[one.store]]
-        if any(durable.store == CACHE for durable in receipt.stores):
+        if any(durable.store == CACHE for durable in receipt.stores) and one.losses == self.losses:
             known.append(self.shared)
         for key in one.keys:
             for marks in known:

@@ -156,7 +156,7 @@ class Slow:
 
 
 async def test_all_who_want_the_same_share_one_call() -> None:
-    flights: SingleFlight[str, int] = SingleFlight(10.0)
+    flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
     tasks = [asyncio.create_task(flights.run("a", slow)) for _ in range(5)]
     other = asyncio.create_task(flights.run("b", slow))
@@ -168,7 +168,7 @@ async def test_all_who_want_the_same_share_one_call() -> None:
 
 
 async def test_a_cancelled_caller_leaves_alone() -> None:
-    flights: SingleFlight[str, int] = SingleFlight(10.0)
+    flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
     first = asyncio.create_task(flights.run("a", slow))
     second = asyncio.create_task(flights.run("a", slow))
@@ -183,7 +183,7 @@ async def test_a_cancelled_caller_leaves_alone() -> None:
 
 
 async def test_a_call_that_all_callers_left_is_finished_before_drain_returns() -> None:
-    flights: SingleFlight[str, int] = SingleFlight(10.0)
+    flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
     task = asyncio.create_task(flights.run("a", slow))
     await asyncio.sleep(0)
@@ -197,7 +197,7 @@ async def test_a_call_that_all_callers_left_is_finished_before_drain_returns() -
 
 
 async def test_an_error_reaches_all_who_wait() -> None:
-    flights: SingleFlight[str, int] = SingleFlight(10.0)
+    flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     gate = asyncio.Event()
 
     async def fail() -> int:
@@ -213,7 +213,7 @@ async def test_an_error_reaches_all_who_wait() -> None:
 
 
 async def test_a_call_has_a_deadline_of_its_own() -> None:
-    flights: SingleFlight[str, int] = SingleFlight(0.01)
+    flights: SingleFlight[str, int] = SingleFlight(0.01, 60.0, Clock())
     slow = Slow()
     tasks = [asyncio.create_task(flights.run("a", slow)) for _ in range(2)]
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
@@ -226,11 +226,11 @@ async def test_a_timeout_of_the_call_itself_is_passed_on_as_it_is() -> None:
         raise TimeoutError("mine")
 
     with pytest.raises(TimeoutError, match="mine"):
-        await SingleFlight[str, int](10.0).run("a", fail)
+        await SingleFlight[str, int](10.0, 60.0, Clock()).run("a", fail)
 
 
 async def test_a_forsaken_call_is_joined_by_nobody_else() -> None:
-    flights: SingleFlight[str, int] = SingleFlight(10.0)
+    flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
     before = asyncio.create_task(flights.run("a", slow))
     await asyncio.sleep(0)
@@ -239,6 +239,19 @@ async def test_a_forsaken_call_is_joined_by_nobody_else() -> None:
     await asyncio.sleep(0)
     slow.gate.set()
     assert (await before, await after) == (1, 2)
+
+
+async def test_nobody_joins_a_call_that_began_too_long_ago() -> None:
+    clock = Clock()
+    flights: SingleFlight[str, int] = SingleFlight(10.0, 5.0, clock)
+    slow = Slow()
+    tasks = []
+    for seconds in (0.0, 5.0, 1.0):
+        clock.now += seconds
+        tasks.append(asyncio.create_task(flights.run("a", slow)))
+        await asyncio.sleep(0)
+    slow.gate.set()
+    assert await asyncio.gather(*tasks) == [1, 1, 2]
 
 
 async def test_background_work_is_bounded_and_awaited() -> None:
@@ -283,9 +296,9 @@ def test_what_was_written_here_forbids_older_copies_until_they_have_expired() ->
     assert not written.forbids("a", "other", 4)  # in another incarnation the number means something else
     assert written.forbids("b", "inc", 10**9)
     assert not written.forbids("c", "inc", 1)
-    assert list(written.owed) == ["b"]
+    assert list(written.owed) == [("b", None)]
     clock.now += 299.0
-    assert (list(written.owed), written.forbids("a", "inc", 4)) == (["b"], True)
+    assert (list(written.owed), written.forbids("a", "inc", 4)) == ([("b", None)], True)
     clock.now += 1.0
     assert (written.forbids("a", "inc", 4), written.forbids("b", "inc", 1), written.owed) == (
         False,
@@ -300,9 +313,21 @@ def test_a_key_that_was_written_again_is_still_owed() -> None:
     told = written.owed
     written.add(["a"], "inc", 6, owed=True)
     written.told(told)
-    assert list(written.owed) == ["a"]
+    assert list(written.owed) == [("a", "inc")]
     assert written.forbids("a", "inc", 5)
     assert written.forbids("b", "inc", 4)  # told, and still not to be read here
+
+
+def test_commits_that_are_noted_out_of_order_count_by_their_version() -> None:
+    """Two commits of one store may be acknowledged in another order than they were made in."""
+    written = Written(Clock(), 300.0)
+    written.add(["a"], "inc", 6, owed=False)
+    written.add(["a"], "inc", 5, owed=True)
+    written.add(["a"], "old", 9, owed=True)
+    assert written.forbids("a", "inc", 5)
+    assert not written.forbids("a", "inc", 6)
+    assert written.forbids("a", "old", 8)
+    assert list(written.owed) == [("a", "old")]
 
 
 def test_the_oldest_writes_are_forgotten_first() -> None:

@@ -248,6 +248,28 @@ async def test_the_repetition_of_an_old_commit_brings_no_old_value_back(play: Pl
         await play.do(play.two.read("a"))
 
 
+async def test_commits_acknowledged_out_of_order_are_not_read_back_in_that_order(play: Play) -> None:
+    """The older one of two commits of a store sleeps before the cache, and the newer one is evicted."""
+    late = await play.held_at(">put", play.putting(play.one, 1))
+    await play.put(play.one, 2)
+    play.lose()
+    await play.go_on(late)
+    assert (await late.task).version == 1
+    assert await play.read(play.one) == (2, AUTHORITY)
+
+
+async def test_nobody_joins_a_question_that_is_older_than_a_copy_may_be(play: Play) -> None:
+    await play.put(play.one, 1)
+    play.lose()
+    slow = await play.held_at("<read", play.two.read("a"))
+    await play.put(play.one, 2)
+    play.lose()
+    play.clock.now += TTL + MOMENT
+    assert await play.read(play.two) == (2, AUTHORITY)
+    await play.go_on(slow)
+    assert (await slow.task).version == 1
+
+
 async def test_a_commit_under_an_outage_is_durable_and_not_read_stale_by_its_own_process(play: Play) -> None:
     await play.put(play.one, 1)
     play.caches[0].up = False

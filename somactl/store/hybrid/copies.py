@@ -20,7 +20,7 @@ from somactl.store.contract import Degradation, Entry
 from somactl.store.hybrid import marker
 from somactl.store.hybrid.background import Background
 from somactl.store.hybrid.breaker import Breaker
-from somactl.store.hybrid.written import Write, Written
+from somactl.store.hybrid.written import Written
 
 _TRIES = 5
 _PAUSE = 0.01
@@ -62,11 +62,15 @@ class Copies:
         """Note the incarnation that the authority has just named: no other is served from now on."""
         self._incarnation = incarnation
 
+    def answering(self) -> bool:
+        """Whether the cache is asked at all. If not, and it is time, somebody finds out beside the callers."""
+        if self.breaker.try_again() and not self._background.start(self._try_again()):
+            self.breaker.gave_up()
+        return self.breaker.closed
+
     async def look(self, keys: Sequence[str]) -> View | None:
         """What the cache holds under `keys`; None where it does not answer, or is left alone for now."""
-        if not self.breaker.closed:
-            if self.breaker.try_again() and not self._background.start(self._try_again()):
-                self.breaker.gave_up()
+        if not self.answering():
             return None
         try:
             view = await self._cache.find(keys, hurry=True)
@@ -206,17 +210,17 @@ class Copies:
     async def _tell_owed(self) -> None:
         """Tombstones for keys whose version is known; of the others nothing may be kept."""
         owed = self.written.owed
-        unknown = {key: write for key, write in owed.items() if write.version is None}
-        await self._cache.drop(list(unknown))
+        unknown = {place: write for place, write in owed.items() if write.version is None}
+        await self._cache.drop([key for key, _ in unknown])
         self.written.told(unknown)
-        by_incarnation: dict[str, dict[str, Write]] = {}
-        for key, write in owed.items():
-            if write.incarnation is not None and write.version is not None:
-                by_incarnation.setdefault(write.incarnation, {})[key] = write
-        for incarnation, some in by_incarnation.items():
-            fills = [Fill(key, write.version or 0, incarnation, 0.0) for key, write in some.items()]
+        by_incarnation: dict[str, list[Fill]] = {}
+        for (key, incarnation), write in owed.items():
+            if incarnation is not None and write.version is not None:
+                fill = Fill(key, write.version, incarnation, 0.0)
+                by_incarnation.setdefault(incarnation, []).append(fill)
+        for incarnation, fills in by_incarnation.items():
             if (await self.put(fills)).refusal is None:
-                self.written.told(some)
+                self.written.told({place: write for place, write in owed.items() if place[1] == incarnation})
 
     def trouble(self, error: SomactlError) -> None:
         """Report an error of the cache that says nothing about whether it answers."""

@@ -17,19 +17,23 @@ class SingleFlight(Generic[K, T]):
 
     The call runs as a task of its own with its own deadline: a caller that is cancelled leaves alone, and
     the others still get the answer. If the call fails, all who wait get that error. Nothing is remembered:
-    whoever comes after the answer starts anew.
+    whoever comes after the answer starts anew; and so does whoever comes more than `joinable` seconds (by
+    `clock`) after the call began, since its answer may be as old as that.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, joinable: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._tasks: dict[K, asyncio.Task[T]] = {}
+        self._joinable = joinable
+        self._clock = clock
+        self._tasks: dict[K, tuple[asyncio.Task[T], float]] = {}
         self._running: set[asyncio.Task[T]] = set()
 
     async def run(self, name: K, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of the call under way for `name`, or of `call`; StoreTimeout past the deadline."""
-        task = self._tasks.get(name)
-        if task is None:
-            task = self._tasks[name] = asyncio.create_task(self._bounded(call))
+        task, until = self._tasks.get(name, (None, 0.0))
+        if task is None or self._clock() > until:
+            task = asyncio.create_task(self._bounded(call))
+            self._tasks[name] = task, self._clock() + self._joinable
             self._running.add(task)
             task.add_done_callback(lambda done: self._forget(name, done))
         return await asyncio.shield(task)
@@ -58,7 +62,7 @@ class SingleFlight(Generic[K, T]):
 
     def _forget(self, name: K, task: asyncio.Task[T]) -> None:
         self._running.discard(task)
-        if self._tasks.get(name) is task:
+        if self._tasks.get(name, (None,))[0] is task:
             del self._tasks[name]
         if not task.cancelled():
             task.exception()  # if all who waited were cancelled, nobody asks, and asyncio would complain

@@ -22,7 +22,7 @@ async def read_many(
     few times the authority alone is read.
     """
     wanted = list(dict.fromkeys(keys))
-    for _ in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS if copies.answering() else 0):
         snapshot = await _attempt(authority, truth, copies, wanted, kinds)
         if snapshot is not None:
             return snapshot

@@ -77,7 +77,7 @@ class HybridStore:
         self._truth = Truth(Breaker(clock))
         self._background = Background()
         self._copies = Copies(cache, Breaker(clock), self.head, self._background, clock)
-        self._reads: SingleFlight[tuple[str, int], Entry] = SingleFlight(fill_seconds)
+        self._reads: SingleFlight[tuple[str, int], Entry] = SingleFlight(fill_seconds, cache.ttl, clock)
         self._writes = Writes()
         self._served_stale = False
 

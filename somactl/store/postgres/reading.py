@@ -35,8 +35,8 @@ _AT_ONCE_BYTES = 16 << 20
 each with time of its own."""
 _OFFLOADED_BYTES = 4 << 20
 """A value from this size on is verified on another thread: the event loop has others to serve."""
-_SAVEPOINT = "SAVEPOINT portion"
-_BACK = "ROLLBACK TO SAVEPOINT portion"
+_SAVE, _DONE = "SAVEPOINT portion", "RELEASE SAVEPOINT portion"
+_BACK = f"ROLLBACK TO SAVEPOINT portion; {_DONE}"
 
 
 async def durability(session: Session) -> str:
@@ -178,7 +178,7 @@ async def _portion(session: Session, rows: list[Row]) -> Data:
     """The bytes of the rows. Where the server finds some damaged, the others are asked for one by one."""
     ids = [str(row["id"]) for row in rows]
     extra = seconds_for(sum(row["size"] for row in rows))
-    await session.execute(_SAVEPOINT)
+    await session.execute(_SAVE)
     try:
         found = await session.rows("payloads", ids, extra=extra)
     except asyncpg.PostgresError as exc:
@@ -191,6 +191,7 @@ async def _portion(session: Session, rows: list[Row]) -> Data:
         for row in rows:
             data |= await _portion(session, [row])
         return data
+    await session.execute(_DONE)
     return {row["id"]: row["data"] for row in found}
 
 
