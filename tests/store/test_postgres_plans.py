@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from somactl.store.contract import Retention
 from somactl.store.postgres import PostgresStore, schema
-from somactl.testing.values import compact_fully, delete, put
+from somactl.testing.values import delete, put
 from store.postgres_backend import Opener, PostgresBackend, until
 from store.postgres_backend import backend as backend
 from store.postgres_backend import opener as opener
@@ -130,15 +128,3 @@ async def test_commits_do_not_walk_through_history(backend: PostgresBackend, ope
     for table in LARGE:
         assert found[table]["seq_tup_read"] == 0, found[table]
         assert found[table]["idx_tup_fetch"] <= 6 * found[table]["n_tup_ins"], found[table]
-
-
-async def test_compaction_in_batches_beside_others(backend: PostgresBackend, opener: Opener) -> None:
-    """Two compact the same namespace: they take turns, and together they remove what was to be removed."""
-    stores = [opener(), opener()]
-    await stores[0].init(retention=Retention(1, 0.0, 0.0))
-    for number in range(12):
-        await put(stores[0], "a", "b", seed=number)
-    plan = await stores[0].compact(dry_run=True)
-    done = await asyncio.gather(*(compact_fully(store, 5) for store in stores))
-    assert sum(revisions for revisions, *_ in done) == plan.revisions == 22
-    assert await backend.stored("default") == {("a", 12), ("b", 12)}

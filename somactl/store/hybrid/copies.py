@@ -63,7 +63,7 @@ class Copies:
         self._incarnation = incarnation
 
     def answering(self) -> bool:
-        """Whether the cache is asked at all. If not, and it is time, somebody finds out beside the callers."""
+        """Whether the cache is asked at all; if not, now and then somebody tries, beside the callers."""
         if self.breaker.try_again() and not self._background.start(self._try_again()):
             self.breaker.gave_up()
         return self.breaker.closed
