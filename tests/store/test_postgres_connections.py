@@ -109,7 +109,7 @@ async def test_nothing_stays_behind_in_a_pooled_connection(
     backend: PostgresBackend, opener: Opener, pgbouncer: PgBouncer
 ) -> None:
     url = pgbouncer.url(backend.database)
-    store = opener(url=url)
+    store = opener(url=url + "?application_name=night-audit")
     await store.init()
     for expected in (None, {"guard": 0}):
         await put(store, "a", expected=expected)

@@ -24,21 +24,22 @@ from store.postgres_backend import opener as opener
 from store.postgres_backend import store as store
 
 
-async def test_a_lock_that_is_held_too_long(backend: PostgresBackend, opener: Opener) -> None:
-    store = opener(timeout=0.4)
-    await store.init()
+async def test_a_lock_that_is_held_too_long(
+    backend: PostgresBackend, opener: Opener, store: PostgresStore
+) -> None:
     await put(store, "a")
+    hasty = opener(timeout=1.0)
     async with backend.raw() as other, other.transaction():
         await other.execute("SELECT 1 FROM somactl.namespace FOR UPDATE")
-        for call in (
-            put(store, "a", commit_id="late"),
-            put(store, "a", expected={"guard": 0}),
-            store.commit_status("x", resolve=True),
-            store.init(new_incarnation=True),
-        ):
-            with pytest.raises(StoreBusy, match="lock") as caught:
-                await call
-            assert caught.value.retryable
+        refused = await asyncio.gather(
+            put(hasty, "a", commit_id="late"),
+            put(hasty, "a", expected={"guard": 0}),
+            hasty.commit_status("x", resolve=True),
+            hasty.init(new_incarnation=True),
+            return_exceptions=True,
+        )
+        assert [type(error) for error in refused] == [StoreBusy] * 4
+        assert all("lock" in str(error) and error.retryable for error in refused)  # type: ignore[union-attr]
         assert (await store.read("a")).version == 1
     assert (await store.commit_status("late")).state == "unseen"
     assert (await put(store, "a", commit_id="late")).version == 2
@@ -133,31 +134,38 @@ async def test_a_server_that_takes_no_writes(backend: PostgresBackend, opener: O
     assert "read_only" in {f.check for f in await store.diagnose() if f.status == "warning"}
 
 
-async def test_an_answer_that_takes_too_long(backend: PostgresBackend, opener: Opener) -> None:
-    store = opener(timeout=0.3)
-    await store.init()
+async def test_an_answer_that_takes_too_long(
+    backend: PostgresBackend, opener: Opener, store: PostgresStore
+) -> None:
     await put(store, "a")
-    before = await backend.processes()
+    await store.close()
+    hasty = opener(timeout=1.0)
     async with backend.raw() as other, other.transaction():
         await other.execute("LOCK TABLE somactl.payload, somactl.namespace IN ACCESS EXCLUSIVE MODE")
-        for call in (store.read("a"), store.read_many(["a"]), store.head()):
-            with pytest.raises(StoreTimeout) as caught:
-                await call
-            assert caught.value.retryable
-    assert (await store.read("a")).version == 1
-    assert not before & await backend.processes()  # a late answer must reach nobody
+        calls = [
+            asyncio.create_task(call) for call in (hasty.read("a"), hasty.read_many(["a"]), hasty.head())
+        ]
+        await backend.until_one_waits_for_a_lock()
+        before = await backend.processes()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in outcomes] == [StoreTimeout] * 3
+        assert all(error.retryable for error in outcomes)  # type: ignore[union-attr]
+    assert (await hasty.read("a")).version == 1
+    (session,) = hasty._connections._idle
+    assert session.connection.get_server_pid() not in before  # a late answer must reach nobody
 
 
-async def test_a_statement_timeout_of_the_server_s(backend: PostgresBackend, opener: Opener) -> None:
-    await backend.rows(f"ALTER DATABASE {backend.database} SET statement_timeout = '100ms'")
-    store = opener()
-    await store.init()  # its own transactions set another
+async def test_a_statement_timeout_of_the_server_s(
+    backend: PostgresBackend, opener: Opener, store: PostgresStore
+) -> None:
     await put(store, "a")
+    await backend.rows(f"ALTER DATABASE {backend.database} SET statement_timeout = '1s'")
+    limited = opener()
     async with backend.raw() as other, other.transaction():
         await other.execute("LOCK TABLE somactl.payload IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(StoreTimeout, match="statement timeout"):
-            await store.read("a")
-    assert (await store.read("a")).version == 1
+            await limited.read("a")
+    assert (await limited.read("a")).version == 1
 
 
 async def test_a_connection_lost_in_the_only_statement_of_a_commit(
@@ -242,11 +250,11 @@ async def test_a_client_that_stops_does_not_keep_the_lock(
         return rows
 
     monkeypatch.setattr(committing, "standing", stop)
-    slow, quick = opener(timeout=2.0), opener(timeout=2.0)
+    slow, quick = opener(timeout=6.0), opener(timeout=6.0)
     await slow.init()
     commit = asyncio.create_task(put(slow, "a", commit_id="stopped", expected={"guard": 0}))
     await stopped.wait()
-    assert (await put(quick, "b")).version == 1  # within its patience for the lock, 1 s
+    assert (await put(quick, "b")).version == 1  # within its patience for the lock, 3 s
     resumed.set()
     with pytest.raises(StoreUnavailable):
         await commit

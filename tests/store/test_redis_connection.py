@@ -206,6 +206,7 @@ async def test_nobody_listens(opener: Callable[..., RedisStore]) -> None:
     assert [f.status for f in await store.diagnose()] == ["problem"]
 
 
+@pytest.mark.source
 async def test_a_user_with_the_rights_that_the_page_names_can_do_everything(
     secured: RedisServer, opener: Callable[..., RedisStore]
 ) -> None:

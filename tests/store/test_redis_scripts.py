@@ -16,7 +16,7 @@ from somactl.core.framing import peek
 from somactl.errors import CommitAborted, StoreUnavailable, VersionConflict
 from somactl.package_data import data_file
 from somactl.store.contract import Retention
-from somactl.store.redis import RedisStore
+from somactl.store.redis import RedisStore, connection
 from somactl.store.redis.pool import pieces
 from somactl.store.redis.scripts import Script
 from somactl.testing.values import commit_id_of_age, compact_fully, delete, envelope, listed, put, write
@@ -61,7 +61,7 @@ def test_unpack_takes_a_bounded_number_of_words(file: Path) -> None:
 
 
 def test_every_script_is_used() -> None:
-    sources = Path(data_file("lua")).parent.joinpath("somactl", "store", "redis").glob("*.py")
+    sources = Path(connection.__file__).parent.glob("*.py")
     names = set(re.findall(r'Script\("(\w+)"\)', "".join(source.read_text() for source in sources)))
     assert {file.stem for file in FILES} <= names
     assert Script("commit").digest == Script("commit").digest != Script("init").digest

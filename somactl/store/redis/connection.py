@@ -160,6 +160,8 @@ def _node(text: str, place: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or host.count("[") != host.count("]"):
         host, port = text, str(DEFAULT_PORT)
+    if host.count("[") != host.count("]"):
+        raise ConfigurationError(f"{place} names no server", hint=f"write {_FORMS}")
     host = unquote(host).removeprefix("[").removesuffix("]")
     number = _number(port, "port", place)
     if not host or not 0 < number < 65_536:
