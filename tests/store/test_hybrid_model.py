@@ -15,6 +15,7 @@ and `read_many` must return exactly one version.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ STORE = st.integers(0, STORES - 1)
 STEPS = st.none() | st.none() | st.integers(0, 8)
 """How far an operation goes before it sleeps; None: to its end."""
 RARELY = st.sampled_from([True, False, False, False])
+OPERATIONS = st.sampled_from(["read", "read", "read_many", "put", "put", "delete", "init"])
 KEY_SETS = st.sampled_from([{"a"}, {"b"}, {"a", "b"}])
 
 
@@ -54,7 +56,7 @@ class Operation(msgspec.Struct):
     held: Held
     began_time: float
     began_event: int
-    losses: int
+    losses: Counter[str]
     floors: list[tuple[str, str, int]]
 
 
@@ -68,13 +70,14 @@ class HybridMachine(RuleBasedStateMachine):
         # What each store has committed, and what is known to be in the cache: key -> (incarnation, version).
         self.own: list[dict[str, tuple[str, int]]] = [{} for _ in range(STORES)]
         self.shared: dict[str, tuple[str, int]] = {}
-        self.losses = 0
+        self.losses: Counter[str] = Counter()
         self.waited = 0.0
 
-    def lost(self) -> None:
+    def lost(self, *keys: str) -> None:
         """The cache may have lost what it took: nobody may count on that, nor on what it is just taking."""
-        self.shared.clear()
-        self.losses += 1
+        for key in keys or KEYS:
+            self.shared.pop(key, None)
+            self.losses[key] += 1
 
     @property
     def authority(self) -> Authority:
@@ -97,13 +100,14 @@ class HybridMachine(RuleBasedStateMachine):
         self.run(self.scene.open(STORES))
         self.commit(0, set(KEYS), False, None)
 
-    def begin(self, store: int, kind: str, keys: tuple[str, ...], call: Any, steps: int | None) -> None:
+    def begin(self, store: int, kind: str, keys: tuple[str, ...], call: Any, steps: int | None) -> Held:
         known = [(key, known.get(key)) for key in keys for known in (self.own[store], self.shared)]
         floors = [(key, *mark) for key, mark in known if mark]
         began = (self.scene.clock(), self.authority.event)
         held = self.run(self.scene.begin(call, 0))
-        self.running[held.number] = Operation(store, kind, keys, held, *began, self.losses, floors)
+        self.running[held.number] = Operation(store, kind, keys, held, *began, self.losses.copy(), floors)
         self.go_on(held, steps)
+        return held
 
     def go_on(self, held: Held, steps: int | None) -> None:
         self.run(self.scene.go_on(held, steps))
@@ -111,11 +115,11 @@ class HybridMachine(RuleBasedStateMachine):
 
     @rule(store=STORE, key=st.sampled_from(KEYS), steps=STEPS)
     def read(self, store: int, key: str, steps: int | None) -> None:
-        self.begin(store, "read", (key,), self.scene.stores[store].read(key), steps)
+        self.start("read", store, key, steps)
 
     @rule(store=STORE, steps=STEPS)
     def read_many(self, store: int, steps: int | None) -> None:
-        self.begin(store, "read_many", KEYS, self.scene.stores[store].read_many(KEYS), steps)
+        self.start("read_many", store, KEYS[0], steps)
 
     @rule(store=STORE, keys=KEY_SETS, delete=RARELY, steps=STEPS)
     def commit(self, store: int, keys: set[str], delete: bool, steps: int | None) -> None:
@@ -123,10 +127,10 @@ class HybridMachine(RuleBasedStateMachine):
         updates = dict.fromkeys(sorted(keys), None if delete else self.number)
         self.send(store, updates, f"id-{self.number}", steps)
 
-    def send(self, store: int, updates: dict[str, int | None], commit_id: str, steps: int | None) -> None:
+    def send(self, store: int, updates: dict[str, int | None], commit_id: str, steps: int | None) -> Held:
         data = {key: None if seed is None else value_of(key, seed) for key, seed in updates.items()}
         call = self.scene.stores[store].commit_matrix_update(data, CommitMetadata(), commit_id=commit_id)
-        self.begin(store, "commit", tuple(updates), call, steps)
+        return self.begin(store, "commit", tuple(updates), call, steps)
 
     @precondition(lambda self: self.authority.records)
     @rule(store=STORE, data=st.data(), steps=STEPS)
@@ -141,7 +145,40 @@ class HybridMachine(RuleBasedStateMachine):
     @rule(store=STORE, really=RARELY, steps=STEPS)
     def new_incarnation(self, store: int, really: bool, steps: int | None) -> None:
         if really or self.authority.restored:
-            self.begin(store, "init", (), self.scene.stores[store].init(new_incarnation=True), steps)
+            self.start("init", store, KEYS[0], steps)
+
+    @rule(
+        sleeper=OPERATIONS,
+        other=OPERATIONS,
+        key=st.sampled_from(KEYS),
+        steps=st.integers(0, 11),
+        missing=st.booleans(),
+        lost=RARELY,
+    )
+    def sleep_while_another_acts(
+        self, sleeper: str, other: str, key: str, steps: int, missing: bool, lost: bool
+    ) -> None:
+        """What races are made of: one falls asleep half-way, another acts, and the first wakes up again."""
+        if missing:
+            self.lose_an_entry(key)
+        asleep = self.start(sleeper, 0, key, steps)
+        self.start(other, 1, key, None)
+        if lost:
+            self.lose_an_entry(key)
+        self.go_on(asleep, None)
+        for store in range(STORES):
+            self.start("read", store, key, None)
+
+    def start(self, what: str, store: int, key: str, steps: int | None) -> Held:
+        if what == "read":
+            return self.begin(store, "read", (key,), self.scene.stores[store].read(key), steps)
+        if what == "read_many":
+            return self.begin(store, "read_many", KEYS, self.scene.stores[store].read_many(KEYS), steps)
+        if what == "init":
+            return self.begin(store, "init", (), self.scene.stores[store].init(new_incarnation=True), steps)
+        self.number += 1
+        updates = {key: None if what == "delete" else self.number}
+        return self.send(store, updates, f"id-{self.number}", steps)
 
     @precondition(lambda self: self.scene.sleeping())
     @rule(data=st.data(), steps=STEPS)
@@ -171,7 +208,7 @@ class HybridMachine(RuleBasedStateMachine):
     def lose_an_entry(self, key: str) -> None:
         """As a Redis that is short of memory does."""
         self.raw.delete(ENTRIES.entry(key))
-        self.lost()
+        self.lost(key)
 
     @rule(key=st.sampled_from(KEYS), field=st.sampled_from(["envelope", "version", "content"]))
     def damage_an_entry(self, key: str, field: str) -> None:
@@ -180,7 +217,7 @@ class HybridMachine(RuleBasedStateMachine):
         if value:
             middle = len(value) // 2
             self.raw.hset(name, field, value[:middle] + bytes([value[middle] ^ 1]) + value[middle + 1 :])
-            self.lost()
+            self.lost(key)
 
     @rule(data=st.data())
     def lose_anything(self, data: st.DataObject) -> None:
@@ -248,11 +285,10 @@ class HybridMachine(RuleBasedStateMachine):
     def committed(self, one: Operation, receipt: Receipt) -> None:
         if receipt.replayed:
             return
-        known = [self.own[one.store]]
-        if any(durable.store == CACHE for durable in receipt.stores) and one.losses == self.losses:
-            known.append(self.shared)
+        took = any(durable.store == CACHE for durable in receipt.stores)
         for key in one.keys:
-            for marks in known:
+            kept = took and one.losses[key] == self.losses[key]
+            for marks in (self.own[one.store], *([self.shared] if kept else [])):
                 incarnation, version = marks.get(key, ("", 0))
                 if incarnation != receipt.incarnation or version < receipt.version:
                     marks[key] = receipt.incarnation, receipt.version
@@ -308,7 +344,7 @@ class HybridMachine(RuleBasedStateMachine):
 
 SETTINGS = settings(
     max_examples=120,
-    stateful_step_count=80,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

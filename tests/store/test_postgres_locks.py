@@ -28,7 +28,7 @@ async def test_a_lock_that_is_held_too_long(
     backend: PostgresBackend, opener: Opener, store: PostgresStore
 ) -> None:
     await put(store, "a")
-    hasty = opener(timeout=1.0)
+    hasty = opener(timeout=3.0)
     async with backend.raw() as other, other.transaction():
         await other.execute("SELECT 1 FROM somactl.namespace FOR UPDATE")
         refused = await asyncio.gather(
@@ -250,7 +250,7 @@ async def test_a_client_that_stops_does_not_keep_the_lock(
         return rows
 
     monkeypatch.setattr(committing, "standing", stop)
-    slow, quick = opener(timeout=6.0), opener(timeout=6.0)
+    slow, quick = opener(timeout=9.0), opener(timeout=9.0)
     await slow.init()
     commit = asyncio.create_task(put(slow, "a", commit_id="stopped", expected={"guard": 0}))
     await stopped.wait()

@@ -121,7 +121,8 @@ class Copies:
 
     async def _keep(self, fills: Sequence[Fill], wrong: Sequence[Cached]) -> None:
         try:
-            await self._cache.evict(wrong)
+            if wrong:
+                await self._cache.evict(wrong)
             await self.put(fills)
         except SomactlError as exc:
             self._failed(exc)

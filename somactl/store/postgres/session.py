@@ -104,8 +104,9 @@ class Session:
 
     @property
     def lock_patience(self) -> float:
-        """Seconds to wait for a lock: fewer than for an answer, so that the server says what it was."""
-        return self.timeout / 2
+        """Seconds to wait for a lock: fewer than for an answer, so that the server says what it was. Who
+        waits for a row behind others waits twice, first for his turn and then for the row."""
+        return self.timeout / 3
 
     @contextlib.asynccontextmanager
     async def transaction(

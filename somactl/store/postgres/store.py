@@ -49,7 +49,7 @@ class PostgresStore:
 
     Constructing it touches nothing; raises ConfigurationError for a URL that is none of PostgreSQL's.
     `timeout` is how long, in seconds, one answer of the server may take; large values get more. A write
-    waits half as long for another's lock before StoreBusy. `connect_timeout` bounds each connecting.
+    that waits for another's lock is StoreBusy before that. `connect_timeout` bounds each connecting.
     """
 
     name = records.NAME
