@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from somactl.errors import CorruptValue
 
 DAY = 86_400.0
+MAX_NOTE_BYTES = 256 << 20
+"""The most that one write of notes may carry."""
 
 
 class Retention(msgspec.Struct, frozen=True):
@@ -65,11 +67,21 @@ class CommitMetadata(msgspec.Struct, frozen=True):
               `valid`. Kept with the commit and returned by `read`, `history` and `log`; verdicts of
               digests that the commit does not write are dropped
     command   a label: what made the commit ("commit", "restore", ...); not part of the request
+    stands_for  what the commit id stands for, where that is not the contents and expectations of the
+              commit: the digest of an order, say, from which the deletes were computed. It then takes
+              their place in a replay's identity, beside the user's labels
+    grace     for how many seconds, by the store's clock, what this commit deletes can be restored; it
+              takes the place of the retention's time for these tombstones and the bytes that they hide.
+              None: the retention's. Not part of the request
+    facts     JSON values kept with the commit and returned by `log`; not part of the request
     """
 
     user: Mapping[str, str] = {}
     verdicts: Mapping[str, Mapping[str, Any]] = {}
     command: str = ""
+    stands_for: str | None = None
+    grace: float | None = None
+    facts: Mapping[str, Any] = {}
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -89,6 +101,20 @@ class NamespaceSummary(msgspec.Struct, frozen=True):
     keys: int
     tombstones: int
     stored_bytes: int
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A small thing that an operation remembers beside the matrices: a checkpoint, an order, a journal.
+
+    `version` counts the writes of this name, from 1, and begins anew once it was deleted. `data` is None
+    in listings.
+    """
+
+    name: str
+    version: int
+    size: int
+    written_at: float
+    data: bytes | None = None
 
 
 class Stat(msgspec.Struct, frozen=True):
@@ -313,6 +339,14 @@ class Store(Protocol):
 
     async def head(self) -> Head: ...
 
+    async def summary(self) -> NamespaceSummary:
+        """What the namespace holds, counted at one moment."""
+        ...
+
+    async def clock(self) -> float:
+        """The time by the store's clock, the one that decides about deadlines."""
+        ...
+
     async def commit_matrix_update(
         self,
         updates: Mapping[str, bytes | memoryview | None],
@@ -405,11 +439,45 @@ class Store(Protocol):
         """
         ...
 
-    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+    async def compact(
+        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
+    ) -> Compaction:
         """Remove what the retention no longer keeps: one short transaction of at most `limit` removals.
 
         Live values are never touched. A read of something removed says VersionCompacted, never
         KeyNotFound. A dry run counts everything that repeated calls would remove now, and writes nothing.
+
+        A key deleted with a grace of its own keeps the value it hides until that is over, however short
+        the retention; then all of the key's values go, however long it is. With `past_grace` such keys
+        are all that is looked at.
+        """
+        ...
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
+        """The notes among `names` that exist, all as of one moment, with their data.
+
+        A name has 1 to 256 characters of `A-Z a-z 0-9 . _ : / -`; any other raises InvalidName. Notes
+        belong to the namespace, and neither commits nor retention touch them.
+        """
+        ...
+
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """Write (or, where None, delete) all of `changes`, or nothing; the new versions, 0 for deleted ones.
+
+        `expected` demands versions, 0 for a note that is not there, also of notes that are not written.
+        Raises VersionConflict naming each note that is elsewhere, LimitExceeded for more than
+        MAX_NOTE_BYTES in one note or in sum (a namespace's notes may well be more), EmptyCommit without
+        changes, and OutcomeUnknown where no reply came; its `commit_id` is then empty, and reading the
+        notes tells.
+        """
+        ...
+
+    def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
+        """Pages of the notes whose names begin with `prefix`, in byte order, after `after`, without data.
+
+        Notes present during the whole scan appear exactly once.
         """
         ...
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import xxhash
+from msgspec.structs import replace
 
 from somactl.core import framing
 from somactl.core.framing import Header
@@ -33,6 +34,8 @@ from somactl.store.contract import CommitMetadata, Expect, Expected, Retention
 
 MAX_COMMIT_KEYS = 65_536
 MAX_USER_METADATA_BYTES = 64 << 10
+MAX_FACTS_BYTES = 64 << 10
+MAX_GRACE_SECONDS = 100 * 366 * 86_400.0
 MAX_RETAINED_VERSIONS = 1_000_000
 
 
@@ -95,6 +98,8 @@ def prepare(
         raise EmptyCommit("the commit has no updates", hint="name at least one key to write or delete")
     _check_limits(updates)
     user = _user_metadata(metadata.user)
+    _check_grace(metadata.grace)
+    _check_facts(metadata.facts)
     puts: dict[str, Put | None] = {}
     verdicts: dict[str, Mapping[str, Any]] = {}
     for key, data in updates.items():
@@ -113,8 +118,8 @@ def prepare(
         commit_id,
         puts,
         expectations,
-        CommitMetadata(user, verdicts, metadata.command),
-        _identity(contents, expectations, user),
+        replace(metadata, user=user, verdicts=verdicts),
+        _identity(contents, expectations, user, metadata.stands_for),
     )
 
 
@@ -204,15 +209,38 @@ def normalise(expected: Expected, keys: Mapping[str, object]) -> dict[str, Expec
     return normal
 
 
+def _check_grace(grace: float | None) -> None:
+    if grace is not None and not 0 <= grace <= MAX_GRACE_SECONDS:
+        raise InputRejected(
+            f"a grace of {grace} s cannot be kept", hint=f"it is a time from 0 to {MAX_GRACE_SECONDS:g} s"
+        )
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    try:
+        size = len(json.dumps(dict(facts), allow_nan=False))
+    except (TypeError, ValueError) as exc:
+        raise InputRejected(f"the facts of the commit are not made of JSON values: {exc}") from None
+    if size > MAX_FACTS_BYTES:
+        raise LimitExceeded(f"the facts have {size} bytes; at most {MAX_FACTS_BYTES} are allowed")
+
+
 def _identity(
-    contents: Mapping[str, str | None], expectations: Mapping[str, Expect], user: Mapping[str, str]
+    contents: Mapping[str, str | None],
+    expectations: Mapping[str, Expect],
+    user: Mapping[str, str],
+    stands_for: str | None,
 ) -> str:
     """xxh3_128 (hex) over canonical JSON: sorted keys, no white space, ASCII.
 
     It tells a retry from a mistake, not from an attack: a caller who may commit at all needs no collision.
     """
-    expects = {key: [e.version, e.incarnation, e.content] for key, e in expectations.items()}
-    text = json.dumps([contents, expects, dict(user)], sort_keys=True, separators=(",", ":"))
+    if stands_for is not None:
+        request: list[Any] = [stands_for, dict(user)]
+    else:
+        expects = {key: [e.version, e.incarnation, e.content] for key, e in expectations.items()}
+        request = [contents, expects, dict(user)]
+    text = json.dumps(request, sort_keys=True, separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 

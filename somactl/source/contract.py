@@ -1,0 +1,82 @@
+"""What every source of legacy values promises. A source knows JSON text and its keys, and nothing of matrices.
+
+A source is opened read-only unless its values are to be replaced, and then refuses `swap` itself: where the
+server can enforce that, it is asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from somactl.core.names import Pattern
+
+FETCH_BYTES = 16 << 20
+"""About how many bytes of values `fetch` brings at once; one value may be larger."""
+MAX_VALUE_BYTES = 384 << 20
+"""The longest value that is fetched; `core.legacy_json` reads no longer text either."""
+
+
+class Value(msgspec.Struct, frozen=True):
+    """One value of the old service.
+
+    key     as the source has it, bytes that are no UTF-8 as surrogates (`surrogateescape`)
+    state   text: `data` holds it; other: something that is no text at all, such as a Redis hash;
+            unreadable: larger than MAX_VALUE_BYTES; gone: it was listed, and is there no more
+    data    the bytes of a Redis string or a file, or the text of a JSONB value, in UTF-8
+    detail  for other and unreadable, what it is: `a Redis hash`, `493 MB of JSON`
+    expires_at  seconds since 1970 when the source removes it by itself; None: never
+    """
+
+    key: str
+    state: Literal["text", "other", "unreadable", "gone"]
+    data: bytes = b""
+    detail: str = ""
+    expires_at: float | None = None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Replace the value of `key`, if it still is `before`, by `after`. None: not there.
+
+    expires_at  when the source is to remove what is put back where nothing was; None: never. A value that is
+                replaced keeps what it has
+    """
+
+    key: str
+    before: bytes | None
+    after: bytes | None
+    expires_at: float | None = None
+
+
+class Source(Protocol):
+    """Values by their keys. Errors are those of the stores: StoreUnavailable and its kin, ConfigurationError."""
+
+    name: str
+    """For reports, which name no host: `postgres table kv_store`, `redis`, `json files`, `ndjson`."""
+    identity: str
+    """Which source this is, for telling one migration from another: a URL without user and password."""
+    replaceable: bool
+    """Whether `swap` can be asked of this kind of source at all; values that came by a pipe cannot be."""
+
+    def names(self, match: Pattern | None) -> AsyncIterator[list[str]]:
+        """Pages of the keys that match, in any order; a key may come more than once. No value is read."""
+        ...
+
+    async def fetch(self, keys: Sequence[str]) -> list[Value]:
+        """Values of the first of `keys`, in their order: one at least, and no more than about FETCH_BYTES.
+
+        The caller asks again for those that did not come.
+        """
+        ...
+
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        """Carry out each change by itself, atomically; whether the value now is `after`.
+
+        True also where it was so before, so that a repetition after a lost reply tells the same. Raises
+        ReadOnlyStore on a source that was opened read-only.
+        """
+        ...
+
+    async def close(self) -> None: ...
