@@ -1,4 +1,4 @@
-"""What every source of legacy values promises. A source knows JSON text and its keys, and nothing of matrices.
+"""What every source of legacy values promises. A source knows JSON text and keys, and nothing of matrices.
 
 A source is opened read-only unless its values are to be replaced, and then refuses `swap` itself: where the
 server can enforce that, it is asked to.
@@ -51,7 +51,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Source(Protocol):
-    """Values by their keys. Errors are those of the stores: StoreUnavailable and its kin, ConfigurationError."""
+    """Values by their keys. Its errors are those of the stores: StoreUnavailable, ConfigurationError."""
 
     name: str
     """For reports, which name no host: `postgres table kv_store`, `redis`, `json files`, `ndjson`."""
