@@ -20,6 +20,12 @@ def check_note_names(names: Iterable[str]) -> None:
             )
 
 
+def check_note_prefix(prefix: str) -> None:
+    """Raises InvalidName for what no name can begin with; the empty prefix is that of all."""
+    if prefix:
+        check_note_names([prefix])
+
+
 def check_notes(changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None) -> None:
     """Everything about a write of notes that can be told without the store's state.
 

@@ -108,6 +108,10 @@ async def use_everything(store: RedisStore) -> None:
     await put(store, "b", seed=1)
     await delete(store, "b")
     await compact_fully(store)
+    await store.write_notes({"n": b"1", "m": bytes(100_000)}, {"n": 0, "other": 0})
+    assert len(await store.read_notes(["n", "m", "never"])) == 2
+    await store.write_notes({"m": None, "n": None})
+    assert [page async for page in store.scan_notes()] == []
     await store.init(new_incarnation=True)
 
 

@@ -141,9 +141,9 @@ _SCRIPTING = ("'eval", "'evalsha", "'script", "'EVAL", "'EVALSHA", "'SCRIPT")
 def translated(place: str, commit_id: str | None = None, *, connecting: bool = False) -> Iterator[None]:
     """Raise what redis-py raises on the server at `place` as an error of `somactl.errors`.
 
-    `commit_id` belongs around a write from the moment its command may have reached the server: a lost
-    connection, or no answer in time, is then OutcomeUnknown. An error *reply* never is: the server has
-    said that it did not do it.
+    `commit_id` ('' for notes) belongs around a write from the moment its command may have reached the
+    server: a lost connection, or no answer in time, is then OutcomeUnknown. An error *reply* never is: the
+    server has said that it did not do it.
     """
     try:
         yield
@@ -183,6 +183,12 @@ def translate(exc: Exception, place: str, commit_id: str | None = None) -> Somac
     if not isinstance(exc, RedisError | RedisClusterException | OSError):
         return None
     lost = _tls_failure(exc, place) or _lost(exc, place)
+    if isinstance(lost, StoreUnavailable) and commit_id == "":
+        return OutcomeUnknown(
+            f"the connection to {place} was lost before it confirmed that notes were written",
+            commit_id="",
+            hint="read the notes again: their versions tell",
+        )
     if isinstance(lost, StoreUnavailable) and commit_id is not None:
         return OutcomeUnknown(
             f"the connection to {place} was lost before it confirmed commit {commit_id}", commit_id=commit_id

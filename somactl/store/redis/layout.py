@@ -16,6 +16,9 @@ All names of a namespace share one hash tag, so that a cluster keeps them on one
     log         commit ids by version
     records     commit ids by the time after which they may be forgotten
     outbox      stream of events; the entry of version V is V-0
+    note:N      string: the data of note N
+    noted       hash: of each note its version, when it was written, its size and its digest
+    notes       sorted set of the notes' names, all of score 0
     stage:N:I   string: an envelope on its way in, with an expiry
     trash:N:I   string: an envelope on its way out, with an expiry
 
@@ -56,7 +59,7 @@ class Names:
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.tag = f"somactl:{{{namespace}}}:"
-        for part in PARTS:
+        for part in (*PARTS, *NOTE_PARTS):
             setattr(self, part, self.tag + part)
 
     head: str
@@ -69,6 +72,8 @@ class Names:
     log: str
     records: str
     outbox: str
+    noted: str
+    notes: str
 
     def live(self, key: str) -> str:
         return f"{self.tag}live:{key}"
@@ -82,6 +87,9 @@ class Names:
     def commit(self, commit_id: str) -> str:
         return f"{self.tag}commit:{commit_id}"
 
+    def note(self, name: str) -> str:
+        return f"{self.tag}note:{name}"
+
     def stage(self, token: str, number: int) -> str:
         return f"{self.tag}stage:{token}:{number}"
 
@@ -93,6 +101,8 @@ PARTS = (
     "head", "keys", "deleted", "tombstones", "superseded", "bare", "kept", "log", "records", "outbox",
 )  # fmt: skip
 """The parts that a namespace has once each; all but the head are missing while they would be empty."""
+NOTE_PARTS = ("noted", "notes")
+"""The same for its notes, which no commit touches."""
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from somactl.core.names import Pattern
 from somactl.store.contract import NamespaceSummary, Stat
 from somactl.store.redis import layout, revisions
-from somactl.store.redis.layout import HEAD_FIELDS, Names, Place
+from somactl.store.redis.layout import HEAD_FIELDS, Place
 from somactl.store.redis.reading import Reader
 from somactl.store.redis.scripts import Script
 
@@ -99,14 +99,10 @@ def _stats(here: Place, rows: Sequence[Sequence[bytes | None]]) -> list[Stat]:
     return stats
 
 
-async def namespaces(readers: Sequence[Reader]) -> list[NamespaceSummary]:
-    """A summary of each namespace, in the order of `readers`."""
-    summaries = []
-    for reader in readers:
-        names: Names = reader.names
-        counts = ("HMGET", names.head, "keys", "tombstones", "bytes")
-        fields, told = reader.link.values(await reader.link.ask(("HMGET", names.head, *HEAD_FIELDS), counts))
-        here = await reader.existing(fields)
-        keys, tombstones, stored = (int(count or 0) for count in told)
-        summaries.append(NamespaceSummary(here.head, keys, tombstones, stored))
-    return summaries
+async def summary(reader: Reader) -> NamespaceSummary:
+    """The head and its counts, which every commit keeps."""
+    told = ("HMGET", reader.names.head, *HEAD_FIELDS, "keys", "tombstones", "bytes")
+    (fields,) = reader.link.values(await reader.link.ask(told))
+    here = await reader.existing(fields)
+    keys, tombstones, stored = (int(count or 0) for count in fields[len(HEAD_FIELDS) :])
+    return NamespaceSummary(here.head, keys, tombstones, stored)

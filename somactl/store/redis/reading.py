@@ -76,8 +76,14 @@ class Reader:
         return bool(self.registry.value(member))
 
     async def _has_parts(self) -> bool:
-        parts = [("EXISTS", getattr(self.names, part)) for part in layout.PARTS if part != "head"]
-        return any(self.link.values(await self.link.ask(*parts)))
+        parts = [part for part in (*layout.PARTS, *layout.NOTE_PARTS) if part != "head"]
+        there = await self.link.ask(*(("EXISTS", getattr(self.names, part)) for part in parts))
+        return any(self.link.values(there))
+
+    async def clock(self) -> float:
+        fields, now = self.link.values(await self.link.ask(self.head_command(), ("TIME",)))
+        await self.existing(fields)
+        return int(now[0]) + int(now[1]) / 1e6
 
     # One key
 

@@ -17,21 +17,37 @@ PAGE = 500
 """Records fetched at once."""
 
 
-class Detail(msgspec.Struct, frozen=True):
-    """The part of a record that the client knows before the commit. `deletes`: in the script's order."""
+class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of a record that the client knows before the commit; the deletes in the script's order.
+
+    What stands below `command` is missing in records of layout 1.
+    """
 
     keys: Mapping[str, str | None]
     user: Mapping[str, str]
     verdicts: Mapping[str, Mapping[str, Any]]
     command: str
+    stands_for: str | None = None
+    grace: float | None = None
+    facts: Mapping[str, Any] = {}
 
 
 _decode_detail = msgspec.json.Decoder(Detail).decode
 
 
 def detail(request: Request) -> bytes:
-    metadata = request.metadata
-    return msgspec.json.encode(Detail(request.contents, metadata.user, metadata.verdicts, metadata.command))
+    known = request.metadata
+    return msgspec.json.encode(
+        Detail(
+            request.contents,
+            known.user,
+            known.verdicts,
+            known.command,
+            known.stands_for,
+            known.grace,
+            known.facts,
+        )
+    )
 
 
 def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecord | None:
@@ -55,7 +71,9 @@ def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecor
         )
     except (TypeError, ValueError, IndexError, msgspec.DecodeError) as exc:
         raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
-    metadata = CommitMetadata(known.user, known.verdicts, known.command)
+    metadata = CommitMetadata(
+        known.user, known.verdicts, known.command, known.stands_for, known.grace, known.facts
+    )
     return CommitRecord(commit_id, "committed", receipt.committed_at, receipt, metadata)
 
 

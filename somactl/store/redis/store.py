@@ -19,6 +19,7 @@ from somactl.store.contract import (
     Finding,
     Head,
     NamespaceSummary,
+    Note,
     Receipt,
     Retention,
     Revision,
@@ -27,7 +28,8 @@ from somactl.store.contract import (
     Stats,
 )
 from somactl.store.inflight import Writes
-from somactl.store.redis import compaction, connection, diagnosis, layout, listing, writing
+from somactl.store.notes import check_note_names, check_note_prefix, check_notes
+from somactl.store.redis import compaction, connection, diagnosis, layout, listing, notes, writing
 from somactl.store.redis.conditions import Gate
 from somactl.store.redis.layout import Names
 from somactl.store.redis.link import Link, Nodes
@@ -84,10 +86,16 @@ class RedisStore:
     async def namespaces(self) -> list[NamespaceSummary]:
         (names,) = self._registry.values(await self._registry.ask(("SMEMBERS", layout.REGISTRY)))
         found = sorted(bytes(name).decode() for name in names)
-        return await listing.namespaces([self._reader_of(name, self._nodes.link()) for name in found])
+        return [await listing.summary(self._reader_of(name, self._nodes.link())) for name in found]
 
     async def head(self) -> Head:
         return (await self._reader.place()).head
+
+    async def summary(self) -> NamespaceSummary:
+        return await listing.summary(self._reader)
+
+    async def clock(self) -> float:
+        return await self._reader.clock()
 
     async def commit_matrix_update(
         self,
@@ -169,6 +177,28 @@ class RedisStore:
         if dry_run or found.empty:
             return found.summary()
         return await self._write("", compaction.remove(self._reader, found))
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
+        check_note_names(names)
+        return await notes.read(self._reader, names)
+
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        check_notes(changes, expected)
+
+        async def write() -> dict[str, int]:
+            await self._gate.writable()
+            return await notes.write(self._reader, changes, expected or {})
+
+        return await self._write("", write())
+
+    async def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
+        check_note_prefix(prefix)
+        if after:
+            check_note_names([after])
+        async for page in notes.scan(self._reader, prefix, after or None):
+            yield page
 
     async def close(self) -> None:
         """Writes under way are finished before anything is released."""
