@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from somactl.errors import SomactlError
@@ -69,6 +70,29 @@ class Pool:
                 raise
             await self._release(connection)
         return replies[1::2] if asking else replies
+
+    @asynccontextmanager
+    async def pinned(self) -> AsyncIterator[Callable[[Sequence[Command]], Awaitable[list[Reply]]]]:
+        """`exchange`, always over one and the same connection: what WATCH needs.
+
+        It is closed where the block ends with an exception. Otherwise nothing may be watched any more.
+        """
+        async with self._lanes:
+            connection = await self._connected()
+
+            async def exchange(commands: Sequence[Command]) -> list[Reply]:
+                with translated(self.place):
+                    if not connection.is_connected:  # redis-py would make a new one, which watches nothing
+                        raise ConnectionResetError("it was closed")
+                    async with asyncio.timeout(self._timeout):
+                        return await _converse(connection, commands)
+
+            try:
+                yield exchange
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
+            await self._release(connection)
 
     async def reach(self) -> None:
         """Have a live connection ready; raises what `exchange` raises before it sends anything."""
