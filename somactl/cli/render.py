@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from somactl.cli.text import columns, shape, size, when
 from somactl.core.verdict import Verdict
 from somactl.errors import InvariantViolated, SomactlError, VersionConflict
 from somactl.package_data import data_file
@@ -75,13 +75,6 @@ def _conflict(facts: Mapping[str, Any]) -> str:
     return "expected " + "; ".join(parts)
 
 
-def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Left-aligned columns, two spaces apart; the last one is never padded."""
-    table = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header) - 1)]
-    return ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in table]
-
-
 def verdict_lines(verdict: Verdict) -> list[str]:
     """The numbers behind a verdict, with how sure they are."""
     t = verdict.tolerances
@@ -100,27 +93,6 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     if verdict.route:
         lines.append(f"route: {verdict.route}" + (f"; BLAS: {verdict.blas}" if verdict.blas else ""))
     return lines
-
-
-def when(seconds: float | None) -> str:
-    """UTC to the second; the store's clock."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def size(count: int | None) -> str:
-    """Bytes for people: 8.0 MiB."""
-    if count is None:
-        return "-"
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def shape(dimensions: Sequence[int] | None) -> str:
-    return "-" if dimensions is None else "x".join(map(str, dimensions))
 
 
 def _init(report: InitReport) -> list[str]:
