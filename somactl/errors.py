@@ -31,8 +31,10 @@
     │   ├── EmptyCommit
     │   ├── CommitIdReused                the same id with another request
     │   ├── CommitExpired                 the id is older than the records kept
-    │   └── CommitAborted                 the id was claimed by `status --resolve`
+    │   ├── CommitAborted                 the id was claimed by `status --resolve`
+    │   └── OrderRefused                  expired, replaced by a newer one, or for another namespace
     ├── VersionConflict             12    nothing written
+    ├── PlanStale                   12    what a plan was made from has changed
     ├── StoreUnavailable            13    nothing written; retryable
     │   ├── StoreBusy                     another writer, or a server that runs a long script
     │   ├── StoreTimeout                  no answer in time
@@ -228,6 +230,12 @@ class CommitAborted(InputRejected):
     """The commit id was claimed by an `aborted` record, so this late arrival must fail."""
 
 
+class OrderRefused(InputRejected):
+    """A prune order that may not be carried out, here or any more; `facts.ruling` says which rule it broke."""
+
+    runbook = "prune"
+
+
 class VersionConflict(SomactlError):
     """At least one key is not where the caller expected it. Nothing was written.
 
@@ -242,6 +250,13 @@ class VersionConflict(SomactlError):
     ) -> None:
         super().__init__(message, hint=hint, conflicts={k: dict(v) for k, v in conflicts.items()})
         self.conflicts = conflicts
+
+
+class PlanStale(SomactlError):
+    """What a plan was made from, source or target, is not what it was: nothing more of it is done."""
+
+    exit_code = 12
+    runbook = "migration"
 
 
 class StoreUnavailable(SomactlError):

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "status": "look",
     "restore": "write",
     "rm": "write",
+    "prune": "prune",
     "compact": "upkeep",
     "verify-psd": "audit",
     "cache-warm": "cache",

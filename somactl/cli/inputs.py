@@ -30,19 +30,7 @@ MAX_FILE_BYTES = (1 << 30) + (1 << 20)  # the largest array that still fits an e
 def read_file(path: str) -> bytes:
     """The content of a file, or of stdin for `-`. Raises InvalidFile, LimitExceeded."""
     name = "standard input" if path == "-" else path
-    try:
-        if path == "-":
-            with abortable():
-                content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        else:
-            with open(path, "rb") as file:
-                content = file.read(
-                    min(MAX_FILE_BYTES + 1, os.fstat(file.fileno()).st_size or MAX_FILE_BYTES)
-                )
-    except OSError as exc:
-        raise InvalidFile(f"{name}: {(exc.strerror or 'cannot be read').lower()}", file=name) from None
-    except ValueError:
-        raise InvalidFile(f"{name!r} is no file name", file=name) from None
+    content = _content(path, name, MAX_FILE_BYTES)
     if not content:
         raise InvalidFile(
             f"{name}: empty",
@@ -54,6 +42,30 @@ def read_file(path: str) -> bytes:
             f"{name}: larger than {MAX_FILE_BYTES >> 20} MiB, more than any envelope can hold"
         )
     return content
+
+
+def read_order(path: str) -> bytes:
+    """A prune order from a file, or from stdin for `-`: at most one byte more than may be read of one.
+
+    Raises InvalidFile; what is empty or too long is for the order's own parser to refuse.
+    """
+    from somactl.core.order import MAX_TEXT_BYTES
+
+    return _content(path, "standard input" if path == "-" else path, MAX_TEXT_BYTES)
+
+
+def _content(path: str, name: str, limit: int) -> bytes:
+    """Up to `limit` bytes and one more."""
+    try:
+        if path == "-":
+            with abortable():
+                return sys.stdin.buffer.read(limit + 1)
+        with open(path, "rb") as file:
+            return file.read(min(limit + 1, os.fstat(file.fileno()).st_size or limit))
+    except OSError as exc:
+        raise InvalidFile(f"{name}: {(exc.strerror or 'cannot be read').lower()}", file=name) from None
+    except ValueError:
+        raise InvalidFile(f"{name!r} is no file name", file=name) from None
 
 
 def parse_puts(words: Sequence[str]) -> list[Input]:

@@ -26,6 +26,7 @@ from somactl.report import (
     LsReport,
     NamespacesReport,
     NamespaceView,
+    PruneReport,
     Report,
     ShowReport,
     StatusReport,
@@ -244,6 +245,12 @@ def _compact(report: CompactReport) -> list[str]:
     ]
 
 
+def _prune(report: PruneReport) -> list[str]:
+    from somactl.cli.render_prune import prune_lines
+
+    return prune_lines(report)
+
+
 def _cache_warm(report: CacheWarmReport) -> list[str]:
     lines = []
     if report.findings:
@@ -310,6 +317,7 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     LogReport: _log,
     StatusReport: _status,
     CompactReport: _compact,
+    PruneReport: _prune,
     CacheWarmReport: _cache_warm,
     VerifyReport: _verify,
 }

@@ -1,0 +1,134 @@
+"""The command that deletes what the control plane ordered: prune."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from somactl.cli import inputs
+from somactl.cli.command import Session, command
+from somactl.cli.quantities import parse_duration, parse_size
+from somactl.core.retention import Goal
+from somactl.errors import UsageError
+from somactl.operations import prune as operation
+from somactl.operations.prune import PruneRequest
+from somactl.report import PruneReport, Report
+
+
+@command(
+    epilog="Exit 0: done. 4: the namespace is over its limit still, or the order was not followed to its "
+    "end. 11: the order may not be carried out. 12: keys were written meanwhile."
+)
+async def prune(
+    session: Session,
+    order_file: Annotated[
+        str | None, typer.Option("--order-file", metavar="FILE|-", help="The order, in any of its forms.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Delete the first N that apply.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", help="Delete until the namespace has no more than N keys.")
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Delete until it takes no more: bytes, 10MB, 10MiB.")
+    ] = None,
+    grace: Annotated[
+        str, typer.Option(metavar="TIME", help="How long it can be restored; 0 frees it at once.")
+    ] = "24h",
+    order_id: Annotated[
+        str | None, typer.Option("--order-id", metavar="ID", help="The same id never prunes twice.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Commit N items at a time, usually 2000; needed beyond 10000."),
+    ] = None,
+    missing: Annotated[
+        Literal["ignore", "fail"], typer.Option(help="What a key that is not there means.")
+    ] = "ignore",
+    changed: Annotated[
+        Literal["skip", "fail"], typer.Option(help="What a key written since its ranking means.")
+    ] = "skip",
+    fallback: Annotated[
+        Literal["oldest"] | None, typer.Option(help="Choose keys where no order came.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    no_input: Annotated[
+        bool, typer.Option("--no-input", help="Never ask; --grace 0 then needs --yes.")
+    ] = False,
+) -> Report:
+    """Delete keys in the order the control plane gave, recoverably, until a limit is met.
+
+    Run again under the same id, an order that is done gives its first report, and one that was interrupted
+    goes on. Without --order-file it only compares the namespace with --keep or --max-bytes.
+    """
+    request = PruneRequest(
+        goal=_goal(limit, keep, max_bytes),
+        order_id=order_id,
+        batch=batch,
+        missing=missing,
+        changed=changed,
+        grace=parse_duration(grace, "--grace"),
+        fallback=fallback,
+        dry_run=dry_run,
+        announce=lambda sent: session.out.warn(f"order {sent}"),
+        each=session.out.item if session.out.mode == "ndjson" else lambda item: None,
+    )
+    order = None if order_file is None else inputs.read_order(order_file)
+    deletes = order is not None or fallback is not None
+    if deletes and not (dry_run or yes):
+        _ask(session, request, may_ask=order_file != "-" and not no_input and sys.stdin.isatty())
+    async with session.store(read_only=dry_run) as store:
+        report = await operation.prune(store, order, request)
+    if session.out.mode == "ndjson":
+        report.not_applied, report.would_delete = [], []
+    return _finish(session, report, request, order_file)
+
+
+def _goal(limit: int | None, keep: int | None, max_bytes: str | None) -> Goal:
+    given = [
+        *([] if limit is None else [Goal("limit", limit)]),
+        *([] if keep is None else [Goal("keep", keep)]),
+        *([] if max_bytes is None else [Goal("max-bytes", parse_size(max_bytes, "--max-bytes"))]),
+    ]
+    if len(given) > 1:
+        raise UsageError("--limit, --keep and --max-bytes do not go together", hint="give one of them")
+    return given[0] if given else Goal()
+
+
+def _ask(session: Session, request: PruneRequest, *, may_ask: bool) -> None:
+    """What can be restored needs no question where nobody is there to answer; the rest always does."""
+    if not may_ask:
+        if request.grace == 0:
+            raise UsageError("--grace 0 deletes for good", hint="pass --yes, or look first with --dry-run")
+        return
+    how = f"restorable for {request.grace:g} s" if request.grace else "for good"
+    if not typer.confirm(f"Prune namespace {session.settings.namespace!r}, {how}?", err=True):
+        raise UsageError("not confirmed; nothing was deleted")
+
+
+def _finish(
+    session: Session, report: PruneReport, request: PruneRequest, order_file: str | None
+) -> PruneReport:
+    """End with the command that undoes it, and the one that goes on."""
+    if report.deleted_keys and not report.dry_run and report.grace and report.order_id:
+        report.undo = session.command("restore", "--commit", report.order_id)
+    if order_file is not None and report.order_id is not None and (report.dry_run or not report.complete):
+        report.next = session.command(*_words(request, report, order_file))
+    elif report.short_by and order_file is None:
+        report.next = session.command("doctor")
+    return report
+
+
+def _words(request: PruneRequest, report: PruneReport, order_file: str) -> list[str]:
+    """The command that carries out the same order, or goes on with it."""
+    words = ["prune", "--order-file", order_file]
+    words += [f"--{request.goal.kind}", str(request.goal.amount)] if request.goal.kind != "all" else []
+    words += ["--grace", f"{request.grace:g}s"] if request.grace != PruneRequest().grace else []
+    words += ["--batch", str(request.batch)] if request.batch is not None else []
+    words += ["--missing", request.missing] if request.missing != "ignore" else []
+    words += ["--changed", request.changed] if request.changed != "skip" else []
+    fresh = report.form != "message" and report.dry_run and request.order_id is None
+    words += ["--order-id", str(report.order_id)] if report.form != "message" and not fresh else []
+    return words + (["--yes"] if request.grace == 0 else [])

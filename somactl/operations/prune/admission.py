@@ -1,0 +1,84 @@
+"""Whether an order may be carried out here and now, as the namespace's notes and the store's clock say."""
+
+from __future__ import annotations
+
+from somactl.core.order import Order
+from somactl.core.retention import judge_message
+from somactl.errors import CommitAborted, CommitIdReused, OrderRefused
+from somactl.operations.prune.record import OrderRecord, Remembered, remembered
+from somactl.store.contract import Store
+from somactl.store.request import refuse_expired
+
+HINTS = {
+    "wrong-namespace": "run it with --namespace as the order says, or find out why it came here",
+    "issued-in-future": "compare the clocks of the issuer and of the store; have the order issued again",
+    "expired": "have it issued again, from a ranking of now",
+    "out-of-sequence": "nothing is to be done: a newer ranking was carried out",
+}
+
+
+async def admitted(store: Store, order: Order, order_id: str, identity: str) -> tuple[Remembered, float]:
+    """What is remembered of the order, and the time by the store's clock.
+
+    There is a record if and only if this very order was accepted before, with the same flags. Raises
+    OrderRefused, CommitIdReused, CommitExpired; nothing was written then.
+    """
+    known, now = await remembered(store, order_id, order.issuer), await store.clock()
+    record = known.record
+    judgement = judge_message(
+        order,
+        namespace=store.namespace,
+        now=now,
+        last_sequence=None if known.issuer is None else known.issuer.sequence,
+        seen_digest=None if record is None else record.digest,
+    )
+    if judgement.ruling == "reused" or (record is not None and record.request != identity):
+        raise _reused(order_id, "for another order" if judgement.ruling == "reused" else "with other flags")
+    if judgement.ruling not in ("accepted", "replayed"):
+        raise OrderRefused(
+            judgement.reason,
+            hint=HINTS[judgement.ruling],
+            ruling=judgement.ruling,
+            issuer=order.issuer,
+            sequence=order.sequence,
+        )
+    if record is None:
+        refuse_expired(order_id, now, (await store.head()).retention, 0.0)
+    return known, now
+
+
+async def refuse_used(store: Store, record: OrderRecord, first_commit: str) -> None:
+    """An id without a record must not be that of some commit. Raises CommitIdReused, CommitAborted."""
+    state = (await store.commit_status(first_commit)).state
+    if state == "committed":
+        raise _reused(record.order_id, "for a commit")
+    if state == "aborted":
+        raise CommitAborted(
+            f"order id {record.order_id} was given up by `status --resolve`",
+            hint="prune under a new id",
+            commit_id=first_commit,
+        )
+
+
+def why_final(known: Remembered, order: Order, now: float) -> str | None:
+    """Why an order that was begun is not continued, however much of it is left; None: it is."""
+    assert known.record is not None
+    if known.issuer is not None and known.issuer.order_id != known.record.order_id:
+        return superseded_by(known)
+    if order.expires_at is not None and order.expires_at <= now:
+        return "the order expired before it was done"
+    return None
+
+
+def superseded_by(known: Remembered) -> str:
+    last = known.issuer
+    assert last is not None
+    return f"a newer order of {last.issuer} was accepted: {last.order_id}, sequence {last.sequence}"
+
+
+def _reused(order_id: str, how: str) -> CommitIdReused:
+    return CommitIdReused(
+        f"order id {order_id} was used before, {how}",
+        hint="an id stands for one order and its flags: use a new one for another",
+        commit_id=order_id,
+    )
