@@ -92,6 +92,7 @@ UPDATE somactl.namespace SET incarnation = $2 WHERE name = $1;
 -- name: set_retention
 UPDATE somactl.namespace SET keep_versions = $2, keep_seconds = $3, keep_record_seconds = $4 WHERE name = $1;
 
+-- $1 namespace, null for all
 -- name: namespace_summaries
 SELECT
     n.id, n.name, n.incarnation, n.version, n.created_at, n.keep_versions, n.keep_seconds, n.keep_record_seconds,
@@ -103,6 +104,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(*) AS tombstones FROM somactl.revision
     WHERE namespace = n.id AND superseded_version IS NULL AND content IS NULL) AS gone
+WHERE $1::text IS NULL OR n.name = $1
 ORDER BY n.name;
 
 -- The namespace, the newest row of each key, and its bytes if they are what the row says: of the right length,
@@ -195,7 +197,7 @@ WITH place AS (
     SELECT id, keep_seconds FROM somactl.namespace WHERE name = $1
 ), looked AS MATERIALIZED (
     SELECT
-        t.key, t.version, t.commit_id, t.committed_at,
+        t.key, t.version, t.commit_id, t.committed_at, t.expires_at AS expires_at,
         hidden.size, hidden.content, hidden.kind, hidden.dtype, hidden.shape, hidden.layout
     FROM (
         SELECT * FROM somactl.revision AS r
@@ -218,7 +220,7 @@ SELECT
     place.keep_seconds, (SELECT count(*) FROM looked) AS looked, (SELECT max(key) FROM looked) AS last,
     (SELECT count(*) FROM matching) AS matching,
     page.key, page.version, page.commit_id, page.committed_at, page.size, page.content, page.kind, page.dtype,
-    page.shape, page.layout
+    page.shape, page.layout, page.expires_at AS expires_at
 FROM place LEFT JOIN page ON page.number = 1 OR coalesce(page.bytes, 0) <= $8
 ORDER BY page.key;
 
@@ -235,7 +237,7 @@ ORDER BY r.version DESC;
 -- name: commit_record
 SELECT
     n.name, c.commit_id, c.version, c.incarnation, c.request, c.recorded_at, c.durability, c.noops, c.contents,
-    c.metadata
+    c.metadata, c.extras AS extras
 FROM somactl.namespace AS n
 LEFT JOIN somactl.commit_record AS c ON c.namespace = n.id AND c.commit_id = $2
 WHERE n.name = $1;
@@ -244,7 +246,7 @@ WHERE n.name = $1;
 -- name: commit_log
 SELECT
     n.name, c.commit_id, c.version, c.incarnation, c.request, c.recorded_at, c.durability, c.noops, c.contents,
-    c.metadata
+    c.metadata, c.extras AS extras
 FROM somactl.namespace AS n
 LEFT JOIN LATERAL (
     SELECT * FROM somactl.commit_record AS r
@@ -254,26 +256,57 @@ LEFT JOIN LATERAL (
 WHERE n.name = $1
 ORDER BY c.version DESC;
 
--- All that a commit is decided by, in one look: the record of its id, and the newest row of each key that it
--- expects something of. $1 namespace, $2 commit id, $3 keys
+-- All that a commit is decided by, in one look and one row: the record of its id; where there is none, the newest
+-- row of each key that it expects something of, as arrays that run alongside each other. $1 namespace,
+-- $2 commit id, $3 keys
 -- name: standing
 SELECT
     n.name, n.incarnation AS head_incarnation, n.keep_versions, n.keep_seconds, n.keep_record_seconds,
     n.records_removed_until, extract(epoch FROM clock_timestamp())::double precision AS now,
     c.commit_id, c.version, c.incarnation, c.request, c.recorded_at, c.durability, c.noops, c.contents, c.metadata,
-    r.key AS found_key, r.version AS found_version, r.content AS found_content
+    c.extras AS extras, found.keys AS found_keys, found.versions AS found_versions, found.contents AS found_contents
 FROM somactl.namespace AS n
 LEFT JOIN somactl.commit_record AS c ON c.namespace = n.id AND c.commit_id = $2
 LEFT JOIN LATERAL (
-    SELECT newest.key, newest.version, newest.content
+    SELECT
+        array_agg(newest.key) AS keys, array_agg(newest.version::text) AS versions,
+        array_agg(newest.content) AS contents
     FROM unnest($3::text[]) AS wanted (key)
     CROSS JOIN LATERAL (
         SELECT * FROM somactl.revision AS one
         WHERE one.namespace = n.id AND one.key = wanted.key
         ORDER BY one.version DESC LIMIT 1
     ) AS newest
-) AS r ON true
+    WHERE c.commit_id IS NULL
+) AS found ON true
 WHERE n.name = $1;
+
+-- Notes, their data only as long as these have no more than $3 bytes in sum, so that an answer stays small. One
+-- row without a name where there are none. $1 namespace, $2 names, $3 bytes
+-- name: notes
+SELECT
+    note.name, note.version, note.written_at, octet_length(note.data) AS size,
+    CASE WHEN sum(octet_length(note.data)) OVER (ORDER BY note.name ROWS UNBOUNDED PRECEDING) <= $3
+    THEN note.data END AS data
+FROM somactl.namespace AS n
+LEFT JOIN somactl.note ON note.namespace = n.id AND note.name = ANY ($2::text[])
+WHERE n.name = $1;
+
+-- $1 namespace, $2 from this name, $3 before this one (or null), $4 after this one, $5 limit
+-- name: note_page
+SELECT note.name, note.version, note.written_at, note.size
+FROM somactl.namespace AS n
+LEFT JOIN LATERAL (
+    SELECT one.name, one.version, one.written_at, octet_length(one.data) AS size FROM somactl.note AS one
+    WHERE one.namespace = n.id AND one.name >= $2 AND ($3::text IS NULL OR one.name < $3) AND one.name > $4
+    ORDER BY one.name LIMIT $5
+) AS note ON true
+WHERE n.name = $1
+ORDER BY note.name;
+
+-- The parameters are those of the function, in its order.
+-- name: write_notes
+SELECT versions, there FROM somactl.write_notes_v1($1, $2, $3, $4, $5, $6, $7);
 
 -- $1 data
 -- name: insert_payload
@@ -281,6 +314,11 @@ INSERT INTO somactl.payload (data) VALUES ($1) RETURNING id;
 
 -- The parameters are those of the function, in its order.
 -- name: commit
+SELECT version, committed_at, incarnation, durability, noops FROM somactl.commit_v2(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24);
+
+-- The same on a database that nobody has migrated yet.
+-- name: commit_before
 SELECT version, committed_at, incarnation, durability, noops FROM somactl.commit_v1(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20);
 

@@ -33,6 +33,7 @@ class PostgresBackend:
 
     implicit_init = False
     outbox = True
+    frees_itself = False
     problems: frozenset[str] = frozenset({"fsync", "full_page_writes"})
 
     def __init__(self, server: Databases, pgbouncer: PgBouncer | None = None) -> None:
@@ -93,8 +94,10 @@ class PostgresBackend:
         ours = "namespace = (SELECT id FROM somactl.namespace WHERE name = $1)"
         for statement in (
             "UPDATE somactl.revision "
-            f"SET committed_at = committed_at - $2, superseded_at = superseded_at - $2 WHERE {ours}",
+            "SET committed_at = committed_at - $2, superseded_at = superseded_at - $2, "
+            f"expires_at = expires_at - $2 WHERE {ours}",
             f"UPDATE somactl.commit_record SET recorded_at = recorded_at - $2 WHERE {ours}",
+            f"UPDATE somactl.note SET written_at = written_at - $2 WHERE {ours}",
             "UPDATE somactl.outbox SET recorded_at = recorded_at - $2 WHERE namespace = $1",
         ):
             await self.rows(statement, namespace, seconds)

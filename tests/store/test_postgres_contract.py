@@ -41,5 +41,5 @@ class TestLargeCommitsBehindPgBouncer(CommitChapter, IdentityChapter, Concurrenc
     ) -> Callable[[], PostgresBackend]:
         monkeypatch.setattr(committing, "_DIRECT_BYTES", -1)
         monkeypatch.setattr(committing, "_BATCH_BYTES", 1000)
-        monkeypatch.setattr(reading, "_AT_ONCE_BYTES", 0)
+        monkeypatch.setattr(reading, "AT_ONCE_BYTES", 0)
         return lambda: PostgresBackend(postgres_server, pgbouncer)

@@ -26,9 +26,11 @@ INSERT INTO somactl.commit_record (namespace, commit_id, version, recorded_at)
 SELECT 1 + i % 5, 'c' || i, i, i FROM generate_series(1, 30000) AS i;
 INSERT INTO somactl.outbox (namespace, incarnation, version, commit_id, keys, recorded_at)
 SELECT 'space-' || i % 5, 'x', i, 'c' || i, '{}', i FROM generate_series(1, 30000) AS i;
+INSERT INTO somactl.note (namespace, name, version, written_at, data)
+SELECT 1 + i % 5, 'note-' || i, 1, i, '\\x00' FROM generate_series(1, 30000) AS i;
 ANALYZE;
 """
-LARGE = {"revision", "payload", "commit_record", "outbox"}
+LARGE = {"revision", "payload", "commit_record", "outbox", "note"}
 PAGE = ("space-1", "key-1", "key-2", "key-10", "%7%", 100, 10, 10_000)
 IDS = ["17", "18"]
 
@@ -43,6 +45,8 @@ CALLS: dict[str, tuple[object, ...]] = {
     "tombstone_page": PAGE,
     "history": ("space-1", "key-1"),
     "commit_record": ("space-1", "c1"),
+    "notes": ("space-1", ["note-1", "note-2"], 1000),
+    "note_page": ("space-1", "note-1", "note-2", "note-10", 10),
     "commit_log": ("space-1", 20_000, 10),
     "standing": ("space-1", "c1", ["key-1", "key-7"]),
     "prunable_values": (1, 100, 50.0, 3),
@@ -64,7 +68,8 @@ CALLS: dict[str, tuple[object, ...]] = {
 }
 ELSEWHERE = {
     *("newest_schema", "has_schema", "server", "diagnosis", "rights", "durability"),  # look at no large table
-    *("lock_schema", "lock_compaction", "record_schema", "create_namespace", "insert_payload", "commit"),
+    *("lock_schema", "lock_compaction", "record_schema", "create_namespace", "insert_payload"),
+    *("commit", "commit_before", "write_notes"),  # functions
     "namespace_summaries",  # counts everything
     *(f"count_{stage}" for stage in schema.STAGES),  # as the statement whose rows they count
 }

@@ -21,10 +21,12 @@ from store.postgres_backend import Opener, PostgresBackend
 from store.postgres_backend import backend as backend
 from store.postgres_backend import opener as opener
 
-SECOND = Migration(2, "ALTER TABLE somactl.namespace ADD COLUMN more text NOT NULL DEFAULT 'x'", 1, 1)
+ALL = list(range(1, schema.SCHEMA_VERSION + 1))
+ADD_COLUMN = "ALTER TABLE somactl.namespace ADD COLUMN more text NOT NULL DEFAULT 'x'"
+NEXT = Migration(schema.SCHEMA_VERSION + 1, ADD_COLUMN, 1, 1)
 
 
-def next_release(monkeypatch: pytest.MonkeyPatch, migration: Migration = SECOND) -> None:
+def next_release(monkeypatch: pytest.MonkeyPatch, migration: Migration = NEXT) -> None:
     """From now on this is the next release, with one more file."""
     files = [*schema.migrations(), migration]
     monkeypatch.setattr(schema, "migrations", lambda: files)
@@ -76,11 +78,11 @@ async def test_every_statement_is_understood_and_needs_no_look_into_the_catalogu
 
 async def test_init_of_a_new_database_and_again(backend: PostgresBackend, opener: Opener) -> None:
     first = await opener().init()
-    assert await versions(backend) == [1]
+    assert await versions(backend) == ALL
     assert await opener().init() == first
-    assert await versions(backend) == [1]
+    assert await versions(backend) == ALL
     ((applied_at, now),) = await backend.rows(
-        "SELECT applied_at, extract(epoch FROM now())::float8 FROM somactl.somactl_schema"
+        "SELECT max(applied_at), extract(epoch FROM now())::float8 FROM somactl.somactl_schema"
     )
     assert now - 600 < applied_at <= now
 
@@ -107,17 +109,17 @@ async def test_many_machines_migrate_a_database_at_once(
     heads = await asyncio.gather(*(store.init() for store in crowd))
     assert [found.schema for found in seen] == [None] * len(crowd)  # type: ignore[attr-defined]
     assert len({head.incarnation for head in heads}) == len(crowd)
-    assert await versions(backend) == [1]
+    assert await versions(backend) == ALL
 
 
 async def test_a_migration_that_fails_leaves_nothing(
     backend: PostgresBackend, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        next_release(patch, Migration(2, "CREATE TABLE somactl.more (x int); SELECT 1/0;", 1, 1))
+        next_release(patch, Migration(NEXT.number, "CREATE TABLE somactl.more (x int); SELECT 1/0;", 1, 1))
         with pytest.raises(Exception, match="division by zero"):
             await opener().init()
-    assert await versions(backend) == [1]  # each file is a transaction of its own
+    assert await versions(backend) == ALL  # each file is a transaction of its own
     assert (await backend.rows("SELECT to_regclass('somactl.more')"))[0][0] is None
     assert (await opener().init()).version == 0
 
@@ -156,6 +158,8 @@ async def catalogue(backend: PostgresBackend) -> dict[str, list[tuple[Any, ...]]
         "sequences": "SELECT c.relname, s.seqtypid, s.seqstart, s.seqincrement, s.seqmax, s.seqmin, "
         "s.seqcache, s.seqcycle FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid "
         f"WHERE c.relnamespace = {ours}",
+        "triggers": "SELECT pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+        f"WHERE c.relnamespace = {ours} AND NOT t.tgisinternal",
         "functions": f"SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = {ours}",
     }
     return {what: sorted(map(repr, map(tuple, await backend.rows(sql)))) for what, sql in asked.items()}
@@ -202,7 +206,7 @@ async def test_a_table_of_our_name_that_is_not_ours(backend: PostgresBackend, op
             await call
 
 
-@pytest.mark.parametrize("lacking", ["TABLE somactl.outbox", "FUNCTION somactl.commit_v1"])
+@pytest.mark.parametrize("lacking", ["TABLE somactl.outbox", "FUNCTION somactl.commit_v2"])
 async def test_a_part_of_ours_that_is_missing(backend: PostgresBackend, opener: Opener, lacking: str) -> None:
     store = opener()
     await store.init()
@@ -233,7 +237,7 @@ async def test_a_schema_newer_than_this_somactl_knows(
         for call in (store.read("a"), store.namespaces(), listed(store.scan())):
             with pytest.raises(SchemaMismatch, match="to read"):
                 await call
-    assert (await versions(backend), await backend.stored("default")) == ([1, 9], {("a", 1)})
+    assert (await versions(backend), await backend.stored("default")) == ([*ALL, 9], {("a", 1)})
     assert [f.check for f in await store.diagnose() if f.status == "problem" and f.check == "migrations"]
 
 
@@ -250,7 +254,7 @@ async def test_two_releases_side_by_side(
         new = opener()
         assert (await put(new, "b")).version == 3  # before its own migration, too
         await new.init()
-        assert await versions(backend) == [1, 2]
+        assert await versions(backend) == [*ALL, NEXT.number]
         assert (await put(new, "b", expected=3)).version == 4
     late = opener()  # of the old release, but it finds the new schema
     for version, store in ((5, old), (6, late)):
@@ -262,7 +266,7 @@ async def test_two_releases_side_by_side(
         assert await store.init() == await store.head()
     await delete(late, "a")
     assert (await old.init(new_incarnation=True)).version == 7
-    assert await versions(backend) == [1, 2]
+    assert await versions(backend) == [*ALL, NEXT.number]
     assert next(f for f in await late.diagnose() if f.check == "migrations").status == "ok"
 
 
@@ -273,14 +277,14 @@ async def test_an_older_schema_is_migrated_by_init_alone(
     next_release(monkeypatch)
     store = opener()
     await put(store, "a")
-    assert await versions(backend) == [1]
+    assert await versions(backend) == ALL
     findings = {f.check: f for f in await store.diagnose()}
     assert (findings["migrations"].status, "somactl init" in findings["migrations"].advice) == (
         "problem",
         True,
     )
     await store.init()
-    assert await versions(backend) == [1, 2]
+    assert await versions(backend) == [*ALL, NEXT.number]
     assert (await store.head()).version == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from somactl.errors import ConfigurationError
 from somactl.store.postgres import PostgresStore, target
-from somactl.store.postgres.listing import _end_of, like
+from somactl.store.postgres.listing import end_of, like
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,6 @@ def test_a_pattern_for_sql(text: str, pattern: str) -> None:
     ],
 )
 def test_where_a_prefix_ends(prefix: str, end: str | None) -> None:
-    assert _end_of(prefix) == end
+    assert end_of(prefix) == end
     if end is not None:
         assert (prefix + "\U0010ffff" * 3).encode() < end.encode()

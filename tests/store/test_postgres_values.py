@@ -23,7 +23,7 @@ async def test_values_that_come_in_portions(
     await backend.overwrite("default", "k4", 1, updates["k5"])
     await backend.rows("DELETE FROM somactl.payload WHERE octet_length(data) = $1", len(updates["k7"]))
     for size in (0, len(updates["k0"]), 3 * len(updates["k8"]), 1 << 20):
-        monkeypatch.setattr(reading, "_AT_ONCE_BYTES", size)
+        monkeypatch.setattr(reading, "AT_ONCE_BYTES", size)
         monkeypatch.setattr(reading, "_OFFLOADED_BYTES", len(updates["k6"]))
         snapshot = await store.read_many(["never", *updates])
         assert (snapshot.version, snapshot.absent) == (2, ("never",))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown, StoreUnavailable
-from somactl.store.contract import Durable, Expect, Receipt
-from somactl.store.postgres import failures
+from somactl.store.contract import Durable, Receipt
+from somactl.store.postgres import failures, records, schema
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
 from somactl.store.postgres.writing import decide, lock, standing
@@ -16,14 +15,19 @@ from somactl.store.request import Put, Request
 
 _DIRECT_BYTES = 1 << 20
 _DIRECT_KEYS = 4096
+_DIRECT_DELETES = 16_384
 """Larger commits take the long way: what they cost more is little beside their payloads, and while an upload
-lasts nobody should have to wonder about its outcome."""
+lasts nobody should have to wonder about its outcome. A delete uploads no more than its key."""
 _BATCH_BYTES = 8 << 20
 """Payloads of a large commit travel in batches of this size, each with time of its own."""
 
 
 async def commit(session: Session, request: Request) -> Receipt:
     """See `Store.commit_matrix_update`; the request has passed `prepare`."""
+    if records.dump_extras(request.metadata) is not None:
+        schema.require(
+            session.schema, session.place, 2, "room for a grace, facts, or what a commit stands for"
+        )
     if _is_plain(request):
         receipt = await _write_directly(session, request)
         if receipt is not None:
@@ -34,10 +38,13 @@ async def commit(session: Session, request: Request) -> Receipt:
 
 def _is_plain(request: Request) -> bool:
     """Whether a single statement can carry it and see for itself that it meets what it expects."""
-    size = sum(len(put.data) for put in request.updates.values() if put)
-    plain = all(expect == Expect(expect.version) for expect in request.expectations.values())
+    puts = [put for put in request.updates.values() if put]
+    size = sum(len(put.data) for put in puts)
+    deletes = len(request.updates) - len(puts)
+    plain = all(expect.incarnation is expect.content is None for expect in request.expectations.values())
     guards = request.expectations.keys() - request.updates.keys()
-    return size <= _DIRECT_BYTES and len(request.updates) <= _DIRECT_KEYS and plain and not guards
+    few = len(puts) <= _DIRECT_KEYS and deletes <= _DIRECT_DELETES
+    return size <= _DIRECT_BYTES and few and plain and not guards
 
 
 async def _write_directly(session: Session, request: Request) -> Receipt | None:
@@ -48,11 +55,11 @@ async def _write_directly(session: Session, request: Request) -> Receipt | None:
     """
     puts = [put for put in request.updates.values() if put]
     data = puts[0].data if len(puts) == 1 else b"".join(put.data for put in puts)
-    arguments = _arguments(session, request, None)
-    await session.learn("commit")
+    statement, arguments = _statement(session, request, None)
+    await session.learn(statement)
     session.require_open()
     try:
-        row = await session.row("commit", *arguments, data, extra=seconds_for(len(data)))
+        row = await session.row(statement, *arguments, data, extra=seconds_for(len(data)))
     except Exception as exc:
         if failures.is_answer(exc):
             raise
@@ -78,7 +85,8 @@ async def _write(session: Session, request: Request) -> Receipt:
         replay = decide(request, await standing(session, request))
         if replay is not None:
             return replay
-        row = await session.row("commit", *_arguments(session, request, payloads), None)
+        statement, arguments = _statement(session, request, payloads)
+        row = await session.row(statement, *arguments, None)
         assert row is not None
         session.require_open()
         try:
@@ -131,23 +139,46 @@ async def _upload(session: Session, batch: Mapping[str, Put]) -> dict[str, str]:
     return {key: str(row["id"]) for key, row in zip(batch, rows, strict=True)}
 
 
-def _arguments(session: Session, request: Request, payloads: Mapping[str, str] | None) -> list[object]:
-    """What the function `commit_v1` takes, but for the bytes: the arrays run alongside the keys."""
-    keys = list(request.updates)
-    puts = list(request.updates.values())
+def _statement(
+    session: Session, request: Request, payloads: Mapping[str, str] | None
+) -> tuple[str, list[object]]:
+    """The statement that writes the commit, and what it takes but for the bytes.
+
+    `payloads` are the rows that hold them already; where there are none yet, the function decides too.
+    """
     metadata = request.metadata
-    expected = [request.expectations.get(key) for key in keys] if request.expectations else None
-    return [
+    head: list[object] = [
         request.namespace,
         request.commit_id,
         commit_id_time(request.commit_id),
         request.identity,
-        _dumps(request.contents),
-        _dumps({"user": metadata.user, "verdicts": metadata.verdicts, "command": metadata.command}),
-        payloads is not None,
-        str(milliseconds(session.lock_patience)),
+        records.dumps(request.contents),
+        records.dump_metadata(metadata),
+    ]
+    way: list[object] = [payloads is not None, str(milliseconds(session.lock_patience))]
+    if session.is_first_schema:
+        return "commit_before", [*head, *way, *_columns(request, list(request.updates), payloads)]
+    gone = [key for key, put in request.updates.items() if put is None]
+    puts = [key for key, put in request.updates.items() if put is not None]
+    deletes = [gone, _versions(request, gone)]
+    extras = [records.dump_extras(metadata), metadata.grace]
+    return "commit", [*head, *extras, *way, *deletes, *_columns(request, puts, payloads)]
+
+
+def _versions(request: Request, keys: Sequence[str]) -> list[str | None] | None:
+    """The versions at which `keys` are expected, as far as they are."""
+    if not request.expectations:
+        return None
+    expected = (request.expectations.get(key) for key in keys)
+    return [None if expect is None or expect.version is None else str(expect.version) for expect in expected]
+
+
+def _columns(request: Request, keys: list[str], payloads: Mapping[str, str] | None) -> list[object]:
+    """The arrays that run alongside `keys`, these first."""
+    puts = [request.updates[key] for key in keys]
+    return [
         keys,
-        expected and [str(expect.version) if expect else None for expect in expected],
+        _versions(request, keys),
         None if payloads is None else [payloads.get(key) for key in keys],
         [str(len(put.data)) if put else None for put in puts],
         [put.header.content if put else None for put in puts],
@@ -158,9 +189,6 @@ def _arguments(session: Session, request: Request, payloads: Mapping[str, str] |
         [put.header.layout if put else None for put in puts],
         [put.verdict if put else None for put in puts],
     ]
-
-
-_dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _receipt(request: Request, row: Row) -> Receipt:

@@ -118,17 +118,18 @@ class Connections:
             session = self._idle.pop()
             if session.connection.is_closed():
                 continue
-            if time.monotonic() - session.used < _RESTED_SECONDS:
+            rested = time.monotonic() - session.used >= _RESTED_SECONDS
+            if not rested and not session.is_first_schema:
                 return session
             try:
-                await session.connection.execute("SELECT 1", timeout=self._connect_timeout)
+                if await session.is_current(self._connect_timeout):
+                    return session
             except BROKEN:
-                session.connection.terminate()
+                pass
             except BaseException:
                 session.connection.terminate()
                 raise
-            else:
-                return session
+            session.connection.terminate()
         return None
 
     async def _connect(self) -> Session:

@@ -32,7 +32,7 @@ async def page(
         "tombstone_page" if deleted else "live_page",
         namespace,
         prefix,
-        _end_of(prefix),
+        end_of(prefix),
         after or "",
         like(pattern.text) if pattern else "%",
         LOOKED_ROWS,
@@ -50,7 +50,7 @@ async def page(
     return stats, first["last"]
 
 
-def _end_of(prefix: str) -> str | None:
+def end_of(prefix: str) -> str | None:
     """The first text behind all that start with `prefix`, in byte order; None where there is none."""
     for length in range(len(prefix), 0, -1):
         code = ord(prefix[length - 1]) + 1

@@ -30,7 +30,7 @@ from somactl.store.postgres import failures, records
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.session import Session, seconds_for
 
-_AT_ONCE_BYTES = 16 << 20
+AT_ONCE_BYTES = 16 << 20
 """Values of no more than this in sum come with their rows, in one round trip; others come after, in portions,
 each with time of its own."""
 _OFFLOADED_BYTES = 4 << 20
@@ -45,7 +45,21 @@ async def durability(session: Session) -> str:
 
 
 async def namespaces(session: Session) -> list[NamespaceSummary]:
-    return [records.summary(row) for row in await session.rows("namespace_summaries")]
+    return [records.summary(row) for row in await session.rows("namespace_summaries", None)]
+
+
+async def summary(session: Session, namespace: str) -> NamespaceSummary:
+    row = await session.row("namespace_summaries", namespace)
+    if row is None:
+        raise records.no_namespace(namespace)
+    return records.summary(row)
+
+
+async def clock(session: Session, namespace: str) -> float:
+    row = await session.row("retained", namespace)
+    if row is None:
+        raise records.no_namespace(namespace)
+    return float(row["now"])
 
 
 async def head(session: Session, namespace: str) -> Head:
@@ -126,7 +140,7 @@ async def _with_data(
 ) -> tuple[list[Row], Data]:
     """The rows of `keys` and, by row id, their bytes: all as of one version. Raises NamespaceNotFound."""
     try:
-        rows = await _rows(session, namespace, keys, version, _AT_ONCE_BYTES)
+        rows = await _rows(session, namespace, keys, version, AT_ONCE_BYTES)
     except asyncpg.PostgresError as exc:
         if failures.sqlstate(exc) not in failures.DAMAGED:
             raise
@@ -137,7 +151,7 @@ async def _with_data(
     async with session.transaction(snapshot=True, extra=largest):
         rows = await _rows(session, namespace, keys, version, 0)
         data: Data = {}
-        for portion in _portions([row for row in rows if _left_out(row)]):
+        for portion in portions([row for row in rows if _left_out(row)]):
             data |= await _portion(session, portion)
     return rows, data
 
@@ -160,12 +174,12 @@ def _left_out(row: Row) -> bool:
     return row["content"] is not None and row["data"] is None and row["length"] == row["size"]
 
 
-def _portions(rows: list[Row]) -> Iterator[list[Row]]:
-    """The rows in runs of at most `_AT_ONCE_BYTES`, or of one."""
+def portions(rows: list[Row]) -> Iterator[list[Row]]:
+    """The rows in runs of at most `AT_ONCE_BYTES`, or of one."""
     run: list[Row] = []
     size = 0
     for row in rows:
-        if run and size + row["size"] > _AT_ONCE_BYTES:
+        if run and size + row["size"] > AT_ONCE_BYTES:
             yield run
             run, size = [], 0
         run.append(row)

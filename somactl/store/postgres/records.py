@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import msgspec
+
 from somactl.errors import NamespaceNotFound, StoreDamaged
 from somactl.store.contract import (
     CommitMetadata,
@@ -14,6 +16,7 @@ from somactl.store.contract import (
     Durable,
     Head,
     NamespaceSummary,
+    Note,
     Receipt,
     Retention,
     Revision,
@@ -44,6 +47,10 @@ def summary(row: Row) -> NamespaceSummary:
     return NamespaceSummary(head(row), row["keys"], row["tombstones"], row["bytes"])
 
 
+def note(row: Row, data: bytes | None = None) -> Note:
+    return Note(row["name"], row["version"], row["size"], row["written_at"], data)
+
+
 def stat(row: Row, *, deleted: bool) -> Stat:
     return Stat(
         key=row["key"],
@@ -57,8 +64,14 @@ def stat(row: Row, *, deleted: bool) -> Stat:
         shape=tuple(map(int, row["shape"].split(","))) if row["shape"] else (),
         layout=row["layout"] or "",
         deleted=deleted,
-        recoverable_until=row["committed_at"] + row["keep_seconds"] if deleted else None,
+        recoverable_until=_deadline(row) if deleted else None,
     )
+
+
+def _deadline(row: Row) -> float:
+    own: float | None = row["expires_at"]
+    retained: float = row["committed_at"] + row["keep_seconds"]
+    return retained if own is None else own
 
 
 def revision(row: Row) -> Revision:
@@ -86,7 +99,7 @@ def status(commit_id: str, row: Row) -> CommitStatus:
 def commit_record(row: Row) -> CommitRecord:
     if row["version"] is None:
         return CommitRecord(row["commit_id"], "aborted", row["recorded_at"], None, None)
-    keys, metadata = loads(row["contents"]), loads(row["metadata"])
+    keys, metadata = loads(row["contents"]), _metadata(row)
     if keys is None or metadata is None:
         raise StoreDamaged(f"the record of commit {row['commit_id']} tells nothing")
     receipt = Receipt(
@@ -99,9 +112,33 @@ def commit_record(row: Row) -> CommitRecord:
         committed_at=row["recorded_at"],
         noops=tuple(row["noops"]),
     )
-    return CommitRecord(
-        row["commit_id"], "committed", row["recorded_at"], receipt, CommitMetadata(**metadata)
-    )
+    return CommitRecord(row["commit_id"], "committed", row["recorded_at"], receipt, metadata)
+
+
+def dump_metadata(metadata: CommitMetadata) -> str:
+    """What every release knows of them: an older one cannot read a record that holds more."""
+    return dumps({"user": metadata.user, "verdicts": metadata.verdicts, "command": metadata.command})
+
+
+def dump_extras(metadata: CommitMetadata) -> str | None:
+    """What came with schema 2, for a column of its own; None where there is nothing of it."""
+    given = {"stands_for": metadata.stands_for, "grace": metadata.grace, "facts": metadata.facts or None}
+    extras = {name: value for name, value in given.items() if value is not None}
+    return dumps(extras) if extras else None
+
+
+dumps = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _metadata(row: Row) -> CommitMetadata | None:
+    """None where there is no record of any. What a newer release has added is not looked at."""
+    known = loads(row["metadata"])
+    if known is None:
+        return None
+    try:
+        return msgspec.convert({**known, **(loads(row["extras"]) or {})}, CommitMetadata)
+    except msgspec.ValidationError as exc:
+        raise StoreDamaged(f"the metadata of commit {row['commit_id']} are not ours ({exc})") from exc
 
 
 def loads(text: str | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from somactl.errors import SchemaMismatch
 from somactl.package_data import data_file
 from somactl.store import named_sql
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The schema this somactl writes. It uses any database whose least reader and least writer admit it."""
 
 _LEAST = re.compile(r"^-- least_(reader|writer): (\d+)$", re.MULTILINE)
@@ -37,11 +37,19 @@ class Found(NamedTuple):
 
 STAGES = ("prunable_values", "removable_entries", "expired_tombstones", "expired_records", "expired_events")
 """The statements that find what `compact` removes, in its order; a `count_` of each counts the same rows."""
+_SINCE_2 = {"expires_at": "NULL::double precision", "extras": "NULL::text"}
+"""The columns that came with schema 2 -> how they read before."""
 
 
 @cache
-def queries() -> dict[str, str]:
-    """Name -> statement."""
+def queries(version: int = 2) -> dict[str, str]:
+    """Name -> statement, for a database of that schema; all from 2 on have the same."""
+    if version < 2:
+        columns = re.compile(rf"\b\w+\.({'|'.join(_SINCE_2)})\b")
+        return {
+            name: columns.sub(lambda column: _SINCE_2[column[1]], statement)
+            for name, statement in queries().items()
+        }
     statements = named_sql.load(data_file("sql", "postgres", "queries.sql"))
     for stage in STAGES:
         statements[f"count_{stage}"] = (
@@ -98,5 +106,15 @@ def admit(found: Found, place: str, *, write: bool = False) -> None:
             f"{place} has schema {found.version}, which takes a somactl of schema {needed} or newer to "
             f"{'write' if write else 'read'}; this one knows schema {SCHEMA_VERSION}",
             hint="use the newer somactl that migrated it",
+            schema=found.version,
+        )
+
+
+def require(found: Found | None, place: str, version: int, what: str) -> None:
+    """Raises SchemaMismatch where the database has a schema from before `version`, which has no `what`."""
+    if found is not None and found.version < version:
+        raise SchemaMismatch(
+            f"{place} has schema {found.version}, which has no {what}",
+            hint="take a backup, then run `somactl init` with a role that owns the tables",
             schema=found.version,
         )

@@ -21,6 +21,7 @@ from somactl.store.contract import (
     Finding,
     Head,
     NamespaceSummary,
+    Note,
     Receipt,
     Retention,
     Revision,
@@ -29,7 +30,18 @@ from somactl.store.contract import (
     Stats,
 )
 from somactl.store.inflight import Writes
-from somactl.store.postgres import compaction, diagnosis, failures, listing, reading, records, target, writing
+from somactl.store.notes import check_note_names, check_note_prefix, check_notes
+from somactl.store.postgres import (
+    compaction,
+    diagnosis,
+    failures,
+    listing,
+    notes,
+    reading,
+    records,
+    target,
+    writing,
+)
 from somactl.store.postgres.committing import commit
 from somactl.store.postgres.connections import Connections
 from somactl.store.postgres.session import Session
@@ -85,6 +97,12 @@ class PostgresStore:
 
     async def head(self) -> Head:
         return await self._read(partial(reading.head, namespace=self.namespace))
+
+    async def summary(self) -> NamespaceSummary:
+        return await self._read(partial(reading.summary, namespace=self.namespace))
+
+    async def clock(self) -> float:
+        return await self._read(partial(reading.clock, namespace=self.namespace))
 
     async def commit_matrix_update(
         self,
@@ -178,6 +196,30 @@ class PostgresStore:
         if found.empty:
             return Compaction()
         return await self._write(partial(compaction.remove, namespace=self.namespace, found=found))
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
+        check_note_names(names)
+        return await self._read(partial(notes.read, namespace=self.namespace, names=names))
+
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        check_notes(changes, expected)
+        return await self._write(
+            partial(notes.write, namespace=self.namespace, changes=changes, expected=expected or {})
+        )
+
+    async def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
+        check_note_prefix(prefix)
+        check_note_names([after] if after else [])
+        last = after
+        while True:
+            page = await self._read(partial(notes.page, namespace=self.namespace, prefix=prefix, after=last))
+            if page:
+                yield page
+            if len(page) < notes.PAGE_NOTES:
+                return
+            last = page[-1].name
 
     async def close(self) -> None:
         """Writes under way are finished before anything is released."""

@@ -51,20 +51,21 @@ async def resolve(session: Session, namespace: str, commit_id: str) -> CommitSta
     return status
 
 
-async def standing(session: Session, request: Request) -> list[Row]:
+async def standing(session: Session, request: Request) -> Row:
     """All that the request is decided by; raises NamespaceNotFound."""
-    rows = await session.rows("standing", request.namespace, request.commit_id, list(request.expectations))
-    if not rows:
+    here: Row | None = await session.row(
+        "standing", request.namespace, request.commit_id, list(request.expectations)
+    )
+    if here is None:
         raise records.no_namespace(request.namespace)
-    return list(rows)
+    return here
 
 
-def decide(request: Request, rows: list[Row]) -> Receipt | None:
+def decide(request: Request, here: Row) -> Receipt | None:
     """The first receipt where the request is a replay; None where it may be written.
 
     Raises CommitAborted, CommitIdReused, CommitExpired, VersionConflict.
     """
-    here = rows[0]
     if here["commit_id"] is not None:
         settle(request, here["request"])
         receipt = records.commit_record(here).receipt
@@ -72,15 +73,16 @@ def decide(request: Request, rows: list[Row]) -> Receipt | None:
         return replace(receipt, replayed=True)
     retention = records.retention(here)
     refuse_expired(request.commit_id, here["now"], retention, here["records_removed_until"])
-    found = {row["found_key"]: _found(row) for row in rows if row["found_key"] is not None}
-    refuse_conflicts(request.expectations, here["head_incarnation"], found)
+    refuse_conflicts(request.expectations, here["head_incarnation"], _found(here))
     return None
 
 
-def _found(row: Row) -> Found:
-    if row["found_content"] is None:
-        return Found(deleted_since=row["found_version"])
-    return Found(row["found_version"], row["found_content"])
+def _found(here: Row) -> dict[str, Found]:
+    columns = (here[column] or () for column in ("found_keys", "found_versions", "found_contents"))
+    return {
+        key: Found(deleted_since=int(version)) if content is None else Found(int(version), content)
+        for key, version, content in zip(*columns, strict=True)
+    }
 
 
 def _columns(retention: Retention) -> tuple[int, float, float]:
