@@ -69,11 +69,12 @@ class CommitMetadata(msgspec.Struct, frozen=True):
     command   a label: what made the commit ("commit", "restore", ...); not part of the request
     stands_for  what the commit id stands for, where that is not the contents and expectations of the
               commit: the digest of an order, say, from which the deletes were computed. It then takes
-              their place in a replay's identity, beside the user's labels
+              their place in a replay's identity, beside the user's labels. 1 to 256 characters of ASCII
     grace     for how many seconds, by the store's clock, what this commit deletes can be restored; it
               takes the place of the retention's time for these tombstones and the bytes that they hide.
               None: the retention's. Not part of the request
-    facts     JSON values kept with the commit and returned by `log`; not part of the request
+    facts     JSON values, 64 KiB at most, kept with the commit and returned by `log` and
+              `commit_status`; not part of the request
     """
 
     user: Mapping[str, str] = {}
@@ -295,10 +296,11 @@ class Finding(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """One namespace of one store. Safe for concurrent use by the tasks of one event loop.
 
-    Every method may raise `StoreUnavailable` (nothing written), and every method but `init` and
-    `namespaces` raises `NamespaceNotFound` where the namespace does not exist. SQLite alone creates it
-    on the first commit. A method that takes a key, a pattern's `after` or a commit id raises InvalidName
-    where it is outside its grammar. Names differ where their bytes differ: nothing is normalised.
+    Every method may raise `StoreUnavailable` (nothing written), and every method that asks about the
+    namespace (all but `init`, `namespaces`, `clock`, `durability` and `diagnose`) raises
+    `NamespaceNotFound` where it does not exist. SQLite alone creates it on the first commit or note. A
+    method that takes a key, a pattern's `after`, a commit id or a note's name raises InvalidName where it
+    is outside its grammar. Names differ where their bytes differ: nothing is normalised.
 
     A write that was cancelled happens whole or not at all, and never after `close` has returned.
     """
@@ -447,9 +449,13 @@ class Store(Protocol):
         Live values are never touched. A read of something removed says VersionCompacted, never
         KeyNotFound. A dry run counts everything that repeated calls would remove now, and writes nothing.
 
-        A key deleted with a grace of its own keeps the value it hides until that is over, however short
-        the retention; then all of the key's values go, however long it is. With `past_grace` such keys
-        are all that is looked at.
+        A key deleted with a grace of its own (and not written again since) keeps the value it hides until
+        that is over, however short the retention; its older values are the retention's. Then all of the
+        key's values go, however long the retention, its history after them and its tombstone last. With
+        `past_grace` keys whose grace is over are all that is looked at.
+
+        Once a grace is over, a store may free the bytes by itself, without waiting for `compact`; a read of
+        them is VersionCompacted from then on, and `revisions` need not count them.
         """
         ...
 
@@ -477,7 +483,8 @@ class Store(Protocol):
     def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
         """Pages of the notes whose names begin with `prefix`, in byte order, after `after`, without data.
 
-        Notes present during the whole scan appear exactly once.
+        Notes present during the whole scan appear exactly once, and no page is empty. A prefix that no
+        name can begin with raises InvalidName.
         """
         ...
 

@@ -34,6 +34,9 @@ def check_notes(changes: Mapping[str, bytes | None], expected: Mapping[str, int]
     if not changes:
         raise EmptyCommit("no note is to be written")
     check_note_names([*changes, *(expected or {})])
+    for name, data in changes.items():
+        if data is not None and not isinstance(data, bytes):
+            raise InputRejected(f"note {name!r} is no bytes but {type(data).__name__}")
     size = sum(len(data) for data in changes.values() if data is not None)
     if size > MAX_NOTE_BYTES:
         raise LimitExceeded(f"the notes have {size} bytes; at most {MAX_NOTE_BYTES} are written at once")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ MAX_USER_METADATA_BYTES = 64 << 10
 MAX_FACTS_BYTES = 64 << 10
 MAX_GRACE_SECONDS = 100 * 366 * 86_400.0
 MAX_RETAINED_VERSIONS = 1_000_000
+_STANDS_FOR = re.compile(r"[ -~]{1,256}\Z")
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -98,6 +100,7 @@ def prepare(
         raise EmptyCommit("the commit has no updates", hint="name at least one key to write or delete")
     _check_limits(updates)
     user = _user_metadata(metadata.user)
+    _check_stands_for(metadata.stands_for)
     _check_grace(metadata.grace)
     _check_facts(metadata.facts)
     puts: dict[str, Put | None] = {}
@@ -197,6 +200,7 @@ def normalise(expected: Expected, keys: Mapping[str, object]) -> dict[str, Expec
         return {}
     by_key = expected if isinstance(expected, Mapping) else dict.fromkeys(keys, expected)
     normal: dict[str, Expect] = {}
+    nothing = Expect()
     for key, one in by_key.items():
         expect = one if isinstance(one, Expect) else Expect(version=one)
         version = expect.version
@@ -204,22 +208,36 @@ def normalise(expected: Expected, keys: Mapping[str, object]) -> dict[str, Expec
             raise InputRejected(
                 f"the expected version of {validate_key(key)!r} is {version!r}; it is a number from 0"
             )
-        if expect != Expect():
-            normal[validate_key(key)] = expect
+        if expect != nothing:
+            normal[key if key in keys else validate_key(key)] = expect
     return normal
 
 
-def _check_grace(grace: float | None) -> None:
-    if grace is not None and not 0 <= grace <= MAX_GRACE_SECONDS:
+def _check_stands_for(stands_for: str | None) -> None:
+    if stands_for is not None and not (isinstance(stands_for, str) and _STANDS_FOR.match(stands_for)):
         raise InputRejected(
-            f"a grace of {grace} s cannot be kept", hint=f"it is a time from 0 to {MAX_GRACE_SECONDS:g} s"
+            "what the commit stands for is named by 1-256 printable ASCII characters",
+            hint="name a digest of it instead of the thing itself",
+        )
+
+
+def _check_grace(grace: float | None) -> None:
+    if grace is None:
+        return
+    number = isinstance(grace, int | float) and not isinstance(grace, bool)
+    if not number or not 0 <= grace <= MAX_GRACE_SECONDS:
+        raise InputRejected(
+            f"a grace of {grace!r} s cannot be kept", hint=f"it is a time from 0 to {MAX_GRACE_SECONDS:g} s"
         )
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
+    if not all(isinstance(name, str) for name in facts):  # as JSON they would come back as text
+        raise InputRejected("the facts of the commit are not made of JSON values: their names are text")
     try:
-        size = len(json.dumps(dict(facts), allow_nan=False))
-    except (TypeError, ValueError) as exc:
+        text = json.dumps(dict(facts), allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as exc:
         raise InputRejected(f"the facts of the commit are not made of JSON values: {exc}") from None
     if size > MAX_FACTS_BYTES:
         raise LimitExceeded(f"the facts have {size} bytes; at most {MAX_FACTS_BYTES} are allowed")

@@ -21,6 +21,7 @@ from somactl.store.contract import (
     Finding,
     Head,
     NamespaceSummary,
+    Note,
     Receipt,
     Retention,
     Revision,
@@ -115,6 +116,59 @@ class Retrying:
             return replace(status.record.receipt, replayed=True)
         raise refusal
 
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """As the store's. A write of notes has no id, so one with an unknown outcome is settled by what is
+        there, and returns if that is exactly what it was to write.
+
+        It is sent again only where `expected` names every note it changes: then the two cannot both be
+        done, however late the first arrives, unless somebody deletes one of the notes and makes it anew
+        meanwhile. Whatever else is found stays OutcomeUnknown: the first may have been done and been
+        written over, or may still arrive.
+        """
+        pauses = self._pauses()
+        unknown: OutcomeUnknown | None = None
+        while True:
+            try:
+                return await self._store.write_notes(changes, expected)
+            except OutcomeUnknown as exc:
+                unknown = exc
+                if not set(changes) <= set(expected or {}):
+                    return await self._what_notes_tell(unknown, exc, changes, expected or {})
+            except SomactlError as exc:
+                if not exc.retryable:
+                    if unknown is None:
+                        raise
+                    return await self._what_notes_tell(unknown, exc, changes, expected or {})
+                last = exc
+            pause = next(pauses, None)
+            if pause is None:
+                if unknown is None:
+                    raise last
+                return await self._what_notes_tell(unknown, unknown, changes, expected or {})
+            await asyncio.sleep(pause)
+
+    async def _what_notes_tell(
+        self,
+        unknown: OutcomeUnknown,
+        refusal: SomactlError,
+        changes: Mapping[str, bytes | None],
+        expected: Mapping[str, int],
+    ) -> dict[str, int]:
+        """The notes' versions, where all are what `changes` makes of them; else raises `unknown`."""
+        try:
+            found = await self.read_notes(list(changes))
+        except SomactlError:
+            raise unknown from refusal
+        versions = {name: found[name].version if name in found else 0 for name in changes}
+        for name, data in changes.items():
+            there = found[name].data if name in found else None
+            moved = data is None or name not in expected or versions[name] == expected[name] + 1
+            if there != data or not moved:
+                raise unknown from refusal
+        return versions
+
     async def scan(
         self,
         match: str | None = None,
@@ -125,15 +179,34 @@ class Retrying:
         page_keys: int = 1000,
     ) -> AsyncIterator[list[Stat]]:
         """As the store's; a page that fails is asked for again after the last key that came."""
+
+        def pages(after: str | None) -> AsyncIterator[list[Stat]]:
+            return self._store.scan(match, after, deleted=deleted, page_bytes=page_bytes, page_keys=page_keys)
+
+        async for page in self._pages(pages, after, lambda stat: stat.key):
+            yield page
+
+    async def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
+        """As the store's; a page that fails is asked for again after the last note that came."""
+
+        def pages(after: str | None) -> AsyncIterator[list[Note]]:
+            return self._store.scan_notes(prefix, after)
+
+        async for page in self._pages(pages, after, lambda note: note.name):
+            yield page
+
+    async def _pages(
+        self,
+        pages: Callable[[str | None], AsyncIterator[list[T]]],
+        after: str | None,
+        place: Callable[[T], str],
+    ) -> AsyncIterator[list[T]]:
         pauses = self._pauses()
         while True:
-            pages = self._store.scan(
-                match, after, deleted=deleted, page_bytes=page_bytes, page_keys=page_keys
-            )
             try:
-                async for page in pages:
+                async for page in pages(after):
                     yield page
-                    after = page[-1].key
+                    after = place(page[-1])
                     pauses = self._pauses()
                 return
             except SomactlError as exc:
@@ -163,6 +236,12 @@ class Retrying:
     async def head(self) -> Head:
         return await self._again(self._store.head)
 
+    async def summary(self) -> NamespaceSummary:
+        return await self._again(self._store.summary)
+
+    async def clock(self) -> float:
+        return await self._again(self._store.clock)
+
     async def read(self, key: str, version: int | None = None) -> Entry:
         return await self._again(lambda: self._store.read(key, version))
 
@@ -181,8 +260,15 @@ class Retrying:
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
         return await self._again(lambda: self._store.commit_status(commit_id, resolve=resolve))
 
-    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
-        return await self._again(lambda: self._store.compact(limit=limit, dry_run=dry_run))
+    async def compact(
+        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
+    ) -> Compaction:
+        return await self._again(
+            lambda: self._store.compact(limit=limit, dry_run=dry_run, past_grace=past_grace)
+        )
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
+        return await self._again(lambda: self._store.read_notes(names))
 
     async def close(self) -> None:
         await self._store.close()

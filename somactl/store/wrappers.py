@@ -17,6 +17,7 @@ from somactl.store.contract import (
     Finding,
     Head,
     NamespaceSummary,
+    Note,
     Receipt,
     Retention,
     Revision,
@@ -69,16 +70,29 @@ class ReadOnly:
             self._refuse(f"resolving commit {commit_id}")
         return await self._store.commit_status(commit_id)
 
-    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+    async def compact(
+        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
+    ) -> Compaction:
         if not dry_run:
             self._refuse("compact")
-        return await self._store.compact(limit=limit, dry_run=True)
+        return await self._store.compact(limit=limit, dry_run=True, past_grace=past_grace)
+
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        self._refuse("a write of notes")
 
     async def namespaces(self) -> list[NamespaceSummary]:
         return await self._store.namespaces()
 
     async def head(self) -> Head:
         return await self._store.head()
+
+    async def summary(self) -> NamespaceSummary:
+        return await self._store.summary()
+
+    async def clock(self) -> float:
+        return await self._store.clock()
 
     async def read(self, key: str, version: int | None = None) -> Entry:
         return await self._store.read(key, version)
@@ -105,6 +119,12 @@ class ReadOnly:
 
     async def log(self, *, before: int | None = None, limit: int = 50) -> list[CommitRecord]:
         return await self._store.log(before=before, limit=limit)
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
+        return await self._store.read_notes(names)
+
+    def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
+        return self._store.scan_notes(prefix, after)
 
     async def close(self) -> None:
         await self._store.close()

@@ -19,6 +19,9 @@ class Backend(Protocol):
     default_retention: Retention = Retention()
     """What `init` gives a new namespace if it is told nothing."""
 
+    frees_itself: bool = False
+    """Whether the bytes of a deleted key vanish without `compact` once its grace is over."""
+
     problems: frozenset[str] = frozenset()
     """The checks of `diagnose` that rightly complain about the server under test, e.g. one without fsync."""
 
@@ -39,8 +42,8 @@ class Backend(Protocol):
         ...
 
     async def age(self, namespace: str, seconds: float) -> None:
-        """Make everything recorded look `seconds` older: values, tombstones, records, events. The time
-        inside a generated commit id is the client's, and stays."""
+        """Make everything recorded look `seconds` older: values, tombstones with their graces, records,
+        events, notes. The time inside a generated commit id is the client's, and stays."""
         ...
 
     async def events(self, namespace: str) -> list[int]:

@@ -29,6 +29,8 @@ from somactl.testing.values import VALID, content_of, delete, envelope, fresh_id
 
 GOOD = envelope("a")
 RHO = envelope("a", kind="rho")
+ENDLESS: dict[str, Any] = {}
+ENDLESS["x"] = [ENDLESS]
 
 
 def flipped(data: bytes, position: int) -> bytes:
@@ -178,6 +180,18 @@ class CommitChapter(Chapter):
             CommitMetadata(user={"n": "x" * 100_000}),
             CommitMetadata(verdicts={content_of(RHO): {"status": "valid", "x": float("nan")}}),
             CommitMetadata(verdicts={content_of(RHO): {"status": "valid", "x": object()}}),
+            CommitMetadata(verdicts=proof(RHO), facts={"x": float("nan")}),
+            CommitMetadata(verdicts=proof(RHO), facts={"x": [float("-inf")]}),
+            CommitMetadata(verdicts=proof(RHO), facts={"x": object()}),
+            CommitMetadata(verdicts=proof(RHO), facts={"x": "\ud800"}),
+            CommitMetadata(verdicts=proof(RHO), facts={"x": "x" * 100_000}),
+            CommitMetadata(verdicts=proof(RHO), facts={1: "x"}),  # type: ignore[dict-item]
+            CommitMetadata(verdicts=proof(RHO), facts=ENDLESS),
+            CommitMetadata(verdicts=proof(RHO), stands_for=""),
+            CommitMetadata(verdicts=proof(RHO), stands_for="x" * 257),
+            CommitMetadata(verdicts=proof(RHO), stands_for="a\nb"),
+            CommitMetadata(verdicts=proof(RHO), stands_for="\u00e9"),
+            CommitMetadata(verdicts=proof(RHO), stands_for=7),  # type: ignore[arg-type]
         ],
     )
     async def test_metadata_that_are_no_json_or_too_large_are_refused(

@@ -59,6 +59,61 @@ class IdentityChapter(Chapter):
         assert (await writer.commit_matrix_update({"a": relabelled}, other, commit_id="x")).replayed
         assert bytes((await writer.read("a")).data) == rho
 
+    async def test_a_commit_that_stands_for_something_is_known_by_that(self, writer: Store) -> None:
+        """The deletes of an order are computed anew when it is sent again, and find another state."""
+        await put(writer, "a", "b", "c")
+        order = CommitMetadata({"k": "v"}, stands_for="the order", grace=100.0, facts={"run": 1})
+        first = await writer.commit_matrix_update(
+            {"a": None, "b": None}, order, {"a": 1, "b": 1}, commit_id="order"
+        )
+        again = CommitMetadata({"k": "v"}, stands_for="the order", facts={"run": 2}, command="prune")
+        for updates, expected in (({"c": None}, {"c": 1}), ({"a": None}, 1), ({"c": envelope("c")}, 7)):
+            receipt = await writer.commit_matrix_update(updates, again, expected, commit_id="order")
+            assert receipt == replace(first, replayed=True)
+        assert (await writer.head()).version == 2
+        assert (await writer.read("c")).version == 1
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            CommitMetadata({"k": "v"}, stands_for="another order"),
+            CommitMetadata({"k": "v"}),
+            CommitMetadata({"k": "w"}, stands_for="the order"),
+            CommitMetadata(stands_for="the order"),
+        ],
+    )
+    async def test_the_same_id_for_what_stands_for_something_else_is_refused(
+        self, writer: Store, other: CommitMetadata
+    ) -> None:
+        order = CommitMetadata({"k": "v"}, stands_for="the order")
+        await writer.commit_matrix_update({"a": None}, order, commit_id="order")
+        with pytest.raises(CommitIdReused):
+            await writer.commit_matrix_update({"a": None}, other, commit_id="order")
+        await writer.commit_matrix_update({"a": None}, CommitMetadata({"k": "v"}), commit_id="plain")
+        with pytest.raises(CommitIdReused):
+            await writer.commit_matrix_update({"a": None}, order, commit_id="plain")
+        assert (await writer.head()).version == 2
+
+    async def test_neither_facts_nor_grace_are_part_of_a_plain_request(self, writer: Store) -> None:
+        await writer.commit_matrix_update({"a": None}, CommitMetadata(facts={"n": 1}), commit_id="x")
+        other = CommitMetadata(facts={"n": 2}, grace=7.0)
+        assert (await writer.commit_matrix_update({"a": None}, other, commit_id="x")).replayed
+        (record,) = await writer.log()
+        assert record.metadata == CommitMetadata(facts={"n": 1})
+
+    async def test_the_record_keeps_what_a_commit_stands_for_its_grace_and_its_facts(
+        self, writer: Store
+    ) -> None:
+        facts = {"lines": [1, 2.5, None, True, "\u00e9\n"], "of": {"nested": {"deep": []}}, "": ""}
+        metadata = CommitMetadata(
+            {"k": "v"}, {}, "prune", stands_for="sha256:0 / --limit 7", grace=86_400.5, facts=facts
+        )
+        await writer.commit_matrix_update({"a": None}, metadata, commit_id="x")
+        (record,) = await writer.log()
+        assert record.metadata == metadata
+        status = await writer.commit_status("x")
+        assert status.record == record
+
     @pytest.mark.parametrize(
         ("expected", "same"),
         [

@@ -10,6 +10,7 @@ from somactl.errors import InputRejected, NamespaceNotFound, VersionConflict
 from somactl.store.contract import CommitMetadata, Expect, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.chapter import Chapter
+from somactl.testing.notes import all_notes
 from somactl.testing.values import delete, envelope, fresh_id, listed, put
 
 
@@ -115,6 +116,27 @@ class NamespaceChapter(Chapter):
         for store in stores:
             await store.close()
 
+    async def test_a_summary_is_the_namespace_s_own_line_of_the_list(
+        self, backend: Backend, writer: Store
+    ) -> None:
+        other = backend.open("other")
+        await other.init()
+        await put(other, "x")
+        await put(writer, "a", "b", "c")
+        await put(writer, "a", seed=1)
+        await delete(writer, "b")
+        summary = await writer.summary()
+        assert summary in await writer.namespaces()
+        assert (summary.head, summary.keys, summary.tombstones) == (await writer.head(), 2, 1)
+        assert summary.stored_bytes == len(envelope("a", 1)) + len(envelope("c"))
+        await other.close()
+
+    async def test_the_clock_is_the_one_that_dates_commits(self, writer: Store) -> None:
+        before = await writer.clock()
+        receipt = await put(writer, "a")
+        after = await writer.clock()
+        assert before - 0.002 <= receipt.committed_at <= after + 0.002
+
     async def test_an_unknown_namespace_is_not_found(self, backend: Backend, writer: Store) -> None:
         await put(writer, "a")
         store = backend.open("elsewhere")
@@ -131,6 +153,10 @@ class NamespaceChapter(Chapter):
             store.commit_status("x", resolve=True),
             store.compact(),
             store.compact(dry_run=True),
+            store.compact(past_grace=True),
+            store.summary(),
+            store.read_notes(["n"]),
+            all_notes(store.scan_notes()),
         )
         for call in calls:
             with pytest.raises(NamespaceNotFound):
@@ -157,6 +183,21 @@ class NamespaceChapter(Chapter):
         else:
             with pytest.raises(NamespaceNotFound):
                 await store.commit_matrix_update(update, CommitMetadata(), commit_id=fresh_id())
+        await store.close()
+
+    async def test_the_first_note_creates_the_namespace_where_the_first_commit_does(
+        self, backend: Backend
+    ) -> None:
+        store = backend.open()
+        if backend.implicit_init:
+            with pytest.raises(VersionConflict):
+                await store.write_notes({"n": b"x"}, {"n": 1})
+            assert await store.namespaces() == []
+            assert await store.write_notes({"n": b"x"}, {"n": 0}) == {"n": 1}
+            assert (await store.head()).version == 0
+        else:
+            with pytest.raises(NamespaceNotFound):
+                await store.write_notes({"n": b"x"})
         await store.close()
 
     async def test_close_twice_is_harmless_and_values_survive_it(

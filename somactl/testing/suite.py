@@ -5,14 +5,16 @@ from __future__ import annotations
 from somactl.testing.commits import CommitChapter
 from somactl.testing.concurrency import ConcurrencyChapter
 from somactl.testing.corruption import CorruptionChapter
+from somactl.testing.grace import GraceChapter
 from somactl.testing.identity import IdentityChapter
 from somactl.testing.namespaces import NamespaceChapter
+from somactl.testing.notes import NoteChapter, NoteReadChapter
 from somactl.testing.reads import ReadChapter
 from somactl.testing.retention import RetentionChapter
 from somactl.testing.state_machine import StateMachineChapter
 
 
-class ReadContract(ReadChapter, CorruptionChapter):
+class ReadContract(ReadChapter, NoteReadChapter, CorruptionChapter):
     """What holds for reads alone. A wrapper that refuses writes overrides `reader` and runs this."""
 
 
@@ -21,6 +23,8 @@ class StoreContract(
     CommitChapter,
     IdentityChapter,
     RetentionChapter,
+    GraceChapter,
+    NoteChapter,
     ConcurrencyChapter,
     StateMachineChapter,
     ReadContract,

@@ -92,6 +92,21 @@ async def delete(store: Store, *keys: str, expected: Expected = None) -> Receipt
     return await write(store, dict.fromkeys(keys), expected=expected)
 
 
+async def prune(
+    store: Store,
+    *keys: str,
+    grace: float,
+    writes: Mapping[str, bytes] | None = None,
+    commit_id: str | None = None,
+) -> Receipt:
+    """Delete `keys` with a grace of their own, writing others in the same commit."""
+    return await store.commit_matrix_update(
+        {**dict.fromkeys(keys), **(writes or {})},
+        CommitMetadata(grace=grace),
+        commit_id=commit_id or fresh_id(),
+    )
+
+
 async def write(
     store: Store,
     updates: Mapping[str, bytes | memoryview | None],
@@ -111,11 +126,13 @@ async def listed(pages: AsyncIterator[list[Stat]]) -> list[Stat]:
     return [stat async for page in pages for stat in page]
 
 
-async def compact_fully(store: Store, limit: int = 500) -> tuple[int, int, int, int, int]:
+async def compact_fully(
+    store: Store, limit: int = 500, *, past_grace: bool = False
+) -> tuple[int, int, int, int, int]:
     """Compact until nothing is left to do: revisions, tombstones, records, events, bytes in sum."""
     total = (0, 0, 0, 0, 0)
     while True:
-        step = await store.compact(limit=limit)
+        step = await store.compact(limit=limit, past_grace=past_grace)
         counts = (step.revisions, step.tombstones, step.records, step.events, step.bytes_freed)
         assert sum(counts[:4]) <= limit
         total = tuple(a + b for a, b in zip(total, counts, strict=True))  # type: ignore[assignment]

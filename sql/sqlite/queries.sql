@@ -26,6 +26,7 @@ UPDATE namespace SET
     keep_versions = :versions, keep_seconds = :seconds, keep_record_seconds = :record_seconds
 WHERE name = :namespace;
 
+-- `:namespace` is null for all of them.
 -- name: namespace_summaries
 SELECT
     namespace.*,
@@ -35,7 +36,7 @@ SELECT
         AND superseded_version IS NULL AND content IS NULL) AS tombstones,
     (SELECT coalesce(sum(size), 0) FROM revision WHERE namespace = namespace.id
         AND superseded_version IS NULL AND content IS NOT NULL) AS stored_bytes
-FROM namespace ORDER BY name;
+FROM namespace WHERE :namespace IS NULL OR name = :namespace ORDER BY name;
 
 -- name: newest_revision
 SELECT * FROM revision WHERE namespace = :id AND key = :key ORDER BY version DESC LIMIT 1;
@@ -56,8 +57,10 @@ ORDER BY key;
 -- A tombstone is described by the value it hides, unless retention has forgotten that one.
 -- name: tombstones_from
 SELECT tombstone.key, tombstone.version, tombstone.commit_id, tombstone.committed_at,
-    hidden.size, hidden.content, hidden.kind, hidden.dtype, hidden.shape, hidden.layout
+    hidden.size, hidden.content, hidden.kind, hidden.dtype, hidden.shape, hidden.layout,
+    grace.expires_at
 FROM revision AS tombstone INDEXED BY revision_tombstone
+LEFT JOIN grace ON grace.id = tombstone.id
 LEFT JOIN revision AS hidden ON hidden.id = (
     SELECT id FROM revision AS older
     WHERE older.namespace = tombstone.namespace AND older.key = tombstone.key
@@ -75,6 +78,12 @@ INSERT INTO revision
     (namespace, key, version, commit_id, committed_at, size, content, envelope, kind, dtype, shape, layout, verdict)
 VALUES
     (:id, :key, :version, :commit_id, :now, :size, :content, :envelope, :kind, :dtype, :shape, :layout, :verdict);
+
+-- name: insert_grace
+INSERT INTO grace (id, namespace, expires_at) VALUES (:revision, :id, :expires_at);
+
+-- name: delete_grace
+DELETE FROM grace WHERE id = :revision;
 
 -- The payload is made at its full size and then filled in place, so that no copy of it is ever bound.
 -- name: reserve_payload
@@ -98,10 +107,36 @@ VALUES (:id, :commit_id, :version, :request, :now, :id_time, :detail);
 INSERT INTO outbox (namespace, incarnation, version, commit_id, keys, recorded_at)
 VALUES (:namespace, :incarnation, :version, :commit_id, :keys, :now);
 
+-- A key that was deleted with a grace of its own, when that is over: first all its values lose their bytes, ...
+-- name: values_past_grace
+SELECT revision.id, revision.version, revision.size FROM grace INDEXED BY grace_age
+CROSS JOIN revision AS tombstone ON tombstone.id = grace.id
+CROSS JOIN revision ON revision.namespace = tombstone.namespace AND revision.key = tombstone.key
+WHERE grace.namespace = :id AND grace.expires_at <= :now
+    AND revision.content IS NOT NULL AND revision.compacted = 0
+ORDER BY grace.expires_at LIMIT :limit;
+
+-- ... then its history goes, ...
+-- name: entries_past_grace
+SELECT revision.id, revision.version, revision.superseded_version AS gone_since FROM grace INDEXED BY grace_age
+CROSS JOIN revision AS tombstone ON tombstone.id = grace.id
+CROSS JOIN revision ON revision.namespace = tombstone.namespace AND revision.key = tombstone.key
+    AND revision.version < tombstone.version
+WHERE grace.namespace = :id AND grace.expires_at <= :now
+ORDER BY grace.expires_at LIMIT :limit;
+
+-- ... and the tombstone last.
+-- name: tombstones_past_grace
+SELECT tombstone.id, tombstone.version, tombstone.version AS gone_since FROM grace INDEXED BY grace_age
+CROSS JOIN revision AS tombstone ON tombstone.id = grace.id
+WHERE grace.namespace = :id AND grace.expires_at <= :now
+ORDER BY grace.expires_at LIMIT :limit;
+
 -- Superseded values that retention no longer keeps. The hidden value of a tombstone was superseded when
--- the tombstone was made, so the rule for time is the tombstone's own.
+-- the tombstone was made, so the rule for time is the tombstone's own. A tombstone with a grace keeps the
+-- value it hides, and past its grace the key is no concern of these statements but of those above.
 -- name: prunable_values
-SELECT id, size FROM revision INDEXED BY revision_superseded
+SELECT id, version, size FROM revision INDEXED BY revision_superseded
 WHERE namespace = :id AND superseded_version IS NOT NULL AND content IS NOT NULL AND compacted = 0
     AND (superseded_at <= :values_until OR (
         SELECT count(*) FROM (
@@ -110,12 +145,17 @@ WHERE namespace = :id AND superseded_version IS NOT NULL AND content IS NOT NULL
                 AND newer.version > revision.version AND newer.content IS NOT NULL
             LIMIT :versions)
         ) = :versions)
+    AND NOT EXISTS (
+        SELECT 1 FROM revision AS tombstone JOIN grace ON grace.id = tombstone.id
+        WHERE tombstone.namespace = revision.namespace AND tombstone.key = revision.key
+            AND tombstone.superseded_version IS NULL AND tombstone.content IS NULL
+            AND (grace.expires_at <= :now OR tombstone.version = revision.superseded_version))
 ORDER BY superseded_at LIMIT :limit;
 
 -- History entries without bytes (values pruned now or before, old tombstones): those past the record
 -- retention, and those of a deleted key that is about to be forgotten.
 -- name: removable_entries
-SELECT id, superseded_version AS gone_since FROM revision INDEXED BY revision_superseded
+SELECT id, version, superseded_version AS gone_since FROM revision INDEXED BY revision_superseded
 WHERE namespace = :id AND superseded_version IS NOT NULL
     AND (content IS NULL OR compacted = 1 OR superseded_at <= :values_until OR (
         SELECT count(*) FROM (
@@ -128,13 +168,20 @@ WHERE namespace = :id AND superseded_version IS NOT NULL
         SELECT 1 FROM revision AS tombstone
         WHERE tombstone.namespace = revision.namespace AND tombstone.key = revision.key
             AND tombstone.superseded_version IS NULL AND tombstone.content IS NULL
-            AND tombstone.committed_at <= :values_until))
+            AND tombstone.committed_at <= :values_until
+            AND NOT EXISTS (SELECT 1 FROM grace WHERE grace.id = tombstone.id)))
+    AND NOT EXISTS (
+        SELECT 1 FROM revision AS tombstone JOIN grace ON grace.id = tombstone.id
+        WHERE tombstone.namespace = revision.namespace AND tombstone.key = revision.key
+            AND tombstone.superseded_version IS NULL AND tombstone.content IS NULL
+            AND (grace.expires_at <= :now OR tombstone.version = revision.superseded_version))
 ORDER BY superseded_at LIMIT :limit;
 
 -- A tombstone over a value that stays for now (its key's clock was set back) stays with it.
 -- name: expired_tombstones
-SELECT id, version AS gone_since FROM revision INDEXED BY revision_tombstone
+SELECT id, version, version AS gone_since FROM revision INDEXED BY revision_tombstone
 WHERE namespace = :id AND superseded_version IS NULL AND content IS NULL AND committed_at <= :values_until
+    AND NOT EXISTS (SELECT 1 FROM grace WHERE grace.id = revision.id)
     AND NOT EXISTS (
         SELECT 1 FROM revision AS hidden
         WHERE hidden.namespace = revision.namespace AND hidden.key = revision.key
@@ -142,33 +189,39 @@ WHERE namespace = :id AND superseded_version IS NULL AND content IS NULL AND com
 LIMIT :limit;
 
 -- name: expired_records
-SELECT rowid AS id FROM commit_record
+SELECT rowid AS id, version FROM commit_record
 WHERE namespace = :id AND recorded_at <= :records_until
     AND (id_time IS NULL OR id_time <= :records_until)
 LIMIT :limit;
 
 -- name: expired_events
-SELECT id FROM outbox WHERE namespace = :namespace AND recorded_at <= :records_until LIMIT :limit;
+SELECT id, version FROM outbox WHERE namespace = :namespace AND recorded_at <= :records_until LIMIT :limit;
 
+-- Between finding and removing, another process may have removed a row and a commit taken its id. A version
+-- is taken once in a namespace, so together with it the id means the row that was found, or none.
 -- name: prune_value
-UPDATE revision SET compacted = 1 WHERE id = :row AND superseded_version IS NOT NULL AND compacted = 0;
+UPDATE revision SET compacted = 1
+WHERE id = :row AND namespace = :id AND version = :version AND superseded_version IS NOT NULL;
 
 -- name: delete_payload
-DELETE FROM payload WHERE id = :row;
+DELETE FROM payload WHERE id = (
+    SELECT id FROM revision WHERE id = :row AND namespace = :id AND version = :version AND compacted = 1);
 
 -- name: delete_entry
 DELETE FROM revision
-WHERE id = :row AND superseded_version IS NOT NULL AND (content IS NULL OR compacted = 1);
+WHERE id = :row AND namespace = :id AND version = :version
+    AND superseded_version IS NOT NULL AND (content IS NULL OR compacted = 1);
 
 -- A tombstone goes last: as long as an older entry of its key stands, it must say that the key is deleted.
 -- name: delete_tombstone
 DELETE FROM revision
-WHERE id = :row AND superseded_version IS NULL AND content IS NULL AND NOT EXISTS (
-    SELECT 1 FROM revision AS older
-    WHERE older.namespace = revision.namespace AND older.key = revision.key AND older.id <> revision.id);
+WHERE id = :row AND namespace = :id AND version = :version
+    AND superseded_version IS NULL AND content IS NULL AND NOT EXISTS (
+        SELECT 1 FROM revision AS older
+        WHERE older.namespace = revision.namespace AND older.key = revision.key AND older.id <> revision.id);
 
 -- name: delete_record
-DELETE FROM commit_record WHERE rowid = :row;
+DELETE FROM commit_record WHERE rowid = :row AND namespace = :id AND recorded_at <= :records_until;
 
 -- name: delete_event
 DELETE FROM outbox WHERE id = :row;
@@ -176,3 +229,20 @@ DELETE FROM outbox WHERE id = :row;
 -- name: raise_floor
 UPDATE namespace SET floor = max(floor, :floor), records_removed_until = max(records_removed_until, :records)
 WHERE id = :id;
+
+-- name: note
+SELECT name, version, size, written_at, data FROM note WHERE namespace = :id AND name = :name;
+
+-- name: note_version
+SELECT version FROM note WHERE namespace = :id AND name = :name;
+
+-- name: notes_from
+SELECT name, version, size, written_at FROM note
+WHERE namespace = :id AND name >= :prefix AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: write_note
+INSERT OR REPLACE INTO note (namespace, name, version, size, written_at, data)
+VALUES (:id, :name, :version, :size, :now, :data);
+
+-- name: delete_note
+DELETE FROM note WHERE namespace = :id AND name = :name;

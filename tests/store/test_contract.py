@@ -26,13 +26,18 @@ class TestReadOnly(ReadContract):
             store.commit_matrix_update({"a": envelope("a")}, CommitMetadata(), commit_id="x"),
             store.commit_status("x", resolve=True),
             store.compact(),
+            store.compact(past_grace=True),
+            store.write_notes({"n": b"x"}),
         )
         for write in writes:
             with pytest.raises(ReadOnlyStore):
                 await write
         assert (await store.head()).version == 1
         assert (await store.commit_status("x")).state == "unseen"
-        assert not (await store.compact(dry_run=True)).more
+        assert not (await store.compact(dry_run=True, past_grace=True)).more
+        assert await store.read_notes(["n"]) == {}
+        assert await store.summary() == (await store.namespaces())[0]
+        assert await store.clock() >= (await store.read("a")).committed_at
         assert len(await store.log()) == 1
         assert len(await store.namespaces()) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ class Flaky:
         target = getattr(self._store, name)
         if name in ("name", "namespace", "degradations", "close"):
             return target
-        if name == "scan":
-            return self._scan
+        if name in ("scan", "scan_notes"):
+            return partial(self._pages, name)
 
         async def call(*arguments: Any, **options: Any) -> Any:
             self._maybe(self._before, name)
@@ -53,11 +54,11 @@ class Flaky:
 
         return call
 
-    async def _scan(self, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
-        self._maybe(self._before, "scan")
-        async for page in self._store.scan(*arguments, **options):
+    async def _pages(self, name: str, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+        self._maybe(self._before, name)
+        async for page in getattr(self._store, name)(*arguments, **options):
             yield page
-            self._maybe(self._before, "scan")
+            self._maybe(self._before, name)
 
     @staticmethod
     def _maybe(fault: Fault, name: str) -> None:

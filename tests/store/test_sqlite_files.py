@@ -160,12 +160,12 @@ async def test_a_newer_schema_says_who_may_read_and_write(tmp_path: Path, opener
 
     set_schema(1, 1)
     assert (await put(opener(path), "a")).version == 2
-    set_schema(1, 2)
+    set_schema(1, 3)
     store = opener(path)
     assert (await store.read("a")).version == 2
     with pytest.raises(SchemaMismatch, match="schema 99"):
         await put(store, "a")
-    set_schema(2, 2)
+    set_schema(3, 3)
     with pytest.raises(SchemaMismatch, match="schema 99"):
         await opener(path).head()
 

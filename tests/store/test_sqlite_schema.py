@@ -47,9 +47,9 @@ def test_every_statement_is_understood_and_uses_its_indexes(tmp_path: Path) -> N
 
 
 def test_a_schema_file_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "0002_broken.sql"
+    broken = tmp_path / "0003_broken.sql"
     broken.write_text("CREATE TABLE more (x);\nCREATE TABLE namespace (y);\n")
-    files = [*schema._files(), (2, broken)]
+    files = [*schema._files(), (3, broken)]
     monkeypatch.setattr(schema, "_files", lambda: files)
     path = tmp_path / "half.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -104,19 +104,19 @@ async def test_a_write_migrates_an_older_schema_and_a_read_does_without(
     store = SqliteStore(path)
     await put(store, "a")
     await store.close()
-    second = tmp_path / "0002_more.sql"
-    second.write_text("-- a comment\nALTER TABLE namespace ADD COLUMN more TEXT;\n")
-    files = [*schema._files(), (2, second)]
+    newer = tmp_path / "0003_more.sql"
+    newer.write_text("-- a comment\nCREATE TABLE more (x);\n")
+    files = [*schema._files(), (3, newer)]
     monkeypatch.setattr(schema, "_files", lambda: files)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
     store = SqliteStore(path)
     assert (await store.read("a")).version == 1
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (1,)
+        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (2,)
     assert (await put(store, "a")).version == 2
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (2,)
-        assert connection.execute("SELECT more FROM namespace").fetchone() == (None,)
+        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (3,)
+        assert connection.execute("SELECT count(*) FROM more").fetchone() == (0,)
     await store.close()
 
 

@@ -64,6 +64,8 @@ class SqliteBackend:
             for table, columns in {
                 "revision": ("committed_at", "superseded_at"),
                 "commit_record": ("recorded_at",),
+                "grace": ("expires_at",),
+                "note": ("written_at",),
             }.items():
                 changes = ", ".join(f"{column} = {column} - {seconds}" for column in columns)
                 connection.execute(

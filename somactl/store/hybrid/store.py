@@ -29,6 +29,7 @@ from somactl.store.contract import (
     Finding,
     Head,
     NamespaceSummary,
+    Note,
     Receipt,
     Retention,
     Revision,
@@ -133,6 +134,12 @@ class HybridStore:
         head = await self._truth.ask(self.authority.head)
         self._copies.learn(head.incarnation)
         return head
+
+    async def summary(self) -> NamespaceSummary:
+        return await self._truth.ask(self.authority.summary)
+
+    async def clock(self) -> float:
+        return await self._truth.ask(self.authority.clock)
 
     async def commit_matrix_update(
         self,
@@ -275,8 +282,24 @@ class HybridStore:
         await self._writes.settle(commit_id)
         return await self._truth.ask(lambda: self.authority.commit_status(commit_id, resolve=resolve))
 
-    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
-        return await self._truth.ask(lambda: self.authority.compact(limit=limit, dry_run=dry_run))
+    async def compact(
+        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
+    ) -> Compaction:
+        return await self._truth.ask(
+            lambda: self.authority.compact(limit=limit, dry_run=dry_run, past_grace=past_grace)
+        )
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
+        return await self._truth.ask(lambda: self.authority.read_notes(names))
+
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """As the contract says. No copies are kept of notes: whoever reads one is about to act on it."""
+        return await self._truth.ask(lambda: self.authority.write_notes(changes, expected))
+
+    def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
+        return self._truth.pages(self.authority.scan_notes(prefix, after))
 
     async def close(self) -> None:
         """Finish commits, reads that others wait for, and copies under way; then release both."""

@@ -2,7 +2,8 @@
 
 Between the two another process may commit or compact. Nothing that was removable becomes precious by that
 (a superseded value stays superseded, and a tombstone that has been overwritten since is left alone by the
-statement that removes tombstones), so the write needs no second look.
+statement that removes tombstones), so the write needs no second look. But a row's id may be another row's by
+then, so each is removed by its version as well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from somactl.store.contract import Compaction
 from somactl.store.sqlite import reading
@@ -18,20 +19,22 @@ from somactl.store.sqlite.database import transaction
 from somactl.store.sqlite.schema import queries
 
 _NO_LIMIT = -1
+_Rows: TypeAlias = "list[tuple[int, int | None]]"
+"""Row ids, each with the version that the row was written in, if it was."""
 
 
 @dataclass(slots=True)
 class Candidates:
-    """Row ids to remove, in the order in which they must go: values, entries, tombstones."""
+    """Rows to remove, in the order in which they must go: values, entries, tombstones."""
 
     namespace_id: int
     floor: int
     records_until: float
-    values: list[int] = field(default_factory=list)
-    entries: list[int] = field(default_factory=list)
-    tombstones: list[int] = field(default_factory=list)
-    records: list[int] = field(default_factory=list)
-    events: list[int] = field(default_factory=list)
+    values: _Rows = field(default_factory=list)
+    entries: _Rows = field(default_factory=list)
+    tombstones: _Rows = field(default_factory=list)
+    records: _Rows = field(default_factory=list)
+    events: _Rows = field(default_factory=list)
     bytes_freed: int = 0
     more: bool = False
 
@@ -50,8 +53,10 @@ class Candidates:
         )
 
 
-def candidates(connection: sqlite3.Connection, namespace: str, limit: int | None) -> Candidates:
-    """What the retention no longer keeps, at most `limit` removals; all of it where `limit` is None.
+def candidates(
+    connection: sqlite3.Connection, namespace: str, limit: int | None, past_grace: bool = False
+) -> Candidates:
+    """What is no longer kept, at most `limit` removals; all of it where `limit` is None.
 
     A stage begins only when the one before it is exhausted: an entry goes after its bytes, a tombstone
     after the entries that it hides.
@@ -63,32 +68,44 @@ def candidates(connection: sqlite3.Connection, namespace: str, limit: int | None
         parameters: dict[str, Any] = {
             "id": here.id,
             "namespace": namespace,
+            "now": now,
             "versions": retention.versions,
             "values_until": now - retention.seconds,
             "records_until": now - retention.record_seconds,
         }
         found = Candidates(here.id, here.floor, parameters["records_until"])
         left = _NO_LIMIT if limit is None else limit
-        stages = {
-            "prunable_values": found.values,
-            "removable_entries": found.entries,
-            "expired_tombstones": found.tombstones,
-            "expired_records": found.records,
-            "expired_events": found.events,
-        }
-        for statement, ids in stages.items():
-            rows = connection.execute(queries()[statement], {**parameters, "limit": left}).fetchall()
-            ids += [row["id"] for row in rows]
-            if statement == "prunable_values":
-                found.bytes_freed = sum(row["size"] for row in rows)
-            if statement in ("removable_entries", "expired_tombstones"):
-                found.floor = max([found.floor, *(row["gone_since"] for row in rows)])
+        for statement, rows in _stages(found, past_grace):
+            new = connection.execute(queries()[statement], {**parameters, "limit": left}).fetchall()
+            rows += [(row["id"], row["version"]) for row in new]
+            if rows is found.values:
+                found.bytes_freed += sum(row["size"] for row in new)
+            if rows is found.entries or rows is found.tombstones:
+                found.floor = max([found.floor, *(row["gone_since"] for row in new)])
             if limit is not None:
-                left -= len(rows)
+                left -= len(new)
                 if left <= 0:
                     found.more = True
                     break
     return found
+
+
+def _stages(found: Candidates, past_grace: bool) -> list[tuple[str, _Rows]]:
+    """Which statement finds what, in the order of removal."""
+    stages = [
+        ("values_past_grace", found.values),
+        ("entries_past_grace", found.entries),
+        ("tombstones_past_grace", found.tombstones),
+    ]
+    if not past_grace:
+        stages += [
+            ("prunable_values", found.values),
+            ("removable_entries", found.entries),
+            ("expired_tombstones", found.tombstones),
+            ("expired_records", found.records),
+            ("expired_events", found.events),
+        ]
+    return stages
 
 
 def remove(connection: sqlite3.Connection, found: Candidates) -> Compaction:
@@ -101,9 +118,11 @@ def remove(connection: sqlite3.Connection, found: Candidates) -> Compaction:
         ("delete_record", found.records),
         ("delete_event", found.events),
     )
+    shared = {"id": found.namespace_id, "records_until": found.records_until}
     with transaction(connection, write=True):
-        for statement, ids in stages:
-            connection.executemany(queries()[statement], [{"row": row} for row in ids])
+        for statement, rows in stages:
+            parameters = ({**shared, "row": row, "version": version} for row, version in rows)
+            connection.executemany(queries()[statement], parameters)
         raised = {
             "id": found.namespace_id,
             "floor": found.floor,

@@ -35,6 +35,7 @@ class Worker:
         self._closed = False
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._schema = 0
 
     async def run(self, job: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
         """`job(connection)` on the thread. With `create`, a missing file or schema is made first.
@@ -84,10 +85,11 @@ class Worker:
                 raise
 
     def _connect(self, create: bool) -> sqlite3.Connection:
-        """The open connection, made anew where the file has been removed or replaced since."""
+        """The open connection, made anew where the file has been removed or replaced since, or is to be
+        migrated."""
         file = self._identity()
         if self._connection is not None:
-            if file == self._file:
+            if file == self._file and (self._schema >= schema.SCHEMA_VERSION or not create):
                 return self._connection
             self._disconnect()
         if file is None:
@@ -110,10 +112,14 @@ class Worker:
                 schema.enter_wal(connection, self.path, self._busy_timeout)
             if version < schema.SCHEMA_VERSION and create:
                 schema.migrate(connection, self.path)
+                version = schema.SCHEMA_VERSION
+            schema.lend_missing_tables(connection, version)
+            if not self._write:
+                connection.execute("PRAGMA query_only = ON")
         except BaseException:
             connection.close()
             raise
-        self._connection, self._file = connection, self._identity()
+        self._connection, self._file, self._schema = connection, self._identity(), version
         return connection
 
     def _identity(self) -> tuple[int, int] | None:
@@ -140,8 +146,6 @@ class Worker:
             "trusted_schema": "OFF",
             "journal_size_limit": _JOURNAL_BYTES,
         }
-        if not self._write:
-            pragmas["query_only"] = "ON"
         try:
             for name, value in pragmas.items():
                 connection.execute(f"PRAGMA {name} = {value}")

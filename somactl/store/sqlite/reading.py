@@ -10,6 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from somactl.core import framing
 from somactl.core.names import Pattern
 from somactl.errors import (
@@ -78,7 +80,18 @@ def existing(connection: sqlite3.Connection, namespace: str) -> Place:
 
 def namespaces(connection: sqlite3.Connection) -> list[NamespaceSummary]:
     with transaction(connection):
-        rows = connection.execute(queries()["namespace_summaries"]).fetchall()
+        return _summaries(connection, None)
+
+
+def summary(connection: sqlite3.Connection, namespace: str) -> NamespaceSummary:
+    with transaction(connection):
+        existing(connection, namespace)
+        (found,) = _summaries(connection, namespace)
+    return found
+
+
+def _summaries(connection: sqlite3.Connection, namespace: str | None) -> list[NamespaceSummary]:
+    rows = connection.execute(queries()["namespace_summaries"], {"namespace": namespace})
     return [NamespaceSummary(_head(r), r["live_keys"], r["tombstones"], r["stored_bytes"]) for r in rows]
 
 
@@ -120,7 +133,7 @@ def stat_many(connection: sqlite3.Connection, namespace: str, keys: Sequence[str
             if row is None or row["content"] is None:
                 absent.append(key)
             else:
-                stats[key] = _stat(row, here.head.retention, deleted=False)
+                stats[key] = _stat(row)
     return Stats(here.head.incarnation, here.head.version, stats, tuple(absent))
 
 
@@ -179,7 +192,14 @@ def commit_record(head: Head, row: sqlite3.Row) -> CommitRecord:
         committed_at=row["recorded_at"],
         noops=tuple(detail["noops"]),
     )
-    metadata = CommitMetadata(detail["user"], detail["verdicts"], detail["command"])
+    metadata = CommitMetadata(
+        user=detail["user"],
+        verdicts=detail["verdicts"],
+        command=detail["command"],
+        stands_for=detail.get("stands_for"),  # a record of schema 1 has none of these
+        grace=detail.get("grace"),
+        facts=detail.get("facts", {}),
+    )
     return CommitRecord(row["commit_id"], "committed", row["recorded_at"], receipt, metadata)
 
 
@@ -210,7 +230,7 @@ def page(
                 if number >= _SCANNED_ROWS:
                     return stats, last
                 if key != after and (pattern is None or pattern.matches(key)):
-                    stat = _stat(row, here.head.retention, deleted=deleted)
+                    stat = _tombstone(row, here.head.retention) if deleted else _stat(row)
                     if stats and (size + stat.size > page_bytes or len(stats) >= page_keys):
                         return stats, last
                     stats.append(stat)
@@ -354,7 +374,7 @@ def _revision(row: sqlite3.Row) -> Revision:
     )
 
 
-def _stat(row: sqlite3.Row, retention: Retention, *, deleted: bool) -> Stat:
+def _stat(row: sqlite3.Row) -> Stat:
     return Stat(
         key=row["key"],
         version=row["version"],
@@ -366,9 +386,13 @@ def _stat(row: sqlite3.Row, retention: Retention, *, deleted: bool) -> Stat:
         dtype=row["dtype"] or "",
         shape=tuple(map(int, row["shape"].split(","))) if row["shape"] else (),
         layout=row["layout"] or "",
-        deleted=deleted,
-        recoverable_until=row["committed_at"] + retention.seconds if deleted else None,
     )
+
+
+def _tombstone(row: sqlite3.Row, retention: Retention) -> Stat:
+    own = row["expires_at"]
+    until = row["committed_at"] + retention.seconds if own is None else own
+    return replace(_stat(row), deleted=True, recoverable_until=until)
 
 
 def _json(text: str | None) -> dict[str, Any] | None:

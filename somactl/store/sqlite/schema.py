@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +14,15 @@ from somactl.package_data import data_file
 from somactl.store import named_sql
 from somactl.store.sqlite import failures
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The schema this somactl writes. It uses any file whose least reader and least writer admit it."""
 LEAST_READER = 1
-LEAST_WRITER = 1
+LEAST_WRITER = 2
+"""A somactl of schema 1 may read, but its `compact` would remove what a grace keeps."""
 PAGE_BYTES = 16_384
 """Measured: large values write twice as fast as with SQLite's 4096, small ones as fast."""
 _RETRY_SECONDS = 0.01
+_CREATE = re.compile(r"^CREATE (TABLE|INDEX) ", re.MULTILINE)
 
 
 @cache
@@ -68,6 +72,20 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         raise
 
 
+def lend_missing_tables(connection: sqlite3.Connection, version: int) -> None:
+    """Let this connection read a file of an older schema, which a reader does not migrate.
+
+    Empty tables in memory answer for those the file lacks. SQLite looks for a name in the file first, so
+    they step back as soon as another process has migrated it.
+    """
+    lent = [file for number, file in _files() if version < number <= SCHEMA_VERSION]
+    if lent:
+        connection.execute("ATTACH ':memory:' AS lent")
+    for file in lent:
+        for statement in _statements(file):
+            connection.execute(_CREATE.sub(r"\g<0>lent.", statement))
+
+
 def enter_wal(connection: sqlite3.Connection, path: str, busy_timeout: float) -> None:
     """Switch to write-ahead logging, which a file new or made by `VACUUM INTO` does not have yet.
 
@@ -96,13 +114,8 @@ def _files() -> list[tuple[int, Path]]:
 
 
 def _apply(connection: sqlite3.Connection, number: int, file: Path) -> None:
-    """Run a file's statements one by one: `executescript` would commit the transaction we are in."""
-    statement = ""
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            connection.execute(statement)
-            statement = ""
+    for statement in _statements(file):
+        connection.execute(statement)
     parameters = {
         "version": number,
         "least_reader": LEAST_READER,
@@ -110,3 +123,13 @@ def _apply(connection: sqlite3.Connection, number: int, file: Path) -> None:
         "now": time.time(),
     }
     connection.execute(queries()["record_schema"], parameters)
+
+
+def _statements(file: Path) -> Iterator[str]:
+    """A file's statements one by one: `executescript` would commit the transaction we are in."""
+    statement = ""
+    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

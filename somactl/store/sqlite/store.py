@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
@@ -19,6 +20,7 @@ from somactl.store.contract import (
     Finding,
     Head,
     NamespaceSummary,
+    Note,
     Receipt,
     Retention,
     Revision,
@@ -26,8 +28,9 @@ from somactl.store.contract import (
     Stat,
     Stats,
 )
+from somactl.store.notes import check_note_names, check_note_prefix, check_notes, refuse_note_conflicts
 from somactl.store.request import check_retention, prepare, refuse_conflicts
-from somactl.store.sqlite import compaction, diagnosis, reading, writing
+from somactl.store.sqlite import compaction, diagnosis, notes, reading, writing
 from somactl.store.sqlite.database import Worker
 
 BUSY_SECONDS = 5.0
@@ -82,6 +85,12 @@ class SqliteStore:
 
     async def head(self) -> Head:
         return await self._reader.run(partial(reading.head, namespace=self.namespace))
+
+    async def summary(self) -> NamespaceSummary:
+        return await self._reader.run(partial(reading.summary, namespace=self.namespace))
+
+    async def clock(self) -> float:
+        return time.time()
 
     async def commit_matrix_update(
         self,
@@ -166,17 +175,53 @@ class SqliteStore:
             partial(reading.commit_status, namespace=self.namespace, commit_id=commit_id)
         )
 
-    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+    async def compact(
+        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
+    ) -> Compaction:
         if limit < 1:
             raise InputRejected(f"a compaction of {limit} removals does nothing")
         found = await self._reader.run(
             partial(
-                compaction.candidates, namespace=self.namespace, limit=None if dry_run else min(limit, _MANY)
+                compaction.candidates,
+                namespace=self.namespace,
+                limit=None if dry_run else min(limit, _MANY),
+                past_grace=past_grace,
             )
         )
         if dry_run or found.empty:
             return found.summary()
         return await self._writer.run(partial(compaction.remove, found=found))
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
+        check_note_names(names)
+        return await self._reader.run(partial(notes.read, namespace=self.namespace, names=names))
+
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        check_notes(changes, expected)
+        expected = dict(expected or {})
+        if not os.path.exists(self.path):
+            refuse_note_conflicts(expected, {})  # what is refused leaves no file behind
+        return await self._writer.run(
+            partial(notes.write, namespace=self.namespace, changes=dict(changes), expected=expected),
+            create=True,
+        )
+
+    async def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
+        check_note_prefix(prefix)
+        last = after or ""
+        if last:
+            check_note_names([last])
+        while True:
+            page, more = await self._reader.run(
+                partial(notes.page, namespace=self.namespace, prefix=prefix, after=last)
+            )
+            if page:
+                yield page
+                last = page[-1].name
+            if not more:
+                return
 
     async def close(self) -> None:
         """The writer first: a commit under way is finished before anything is released."""

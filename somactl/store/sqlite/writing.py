@@ -35,7 +35,7 @@ def init(
 ) -> Head:
     with transaction(connection, write=True):
         if reading.place(connection, namespace) is None:
-            return _create(connection, namespace, retention or Retention()).head
+            return create(connection, namespace, retention or Retention()).head
         if new_incarnation:
             row = {"namespace": namespace, "incarnation": fresh_incarnation()}
             connection.execute(queries()["set_incarnation"], row)
@@ -80,7 +80,7 @@ def _commit(connection: sqlite3.Connection, request: Request) -> Receipt:
     rows = _newest_rows(connection, here, [*request.updates, *request.expectations])
     found = {key: _found(row) for key, row in rows.items()}
     refuse_conflicts(request.expectations, here.head.incarnation if here else None, found)
-    here = here or _create(connection, request.namespace, retention)
+    here = here or create(connection, request.namespace, retention)
     return _write(connection, here, request, rows, now)
 
 
@@ -118,6 +118,8 @@ def _write(
     connection: sqlite3.Connection, here: Place, request: Request, rows: dict[str, sqlite3.Row], now: float
 ) -> Receipt:
     version = here.head.version + 1
+    grace = request.metadata.grace
+    expires_at = None if grace is None else now + grace
     noops = []
     for key, put in request.updates.items():
         old = rows.get(key)
@@ -125,10 +127,11 @@ def _write(
             noops.append(key)
             continue
         if old is not None:
-            connection.execute(
-                queries()["supersede"], {"version": version, "now": now, "revision": old["id"]}
-            )
-        _revise(connection, here, request.commit_id, version, now, key, put)
+            _supersede(connection, old, version, now)
+        revision = _revise(connection, here, request.commit_id, version, now, key, put)
+        if put is None and expires_at is not None:
+            row = {"revision": revision, "id": here.id, "expires_at": expires_at}
+            connection.execute(queries()["insert_grace"], row)
     connection.execute(queries()["advance_namespace"], {"id": here.id, "version": version})
     keys = request.contents
     metadata = request.metadata
@@ -139,6 +142,9 @@ def _write(
         "user": metadata.user,
         "verdicts": metadata.verdicts,
         "command": metadata.command,
+        "stands_for": metadata.stands_for,
+        "grace": metadata.grace,
+        "facts": metadata.facts,
     }
     _record(
         connection,
@@ -162,6 +168,12 @@ def _write(
     )
 
 
+def _supersede(connection: sqlite3.Connection, old: sqlite3.Row, version: int, now: float) -> None:
+    connection.execute(queries()["supersede"], {"version": version, "now": now, "revision": old["id"]})
+    if old["content"] is None:  # the key comes back, and its older values are under the retention again
+        connection.execute(queries()["delete_grace"], {"revision": old["id"]})
+
+
 def _revise(
     connection: sqlite3.Connection,
     here: Place,
@@ -170,8 +182,8 @@ def _revise(
     now: float,
     key: str,
     put: Put | None,
-) -> None:
-    """One row of the history, and the payload where it is a value."""
+) -> int:
+    """One row of the history, and the payload where it is a value; returns the row's id."""
     row: dict[str, Any] = {
         "id": here.id,
         "key": key,
@@ -197,6 +209,7 @@ def _revise(
     assert revision is not None
     if put is not None:
         _fill_payload(connection, revision, memoryview(put.data))
+    return revision
 
 
 def _fill_payload(connection: sqlite3.Connection, revision: int, data: memoryview) -> None:
@@ -247,7 +260,7 @@ def _announce(
     connection.execute(queries()["insert_event"], event)
 
 
-def _create(connection: sqlite3.Connection, namespace: str, retention: Retention) -> Place:
+def create(connection: sqlite3.Connection, namespace: str, retention: Retention) -> Place:
     row = {
         "namespace": namespace,
         "incarnation": fresh_incarnation(),
