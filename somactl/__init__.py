@@ -12,15 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from somactl.core.envelope import deserialize_matrix, serialize_matrix
     from somactl.operations.commit import commit_matrix_update
+    from somactl.operations.migration.one import migrate_json_payload_to_matrix
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "commit_matrix_update", "deserialize_matrix", "serialize_matrix"]
+__all__ = [
+    "__version__",
+    "commit_matrix_update",
+    "deserialize_matrix",
+    "migrate_json_payload_to_matrix",
+    "serialize_matrix",
+]
 
 _HOME = {
     "serialize_matrix": "somactl.core.envelope",
     "deserialize_matrix": "somactl.core.envelope",
     "commit_matrix_update": "somactl.operations.commit",
+    "migrate_json_payload_to_matrix": "somactl.operations.migration.one",
 }
 
 

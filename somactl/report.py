@@ -166,8 +166,36 @@ class CommitReport(Report, tag="commit"):
     items: list[CommitItem] = []
 
 
+class LeftAlone(msgspec.Struct, kw_only=True):
+    """A key that a restore left as it is; `version` is that of what was written since."""
+
+    key: str
+    why: Literal["written since", "past its grace"]
+    version: int | None = None
+
+
+class PartialCommit(msgspec.Struct, kw_only=True):
+    """One of the commits that a restore needed."""
+
+    commit_id: str
+    version: int
+    keys: int
+    bytes: int
+
+
 class RestoreReport(CommitReport, tag="restore"):
-    pass
+    """Of a prune, what comes back may take several commits: these are listed then, and `version` is that of
+    the last one. already counts keys that were back before; left lists those that were not restored.
+    """
+
+    commits: list[PartialCommit] = []
+    restored_keys: int = 0
+    restored_bytes: int = 0
+    already: int = 0
+    items_omitted: int = 0
+    left: list[LeftAlone] = []
+    left_omitted: int = 0
+    stopped: str | None = None
 
 
 class RmReport(CommitReport, tag="rm"):

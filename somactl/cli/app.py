@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "prune": "prune",
     "compact": "upkeep",
     "verify-psd": "audit",
+    "migrate-json": "migrate",
     "cache-warm": "cache",
     "doctor": "upkeep",
     "demo": "tour",

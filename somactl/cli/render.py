@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from somactl.cli.render_migration import migration_view
 from somactl.cli.text import columns, shape, size, when
 from somactl.core.verdict import Verdict
 from somactl.errors import InvariantViolated, SomactlError, VersionConflict
@@ -24,6 +25,7 @@ from somactl.report import (
     KeyView,
     LogReport,
     LsReport,
+    MigrateReport,
     NamespacesReport,
     NamespaceView,
     PruneReport,
@@ -320,4 +322,5 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     PruneReport: _prune,
     CacheWarmReport: _cache_warm,
     VerifyReport: _verify,
+    MigrateReport: migration_view,
 }

@@ -72,6 +72,8 @@ SELECT found, size, data FROM walk WHERE ord > 0 ORDER BY ord
 def swap(table: str, type_: str) -> str:
     """Carry out the changes of the keys $1 from $2 to $3, each only where $2 still is the value.
 
+    $2 is compared as the column spells it: JSONB has an order of keys of its own.
+
     A row that somebody else changes at this moment is waited for, and compared as he leaves it.
     """
     return f"""
@@ -79,10 +81,10 @@ WITH change AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS c (key, before, after) ORDER BY key
 ), replaced AS (
     UPDATE {table} AS t SET value = c.after::{type_} FROM change AS c
-    WHERE t.key = c.key AND t.value::text = c.before AND c.after IS NOT NULL
+    WHERE t.key = c.key AND t.value::text = c.before::{type_}::text AND c.after IS NOT NULL
 ), removed AS (
     DELETE FROM {table} AS t USING change AS c
-    WHERE t.key = c.key AND t.value::text = c.before AND c.after IS NULL
+    WHERE t.key = c.key AND t.value::text = c.before::{type_}::text AND c.after IS NULL
 )
 INSERT INTO {table} (key, value)
 SELECT c.key, c.after::{type_} FROM change AS c

@@ -1,0 +1,143 @@
+"""The values of a source in batches, read and examined ahead of whoever uses them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from somactl.core.names import Pattern
+from somactl.operations.admission import Admitted, Policy
+from somactl.operations.migration.examine import Selection, examine
+from somactl.operations.migration.pace import Pace
+from somactl.report import MigrationRow
+from somactl.source.contract import Source, Value
+from somactl.source.workspace import SortedNames, Texts
+
+T = TypeVar("T")
+BATCH_VALUES = 500
+
+
+@dataclass(slots=True)
+class Batch:
+    """Values of the source in the order of their keys, their rows, and envelopes for the rows' targets.
+
+    slowest  the key that took longest to examine, with its seconds
+    """
+
+    values: list[Value]
+    rows: list[MigrationRow]
+    puts: Mapping[str, Admitted]
+    slowest: tuple[str, float]
+
+    @property
+    def json_bytes(self) -> int:
+        return sum(len(value.data) for value in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    """How a value becomes rows and envelopes; see `examine`."""
+
+    namespace: str
+    selection: Selection = field(default_factory=Selection)
+    policy: Policy = field(default_factory=Policy)
+
+    def batch(self, values: list[Value]) -> Batch:
+        """CPU-bound: belongs on a thread."""
+        rows: list[MigrationRow] = []
+        puts: dict[str, Admitted] = {}
+        slowest = ("", 0.0)
+        for value in values:
+            began = time.perf_counter()
+            found = examine(value, self.namespace, self.selection, self.policy)
+            seconds = time.perf_counter() - began
+            if seconds > slowest[1]:
+                slowest = (value.key, seconds)
+            rows += found.rows
+            for target, admitted in found.puts.items():
+                puts.setdefault(target, admitted)  # the first one has the claim
+        return Batch(values, rows, puts, slowest)
+
+
+async def list_names(source: Source, match: str | None, names: SortedNames) -> None:
+    """Every key of the source that matches, into `names`."""
+    async for page in source.names(None if match is None else Pattern(match)):
+        names.add(page)
+
+
+async def values(source: Source, names: SortedNames, after: str | None) -> AsyncIterator[list[Value]]:
+    """The values behind the key `after`, as many at a time as the source brings at once."""
+    for page in names.pages(after, BATCH_VALUES):
+        pending = page
+        while pending:
+            found = await source.fetch(pending)
+            pending = pending[len(found) :]
+            yield found
+
+
+async def batches(
+    found: AsyncIterator[list[Value]], examiner: Examiner, pace: Pace, stop: asyncio.Event
+) -> AsyncIterator[Batch]:
+    """`found`, examined, at the pace that is allowed; ends early where the time is up or `stop` is set."""
+    while await pace.turn(stop):
+        portion = await anext(found, None)
+        if portion is None:
+            return
+        batch = await asyncio.to_thread(examiner.batch, portion)
+        pace.did(len(portion), batch.json_bytes)
+        yield batch
+
+
+async def one_ahead(items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """The same items, the next one being made while one is used."""
+
+    async def following() -> tuple[T] | None:
+        async for item in items:
+            return (item,)
+        return None
+
+    ahead = asyncio.create_task(following())
+    try:
+        while (item := await ahead) is not None:
+            ahead = asyncio.create_task(following())
+            yield item[0]
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+
+
+def claim(batch: Batch, claims: Texts) -> None:
+    """Let each target belong to the first matrix that goes there: the others are identical or conflict."""
+    for row in batch.rows:
+        if row.outcome != "migrate":
+            continue
+        first = claims.get(row.target)
+        if first is None:
+            claims.put(row.target, row.content)
+        else:
+            collide(row, first)
+
+
+def collide(row: MigrationRow, first: str) -> None:
+    """Another matrix of the source, of content digest `first`, has the row's target already."""
+    row.reason = "collision"
+    row.outcome = "identical" if first == row.content else "conflict"
+    if row.outcome == "conflict":
+        row.why = f"another matrix of this source goes to {row.target!r}"
+
+
+async def until_told(work: Callable[[asyncio.Event], Awaitable[None]]) -> bool:
+    """Run `work`; cancelled, set the event it was given and let it come to an end. Whether that happened."""
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(work(stop))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.done():
+            raise
+        stop.set()
+        await task
+    return stop.is_set()

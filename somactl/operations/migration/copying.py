@@ -1,0 +1,350 @@
+"""All values of a source, batch by batch: looked at alone, copied into the store, or exactly as a plan says.
+
+While one batch is committed the next one is read and examined. A batch that has begun is finished, whatever
+signal comes, so that a stop always leaves a checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import msgspec
+
+from somactl.core.framing import peek
+from somactl.errors import (
+    InputRejected,
+    KeyNotFound,
+    NamespaceNotFound,
+    StoreDamaged,
+    UsageError,
+    VersionConflict,
+)
+from somactl.operations.admission import Admitted, Policy
+from somactl.operations.commit import verdicts_of
+from somactl.operations.commit_ids import new_commit_id
+from somactl.operations.migration import tally
+from somactl.operations.migration.batches import (
+    Batch,
+    Examiner,
+    batches,
+    claim,
+    list_names,
+    one_ahead,
+    until_told,
+    values,
+)
+from somactl.operations.migration.examine import Selection
+from somactl.operations.migration.journal import Journal, Page, State, encode, identify
+from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.plan import Plan
+from somactl.operations.migration.staleness import PlannedRows, refuse_difference, refuse_stale
+from somactl.report import MigrateReport, MigrationRow
+from somactl.source.contract import Source
+from somactl.source.workspace import Texts, Workspace, to_bytes, to_text
+from somactl.store.contract import CommitMetadata, Stat, Store
+
+COMMAND = "migrate-json"
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a migration is asked for; together with source and namespace it makes its id."""
+
+    match: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    policy: Policy = field(default_factory=Policy)
+
+    def as_json(self) -> dict[str, Any]:
+        named = {
+            name.name: getattr(part, name.name)
+            for part in (self.selection, self.policy)
+            for name in fields(part)
+        }
+        # The kind that counts is the selection's: a policy has none here.
+        return dict(msgspec.to_builtins({**named, "kind": self.selection.kind, "match": self.match}))
+
+    @classmethod
+    def from_json(cls, asked: Mapping[str, Any]) -> Wishes:
+        """The reverse of `as_json`; raises InputRejected for anything else."""
+        try:
+            selection = msgspec.convert({n: asked[n] for n in _names(Selection)}, Selection, strict=True)
+            policy = msgspec.convert({n: asked[n] for n in _names(Policy) - {"kind"}}, Policy, strict=True)
+            return cls(msgspec.convert(asked["match"], str | None), selection, policy)
+        except (KeyError, msgspec.ValidationError) as exc:
+            raise InputRejected(
+                f"what was asked for is not told as this somactl tells it ({exc})",
+                hint="make the plan again with this somactl",
+            ) from None
+
+
+def _names(kind: type[Selection] | type[Policy]) -> set[str]:
+    return {each.name for each in fields(kind)}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """For whoever watches: of `total` keys, `done` were looked at; what was just found; and how fast."""
+
+    done: int
+    total: int
+    json_bytes: int
+    rows: Sequence[MigrationRow]
+    slowest: tuple[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run over a source. `each` is called after every batch."""
+
+    source: Source
+    store: Store
+    wishes: Wishes
+    pace: Pace
+    each: Callable[[Progress], None] = lambda progress: None
+
+    @property
+    def migration(self) -> str:
+        return identify(self.source.identity, self.store.namespace, self.wishes.as_json())
+
+    @property
+    def examiner(self) -> Examiner:
+        return Examiner(self.store.namespace, self.wishes.selection, self.wishes.policy)
+
+    def report(self, **given: Any) -> MigrateReport:
+        return MigrateReport(
+            store=self.store.name, namespace=self.store.namespace, source=self.source.name, **given
+        )
+
+
+async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda rows: None) -> MigrateReport:
+    """A dry run: what a copy would do now. `emit` gets every row, in the order of the source's keys.
+
+    A namespace that does not exist yet is taken to be empty, and a warning says so.
+    """
+    report = run.report(dry_run=True)
+    with Workspace() as workspace:
+        await list_names(run.source, run.wishes.match, workspace.names)
+
+        async def work(stop: asyncio.Event) -> None:
+            async with aclosing(_ahead(run, workspace, None, stop)) as ahead:
+                async for batch in ahead:
+                    claim(batch, workspace.texts)
+                    try:
+                        await compare(run.store, batch.rows)
+                    except NamespaceNotFound:
+                        _note_empty(report)
+                    emit(batch.rows)
+                    plain, rows = tally.split(batch.rows)
+                    _count(report, Page("", "", len(batch.values), plain, rows))
+                    _tell(run, report, batch, len(workspace.names))
+
+        _conclude(report, run, stopped=await until_told(work), total=len(workspace.names))
+    return report
+
+
+def _note_empty(report: MigrateReport) -> None:
+    if not report.warnings:
+        report.warnings.append(
+            f"namespace {report.namespace!r} does not exist yet, so nothing is taken to be there"
+        )
+
+
+async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> MigrateReport:
+    """Copy every matrix that the store does not have; with `plan` exactly what it says.
+
+    Raises UsageError where an earlier run was stopped and `resume` was not given; PlanStale, LockHeld, and
+    what store and source raise. What was committed before stands, and `resume` goes on behind it.
+    """
+    journal = await Journal.open(run.store, run.migration)
+    await _begin(run, journal, plan, resume=resume)
+    report = run.report(migration=journal.id, phase="copying", plan=plan.digest if plan else None)
+    with Workspace() as workspace:
+        await list_names(run.source, run.wishes.match, workspace.names)
+        async for page in journal.pages(journal.state.first_page):
+            _count(report, page)
+            _claim_again(page, workspace.texts)
+        after = await _after(journal)
+        planned = None
+        if plan is not None:
+            await refuse_stale(run.source, run.store, workspace.names, PlannedRows(plan, after), after)
+            planned = PlannedRows(plan, after)
+
+        async def work(stop: asyncio.Event) -> None:
+            async with aclosing(_ahead(run, workspace, after, stop)) as ahead:
+                async for batch in ahead:
+                    claim(batch, workspace.texts)
+                    _count(report, await _copy_batch(run, journal, batch, planned))
+                    _tell(run, report, batch, len(workspace.names))
+            state = journal.state
+            await journal.advance(pages=state.pages + state.begun, begun=False)
+
+        stopped = await until_told(work)
+        _conclude(report, run, stopped=stopped, total=len(workspace.names))
+    if report.complete:
+        await journal.advance(phase="copied")
+        report.phase = "copied"
+    return report
+
+
+def _ahead(
+    run: Run, workspace: Workspace, after: str | None, stop: asyncio.Event
+) -> AsyncGenerator[Batch, None]:
+    found = values(run.source, workspace.names, after)
+    return one_ahead(batches(found, run.examiner, run.pace, stop))
+
+
+def _claim_again(page: Page, claims: Texts) -> None:
+    for row in page.rows:
+        if row.content and row.reason != "collision":
+            claims.put(row.target, row.content)
+
+
+async def _begin(run: Run, journal: Journal, plan: Plan | None, *, resume: bool) -> None:
+    """Find the place to go on at, or begin a new pass over the source."""
+    digest = plan.digest if plan else None
+    if not journal.exists:
+        source, name, asked = run.source.identity, run.source.name, run.wishes.as_json()
+        await journal.write(State(source=source, name=name, asked=asked, plan=digest))
+        return
+    state = journal.state
+    if state.phase in ("finalizing", "reverting"):
+        verb = "finalize" if state.phase == "finalizing" else "revert"
+        raise UsageError(f"migration {journal.id} is {state.phase}", hint=f"finish that first: --{verb}")
+    if state.phase != "copying":
+        dead = state.pages if state.phase == "reverted" else state.dead
+        await journal.advance(phase="copying", first_page=state.pages + 1, plan=digest, dead=dead)
+        return
+    if not resume:
+        raise UsageError(
+            f"an earlier run of migration {journal.id} was stopped after {state.pages} batches",
+            hint="add --resume to go on where it stopped",
+        )
+    if state.plan != digest:
+        raise UsageError(
+            f"the earlier run of migration {journal.id} carried out {'a' if state.plan else 'no'} plan, and "
+            f"this one is given {'another' if state.plan and digest else 'one' if digest else 'none'}",
+            hint="resume it with what it was begun with",
+        )
+    await _recover(run.store, journal)
+
+
+async def _recover(store: Store, journal: Journal) -> None:
+    """Settle the batch that was under way, and go back to the last one whose matrices are all there.
+
+    A store may have lost its newest commits, a Redis without fsync say. What it still has is a beginning of
+    what it had, so that the first page from the end that stands is where to go on.
+    """
+    await journal.recover()
+    pages = journal.state.pages
+    while pages >= journal.state.first_page and not await _stands(store, await journal.page(pages)):
+        pages -= 1
+    if pages < journal.state.pages:
+        await journal.advance(pages=pages)
+
+
+async def _stands(store: Store, page: Page) -> bool:
+    """Whether the store holds every matrix that the page's commit wrote, its bytes digested anew.
+
+    What has been overwritten or deleted since was there, and counts. Raises StoreDamaged for corrupt bytes.
+    """
+    contents = {row.target: row.content for row in page.rows if row.outcome == "migrate"}
+    found = await store.read_many(list(contents))
+    for key, error in found.corrupt.items():
+        raise StoreDamaged(f"{key!r}, which this migration wrote, is corrupt: {error.message}")
+    here = {key: peek(entry.data).content for key, entry in found.entries.items()}
+    for key, content in contents.items():
+        if here.get(key) != content and not await _was_there(store, key, page.commit_id):
+            return False
+    return True
+
+
+async def _was_there(store: Store, key: str, commit_id: str) -> bool:
+    try:
+        return any(revision.commit_id == commit_id for revision in await store.history(key))
+    except KeyNotFound:
+        return False
+
+
+async def _after(journal: Journal) -> str | None:
+    """The last key of the source that is settled in this pass."""
+    state = journal.state
+    if state.pages < state.first_page:
+        return None
+    return to_text(bytes.fromhex((await journal.page(state.pages)).after))
+
+
+async def _copy_batch(run: Run, journal: Journal, batch: Batch, planned: PlannedRows | None) -> Page:
+    """Write down what is to be done, and do it. Where somebody writes a target in between, begin again."""
+    done = journal.state.pages + journal.state.begun
+    wanted = None if planned is None else planned.take(batch.values)
+    for _ in range(_ATTEMPTS):
+        rows = [msgspec.structs.replace(row) for row in batch.rows]
+        await compare(run.store, rows)
+        if wanted is not None:
+            refuse_difference(rows, wanted)
+        puts = {row.target: batch.puts[row.target] for row in rows if row.outcome == "migrate"}
+        plain, others = tally.split(rows)
+        after = to_bytes(batch.values[-1].key).hex()
+        page = Page(new_commit_id() if puts else "", after, len(batch.values), plain, others)
+        state = msgspec.structs.replace(journal.state, pages=done, begun=True)
+        await journal.write(state, {journal.page_name(done + 1): encode(page)})
+        try:
+            if puts:
+                await _commit(run.store, journal.id, puts, page.commit_id)
+        except VersionConflict:
+            continue
+        return page
+    raise VersionConflict(
+        f"the targets of one batch were written by others {_ATTEMPTS} times in a row",
+        conflicts={},
+        hint="find out who writes them, and run it again with --resume",
+    )
+
+
+async def _commit(store: Store, migration: str, puts: Mapping[str, Admitted], commit_id: str) -> None:
+    await store.commit_matrix_update(
+        {key: admitted.data for key, admitted in puts.items()},
+        CommitMetadata({"migration": migration}, verdicts_of(puts), COMMAND),
+        dict.fromkeys(puts, 0),
+        commit_id=commit_id,
+    )
+
+
+async def compare(store: Store, rows: Sequence[MigrationRow]) -> None:
+    """Settle the rows of outcome `migrate` by what stands under their targets now."""
+    open_ = [row for row in rows if row.outcome == "migrate"]
+    stats = (await store.stat_many([row.target for row in open_])).stats if open_ else {}
+    for row in open_:
+        settle(row, stats.get(row.target))
+
+
+def settle(row: MigrationRow, there: Stat | None) -> None:
+    if there is None:
+        return
+    if there.content == row.content:
+        row.outcome = "identical"
+        return
+    row.outcome, row.reason = "conflict", "another value is there"
+    row.why = f"{row.target!r} holds another {there.kind} since version {there.version}"
+
+
+def _count(report: MigrateReport, page: Page) -> None:
+    report.values += page.values
+    tally.fold_plain(report, page.plain)
+    tally.fold(report, page.rows)
+
+
+def _tell(run: Run, report: MigrateReport, batch: Batch, total: int) -> None:
+    run.each(Progress(report.values, total, batch.json_bytes, batch.rows, batch.slowest))
+
+
+def _conclude(report: MigrateReport, run: Run, *, stopped: bool, total: int) -> None:
+    if report.values < total:
+        report.complete = False
+        report.stopped = "a signal" if stopped else "--max-duration"
+    tally.conclude(report)

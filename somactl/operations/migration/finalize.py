@@ -1,0 +1,208 @@
+"""Take out of the source what is safe in the store: whole values go, embedded matrices become references.
+
+A value is touched only if it still is, byte for byte, the one that was migrated, and if the matrices read
+from it a second time, by other means, are those that the store gives back. Its original bytes are written
+down in the store first; then it is replaced by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from somactl.core.json_edit import Reference, replace_nodes
+from somactl.errors import InputRejected, NotFound, UsageError
+from somactl.operations.migration.batches import until_told
+from somactl.operations.migration.examine import difference, digest, shown
+from somactl.operations.migration.journal import Journal, Original, Page, encode
+from somactl.operations.migration.pace import Pace
+from somactl.report import MigrateReport, MigrationRow
+from somactl.source.contract import Change, Source, Value
+from somactl.source.workspace import to_bytes
+from somactl.store.contract import Entry, Store
+
+MAX_LEFT_ALONE = 10_000
+_SAFE = ("migrate", "identical")
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A value that may go, and what is to stand in its place; None: nothing."""
+
+    value: Value
+    left: bytes | None
+
+
+async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -> MigrateReport:
+    """Carry it out for every page of the migration that is not settled yet; `left_alone` says what stays."""
+    if not source.replaceable:
+        raise UsageError(f"{source.name}: what came by a pipe cannot be replaced where it came from")
+    _refuse_other_phase(journal)
+    if journal.state.phase != "finalizing":
+        await journal.advance(phase="finalizing", settled=journal.state.dead)
+    report = MigrateReport(
+        store=store.name,
+        namespace=store.namespace,
+        source=journal.state.name,
+        migration=journal.id,
+        phase="finalizing",
+    )
+
+    async def work(stop: asyncio.Event) -> None:
+        while journal.state.settled < journal.state.pages and await pace.turn(stop):
+            page = await journal.page(journal.state.settled + 1)
+            await _settle_page(source, store, journal, page, pace, report)
+            await journal.advance(settled=journal.state.settled + 1)
+
+    stopped = await until_told(work)
+    if journal.state.settled < journal.state.pages:
+        report.complete = False
+        report.stopped = "a signal" if stopped else "--max-duration"
+    else:
+        await journal.advance(phase="finalized")
+        report.phase = "finalized"
+    report.conclude(4 if not report.complete or report.left_alone else 0)
+    return report
+
+
+def _refuse_other_phase(journal: Journal) -> None:
+    phase = journal.state.phase
+    if phase in ("reverting", "reverted"):
+        raise UsageError(f"migration {journal.id} is {phase}", hint="run it again before it is finalized")
+    if phase == "copying":
+        raise UsageError(
+            f"migration {journal.id} has not come to its end", hint="finish it first: add --resume"
+        )
+
+
+async def _settle_page(
+    source: Source, store: Store, journal: Journal, page: Page, pace: Pace, report: MigrateReport
+) -> None:
+    by_key: dict[str, list[MigrationRow]] = {}
+    for row in page.rows:
+        if row.outcome in _SAFE:
+            by_key.setdefault(row.key, []).append(row)
+    async for values in fetched(source, list(by_key)):
+        await _settle_values(source, store, journal, values, by_key, report)
+        pace.did(len(values), sum(len(value.data) for value in values))
+
+
+async def fetched(source: Source, keys: Sequence[str]) -> AsyncIterator[list[Value]]:
+    """The values of `keys`, a portion at a time."""
+    while keys:
+        found = await source.fetch(keys)
+        keys = keys[len(found) :]
+        yield found
+
+
+async def _settle_values(
+    source: Source,
+    store: Store,
+    journal: Journal,
+    values: Sequence[Value],
+    rows: dict[str, list[MigrationRow]],
+    report: MigrateReport,
+) -> None:
+    before = await journal.originals_of([to_bytes(value.key) for value in values])
+    removals: list[Removal] = []
+    for value in values:
+        original = before.get(to_bytes(value.key))
+        if original is not None and _is_left(value, original):
+            report.finalized += 1  # by a run that did not live to say so
+            continue
+        removal = await _judge(store, value, rows[shown(value.key)])
+        if isinstance(removal, str):
+            leave(report, value.key, removal)
+        else:
+            removals.append(removal)
+    if not removals:
+        return
+    await journal.write(
+        journal.state, {journal.original_name(to_bytes(r.value.key)): _kept(r) for r in removals}
+    )
+    swapped = await source.swap([Change(r.value.key, r.value.data, r.left) for r in removals])
+    for removal, done in zip(removals, swapped, strict=True):
+        if done:
+            report.finalized += 1
+        else:
+            leave(report, removal.value.key, "it was changed at this moment")
+
+
+def _is_left(value: Value, original: Original) -> bool:
+    """Whether the value is what an earlier run has put there, in any spelling of the same JSON."""
+    if original.left is None:
+        return value.state == "gone"
+    return value.state == "text" and _same_json(value.data, original.left)
+
+
+def _same_json(a: bytes, b: bytes) -> bool:
+    import json
+
+    try:
+        return a == b or json.loads(a) == json.loads(b)
+    except ValueError:
+        return False
+
+
+def _kept(removal: Removal) -> bytes:
+    value = removal.value
+    key = to_bytes(value.key).hex()
+    return encode(Original(key, value.data, removal.left, value.expires_at))
+
+
+async def _judge(store: Store, value: Value, rows: Sequence[MigrationRow]) -> Removal | str:
+    """What is to become of one value, or why it is left alone."""
+    if value.state != "text" or digest(value.data) != rows[0].source:
+        return (
+            "it is not the value that was migrated" if value.state == "text" else "it is not there any more"
+        )
+    references: dict[str, bytes] = {}
+    for row in rows:
+        entry = await _stored(store, row)
+        if entry is None:
+            return f"{row.target!r} is not in the store as it was migrated"
+        defect = await asyncio.to_thread(_second_comparison, value.data, row, entry)
+        if defect is not None:
+            return f"{row.target!r} {defect}"
+        references[row.pointer] = Reference(row.target, entry.version, row.content).encode()
+    if "" in references:
+        return Removal(value, None)
+    try:
+        return Removal(value, replace_nodes(value.data, references))
+    except InputRejected as error:
+        return error.message
+
+
+async def _stored(store: Store, row: MigrationRow) -> Entry | None:
+    """The value that the row speaks of: the live one, or the one that was written, if it is still kept."""
+    from somactl.core.framing import peek
+
+    try:
+        for revision in await store.history(row.target):
+            if revision.content == row.content and not revision.compacted:
+                entry = await store.read(row.target, revision.version)
+                return entry if peek(entry.data).content == row.content else None
+    except NotFound:
+        pass
+    return None
+
+
+def _second_comparison(value: bytes, row: MigrationRow, entry: Entry) -> str | None:
+    """What keeps the stored matrix from being the one in `value`, read by other means; None: nothing."""
+    from somactl.core.envelope import deserialize_matrix
+    from somactl.operations.migration.second_reading import read_again
+
+    try:
+        wanted = read_again(value, row.pointer)
+    except (ValueError, KeyError, IndexError, TypeError, InputRejected) as error:
+        return f"cannot be compared a second time ({type(error).__name__}: {error})"
+    return difference(deserialize_matrix(entry.data).array, wanted, row.moves)
+
+
+def leave(report: MigrateReport, key: str, why: str) -> None:
+    """Say that a value was not touched, and why; the list is bounded, and says so."""
+    if len(report.left_alone) < MAX_LEFT_ALONE:
+        report.left_alone[shown(key)] = why
+    elif not any("left alone" in warning for warning in report.warnings):
+        report.warnings.append(f"more than {MAX_LEFT_ALONE} values were left alone; only so many are listed")

@@ -1,0 +1,260 @@
+"""What a migration remembers, as notes beside the matrices that it writes.
+
+    migration/ID                  where it is: `State`
+    migration/ID/page/000001      the rows of one batch, compressed; pages are never changed
+    migration/ID/original/DIGEST  a value that `--finalize` took out of the source, as it was
+
+Before a batch is committed, its page and its commit id are written down; so whoever comes after a crash can
+ask the store what became of that very commit. One write tells of the end of a batch and the beginning of the
+next, and each expects the state to be where it was left: of two runs of one migration, one stops (LockHeld).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import zstandard
+from msgspec.structs import replace
+
+from somactl.errors import (
+    LockHeld,
+    NamespaceNotFound,
+    NotFound,
+    OutcomeUnknown,
+    StoreDamaged,
+    UsageError,
+    VersionConflict,
+)
+from somactl.report import MigrationRow, Tally
+from somactl.store.contract import Store
+
+FORMAT = 1
+PREFIX = "migration/"
+_COMPRESSION = 3
+_MAX_PAGE_BYTES = 512 << 20
+
+T = TypeVar("T", bound=msgspec.Struct)
+Phase = Literal["copying", "copied", "finalizing", "finalized", "reverting", "reverted"]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a migration is.
+
+    source, name  which source it is, and what reports call it; asked: what was asked for, as JSON values
+    plan        the digest of the plan that is carried out; None where none was given
+    first_page  of the pass under way; pages: how many are complete in all
+    begun       whether page `pages + 1` is written down and its commit perhaps sent
+    settled     up to which page they were finalized or reverted, in those phases
+    dead        up to which page they were reverted before, and count no more
+    """
+
+    format: int = FORMAT
+    source: str
+    name: str
+    asked: dict[str, Any]
+    plan: str | None = None
+    phase: Phase = "copying"
+    first_page: int = 1
+    pages: int = 0
+    begun: bool = False
+    settled: int = 0
+    dead: int = 0
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One batch.
+
+    commit_id  of its commit; "" where nothing had to be written
+    after      the last of its keys, the bytes in hex: the next batch begins behind it
+    values     how many values it had
+    plain      those without a matrix, by the reason
+    rows       all the others
+    """
+
+    commit_id: str
+    after: str
+    values: int
+    plain: dict[str, Tally]
+    rows: list[MigrationRow]
+
+
+class Original(msgspec.Struct, frozen=True):
+    """A value as it was in the source, and what `--finalize` left there in its place.
+
+    key         its bytes in hex
+    data        as it was
+    left        what was put there; None where the value was removed
+    expires_at  when the source would have removed it by itself
+    """
+
+    key: str
+    data: bytes
+    left: bytes | None
+    expires_at: float | None = None
+
+
+def identify(source: str, namespace: str, asked: Mapping[str, Any]) -> str:
+    """The id of the migration of `source` into `namespace` with these wishes: the same for the same."""
+    text = msgspec.json.encode([source, namespace, asked], order="sorted")
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+class Journal:
+    """One migration's notes. Every write expects the state that this object read or wrote last."""
+
+    def __init__(self, store: Store, migration: str, state: State | None, version: int) -> None:
+        self._store = store
+        self.id = migration
+        self._state = state
+        self._version = version
+
+    @classmethod
+    async def open(cls, store: Store, migration: str) -> Journal:
+        """The journal of a migration, which need not exist yet."""
+        name = PREFIX + migration
+        try:
+            note = (await store.read_notes([name])).get(name)
+        except NamespaceNotFound:  # whether the first write creates it is for the store to say
+            note = None
+        state = None if note is None or note.data is None else _decode(note.data, State, name)
+        return cls(store, migration, state, 0 if note is None else note.version)
+
+    @property
+    def exists(self) -> bool:
+        return self._state is not None
+
+    @property
+    def state(self) -> State:
+        """Raises NotFound where there is no such migration."""
+        if self._state is None:
+            raise NotFound(
+                f"no migration {self.id} is recorded in namespace {self._store.namespace!r}",
+                hint="the report of `somactl migrate-json` names the id; check --store and --namespace",
+            )
+        return self._state
+
+    async def write(self, state: State, notes: Mapping[str, bytes | None] | None = None) -> None:
+        """Make `state` the state, and write `notes` with it, or nothing at all; raises LockHeld."""
+        name = PREFIX + self.id
+        data = msgspec.json.encode(state)
+        changes = {**(notes or {}), name: data}
+        try:
+            self._version = (await self._store.write_notes(changes, {name: self._version}))[name]
+        except VersionConflict:
+            raise LockHeld(
+                f"another run of migration {self.id} is under way, or has been since this one began",
+                hint="let it finish; if there is none, run the command again with --resume",
+            ) from None
+        except OutcomeUnknown:
+            note = (await self._store.read_notes([name])).get(name)
+            if note is None or note.data != data or note.version != self._version + 1:
+                raise
+            self._version = note.version
+        self._state = state
+
+    async def advance(self, **changes: Any) -> None:
+        await self.write(replace(self.state, **changes))
+
+    def page_name(self, number: int) -> str:
+        return f"{PREFIX}{self.id}/page/{number:06d}"
+
+    def original_name(self, key: bytes) -> str:
+        return f"{PREFIX}{self.id}/original/{hashlib.sha256(key).hexdigest()}"
+
+    async def pages(self, first: int) -> AsyncIterator[Page]:
+        """Every complete page from `first` on."""
+        for number in range(first, self.state.pages + 1):
+            yield await self.page(number)
+
+    async def recover(self) -> None:
+        """Settle the batch that was under way, if one was: from now on it is there or never will be."""
+        state = self.state
+        if not state.begun:
+            return
+        commit_id = (await self.page(state.pages + 1)).commit_id
+        arrived = (
+            not commit_id or (await self._store.commit_status(commit_id, resolve=True)).state == "committed"
+        )
+        await self.advance(pages=state.pages + arrived, begun=False)
+
+    async def page(self, number: int) -> Page:
+        """Raises StoreDamaged where it is gone."""
+        name = self.page_name(number)
+        note = (await self._store.read_notes([name])).get(name)
+        if note is None or note.data is None:
+            raise StoreDamaged(
+                f"page {number} of migration {self.id} is gone from the store",
+                hint="restore the store from a backup; the source has lost nothing that is not kept here",
+            )
+        return _decode(note.data, Page, name)
+
+    async def originals(self) -> AsyncIterator[Original]:
+        """Every value that was taken out of the source and not forgotten."""
+        async for names in self._store.scan_notes(f"{PREFIX}{self.id}/original/"):
+            for each in names:
+                found = (await self._store.read_notes([each.name])).get(each.name)
+                if found is not None and found.data is not None:
+                    yield _decode(found.data, Original, each.name)
+
+    async def originals_of(self, keys: Sequence[bytes]) -> dict[bytes, Original]:
+        """Those among `keys` that were taken out before."""
+        names = {self.original_name(key): key for key in keys}
+        found = await self._store.read_notes(list(names))
+        return {
+            names[name]: _decode(note.data, Original, name)
+            for name, note in found.items()
+            if note.data is not None
+        }
+
+
+async def recorded(store: Store) -> AsyncIterator[tuple[str, State]]:
+    """Every migration of the namespace that is not forgotten."""
+    async for page in store.scan_notes(PREFIX):
+        for note in page:
+            migration = note.name.removeprefix(PREFIX)
+            if "/" not in migration:
+                journal = await Journal.open(store, migration)
+                if journal.exists:
+                    yield migration, journal.state
+
+
+async def find(store: Store, source: str, migration: str | None) -> Journal:
+    """The journal of that id, or of the only migration of that source (its `identity`).
+
+    Raises NotFound where there is none, UsageError where there are several, or it is one of another source.
+    """
+    if migration is None:
+        known = {found: state async for found, state in recorded(store) if state.source == source}
+        if len(known) > 1:
+            listed = ", ".join(f"{found} ({state.phase})" for found, state in known.items())
+            raise UsageError(f"there are {len(known)} migrations of this source: {listed}", hint=_NAME_IT)
+        if not known:
+            raise NotFound(
+                f"no migration of this source is recorded in namespace {store.namespace!r}",
+                hint="check --store and --namespace; `somactl migrate-json SOURCE` begins one",
+            )
+        (migration,) = known
+    journal = await Journal.open(store, migration)
+    if source and journal.state.source != source:
+        raise UsageError(f"migration {migration} is one of {journal.state.source}, not of this source")
+    return journal
+
+
+_NAME_IT = "name it: --migration ID"
+
+
+def encode(value: Page | Original) -> bytes:
+    return zstandard.ZstdCompressor(level=_COMPRESSION).compress(msgspec.msgpack.encode(value))
+
+
+def _decode(data: bytes, kind: type[T], name: str) -> T:
+    try:
+        if kind is State:
+            return msgspec.json.decode(data, type=kind)
+        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_PAGE_BYTES)
+        return msgspec.msgpack.decode(raw, type=kind)
+    except (msgspec.DecodeError, zstandard.ZstdError) as exc:
+        raise StoreDamaged(f"the note {name} is not what a migration wrote ({exc})") from exc

@@ -1,0 +1,96 @@
+"""No faster than is allowed, not while somebody asks for a pause, and no longer than was given."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from somactl.errors import UsageError
+
+_PAUSE_LOOK_SECONDS = 0.5
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(MB|MiB|kB|KiB|GB|GiB)?(?:/s)?\Z")
+_UNITS = {"kB": 1e3, "KiB": 2**10, "MB": 1e6, "MiB": 2**20, "GB": 1e9, "GiB": 2**30}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)?\Z")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+@dataclass(slots=True)
+class Pace:
+    """How gentle a run is.
+
+    values, bytes_   at most so many per second; None: as many as go
+    pause_file       as long as a file of that name exists, nothing new is begun
+    max_seconds      after so many seconds nothing new is begun
+    remark           called with a sentence when a pause begins and ends
+    """
+
+    values: float | None = None
+    bytes_: float | None = None
+    pause_file: str | None = None
+    max_seconds: float | None = None
+    remark: Callable[[str], None] = lambda sentence: None
+    _began: float = field(default_factory=time.monotonic)
+    _paused: float = 0.0
+    _done_values: int = 0
+    _done_bytes: int = 0
+
+    async def turn(self, stop: asyncio.Event) -> bool:
+        """Wait until the next batch may begin; False where the time is up, or `stop` is set first."""
+        await self._while_paused(stop)
+        ahead = max(self._ahead(self._done_values, self.values), self._ahead(self._done_bytes, self.bytes_))
+        if ahead > 0:
+            await self._sleep(ahead, stop)
+        return not stop.is_set() and not self.time_is_up
+
+    @property
+    def time_is_up(self) -> bool:
+        return self._left() <= 0
+
+    def did(self, values: int, bytes_: int) -> None:
+        """So much more was read."""
+        self._done_values += values
+        self._done_bytes += bytes_
+
+    def _ahead(self, done: int, rate: float | None) -> float:
+        """Seconds by which `done` is ahead of the rate; time in a pause does not count."""
+        return 0.0 if rate is None else done / rate - (time.monotonic() - self._began - self._paused)
+
+    def _left(self) -> float:
+        return math.inf if self.max_seconds is None else self.max_seconds - (time.monotonic() - self._began)
+
+    async def _sleep(self, seconds: float, stop: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(0.0, min(seconds, self._left())))
+
+    async def _while_paused(self, stop: asyncio.Event) -> None:
+        if self.pause_file is None or not os.path.exists(self.pause_file):
+            return
+        since = time.monotonic()
+        self.remark(f"paused for as long as {self.pause_file} exists")
+        while os.path.exists(self.pause_file) and not stop.is_set() and not self.time_is_up:
+            await self._sleep(_PAUSE_LOOK_SECONDS, stop)
+        self._paused += time.monotonic() - since
+        self.remark("going on")
+
+
+def parse_rate(text: str) -> tuple[float | None, float | None]:
+    """Values and bytes per second, one of them None, from `200` or `5MB`, with `/s` or not; UsageError."""
+    match = _RATE.match(text)
+    number = float(match[1]) if match else 0.0
+    if match is None or number <= 0:
+        raise UsageError(f"--rate {text!r} is no rate", hint="write 200 (values per second) or 5MB/s")
+    return (None, number * _UNITS[match[2]]) if match[2] else (number, None)
+
+
+def parse_duration(text: str, option: str) -> float:
+    """Seconds from `90`, `90s`, `30m`, `24h` or `7d`; raises UsageError naming `option`."""
+    match = _DURATION.match(text)
+    if match is None:
+        raise UsageError(f"{option} {text!r} is no time", hint="write 90s, 30m, 24h or 7d")
+    return float(match[1]) * _SECONDS[match[2] or "s"]

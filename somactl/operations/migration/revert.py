@@ -1,0 +1,128 @@
+"""Undo a migration: first the values go back into the source, then the matrices out of the store.
+
+Whatever was changed since is left alone, in the source and in the store. A matrix to which a value of the
+source still refers, because that value was changed after it was finalized, stays too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from somactl.errors import LockHeld, UsageError, VersionConflict
+from somactl.operations.commit_ids import new_commit_id
+from somactl.operations.migration.batches import until_told
+from somactl.operations.migration.finalize import leave
+from somactl.operations.migration.journal import PREFIX, Journal, Original, Page
+from somactl.operations.migration.pace import Pace
+from somactl.report import MigrateReport
+from somactl.source.contract import Change, Source
+from somactl.source.workspace import Texts, Workspace, to_text
+from somactl.store.contract import CommitMetadata, Store
+
+COMMAND = "migrate-json --revert"
+_ATTEMPTS = 5
+_FORGET_AT_ONCE = 100
+
+
+async def revert(source: Source, store: Store, journal: Journal, pace: Pace) -> MigrateReport:
+    """Carry it out; `left_alone` says what stays as it is, and why."""
+    state = journal.state
+    if state.phase == "reverted":
+        raise UsageError(f"migration {journal.id} is reverted already")
+    await journal.recover()
+    if state.phase != "reverting":
+        await journal.advance(phase="reverting", settled=state.dead)
+    report = MigrateReport(
+        store=store.name,
+        namespace=store.namespace,
+        source=state.name,
+        migration=journal.id,
+        phase="reverting",
+    )
+    with Workspace() as workspace:
+
+        async def work(stop: asyncio.Event) -> None:
+            if not await _restore_all(source, journal, pace, stop, report, workspace.texts):
+                return
+            while journal.state.settled < journal.state.pages and await pace.turn(stop):
+                page = await journal.page(journal.state.settled + 1)
+                await _withdraw(store, page, workspace.texts, report)
+                await journal.advance(settled=journal.state.settled + 1)
+
+        stopped = await until_told(work)
+    if journal.state.settled < journal.state.pages:
+        report.complete = False
+        report.stopped = "a signal" if stopped else "--max-duration"
+    else:
+        await journal.advance(phase="reverted")
+        report.phase = "reverted"
+    report.conclude(4 if not report.complete or report.left_alone else 0)
+    return report
+
+
+async def _restore_all(
+    source: Source, journal: Journal, pace: Pace, stop: asyncio.Event, report: MigrateReport, kept: Texts
+) -> bool:
+    """Put every original back where nothing was changed since; False where it was stopped on the way.
+
+    `kept` notes the keys whose values stay as they are now.
+    """
+    async for original in journal.originals():
+        if not await pace.turn(stop):
+            return False
+        key = to_text(bytes.fromhex(original.key))
+        if await _restore(source, key, original):
+            report.restored += 1
+            await journal.write(journal.state, {journal.original_name(bytes.fromhex(original.key)): None})
+        else:
+            leave(report, key, "it was changed after it was finalized")
+            kept.put(key, "changed")
+        pace.did(1, len(original.data))
+    return True
+
+
+async def _restore(source: Source, key: str, original: Original) -> bool:
+    change = Change(key, original.left, original.data, original.expires_at)
+    return (await source.swap([change]))[0]
+
+
+async def _withdraw(store: Store, page: Page, kept: Texts, report: MigrateReport) -> None:
+    """Delete what the page's commit wrote and nobody has written since, in one commit."""
+    ours = [row for row in page.rows if row.outcome == "migrate" and kept.get(row.key) is None]
+    for _ in range(_ATTEMPTS):
+        stats = (await store.stat_many([row.target for row in ours])).stats if ours else {}
+        unchanged = {key: stat.version for key, stat in stats.items() if stat.commit_id == page.commit_id}
+        try:
+            if unchanged:
+                metadata = CommitMetadata(command=COMMAND)
+                await store.commit_matrix_update(
+                    dict.fromkeys(unchanged), metadata, unchanged, commit_id=new_commit_id()
+                )
+        except VersionConflict:
+            continue
+        report.withdrawn += len(unchanged)
+        for key in stats.keys() - unchanged.keys():
+            leave(report, key, "its matrix was committed anew since; the newer one stays in the store")
+        return
+    raise LockHeld("the migrated keys are being written by others", hint="stop the writers, and run it again")
+
+
+async def forget(store: Store, journal: Journal) -> MigrateReport:
+    """Drop the original bytes and the journal: from now on the migration cannot be reverted."""
+    state = journal.state
+    if state.phase not in ("finalized", "reverted", "copied"):
+        raise UsageError(f"migration {journal.id} is {state.phase}", hint="let it come to its end first")
+    report = MigrateReport(
+        store=store.name,
+        namespace=store.namespace,
+        source=state.name,
+        migration=journal.id,
+        phase="forgotten",
+    )
+    async for notes in store.scan_notes(f"{PREFIX}{journal.id}/"):
+        names = [note.name for note in notes]
+        for start in range(0, len(names), _FORGET_AT_ONCE):
+            await store.write_notes(dict.fromkeys(names[start : start + _FORGET_AT_ONCE]))
+        report.forgotten += sum("/original/" in name for name in names)
+    await store.write_notes({PREFIX + journal.id: None})
+    return report

@@ -1,0 +1,61 @@
+"""A legacy value read a second time, by other means: what `--finalize` trusts before it removes.
+
+Only the standard library and numpy: `json`, `base64`, `np.array`. Slow, and free of every idea that makes
+`core.legacy_json` fast, so that no mistake of one is likely to be one of the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+
+from somactl.core.envelope import deserialize_matrix
+from somactl.core.framing import MAGIC, TEXT_PREFIX
+from somactl.core.json_pointer import parse_pointer
+
+_WRAPPINGS = 3
+
+
+def read_again(value: bytes, pointer: str) -> np.ndarray:
+    """The matrix at `pointer` of `value`; raises ValueError for whatever is none.
+
+    dtype as the envelopes have it: integers as float64, float16 as float32, all else as it is.
+    """
+    if not pointer and value.startswith(MAGIC[:4]):
+        return _decoded(value)
+    text = value.decode("utf-8").strip()
+    if not pointer and text.startswith(TEXT_PREFIX):
+        return _decoded(text)
+    node = json.loads(text)
+    for name in parse_pointer(pointer):
+        node = node[int(name)] if isinstance(node, list) else node[name]
+    for _ in range(_WRAPPINGS):
+        if not isinstance(node, str):
+            break
+        if node.strip().startswith(TEXT_PREFIX):
+            return _decoded(node.strip())
+        node = json.loads(node)
+    return _from_object(node) if isinstance(node, dict) else _from_lists(node)
+
+
+def _from_object(node: dict[str, Any]) -> np.ndarray:
+    data = base64.b64decode(node["data"], validate=True)
+    array = np.frombuffer(data, dtype=np.dtype(node["dtype"])).reshape(node["shape"])
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64)
+    wide = {2: np.float32}.get(array.dtype.itemsize, array.dtype.newbyteorder("="))
+    return array.astype(wide)
+
+
+def _from_lists(node: Any) -> np.ndarray:
+    array = np.array(node, dtype=np.float64)
+    if array.ndim != 2:
+        raise ValueError(f"{array.ndim} dimensions")
+    return array
+
+
+def _decoded(data: bytes | str) -> np.ndarray:
+    return deserialize_matrix(data).array

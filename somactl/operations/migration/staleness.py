@@ -1,0 +1,104 @@
+"""Whether a plan still fits what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from somactl.errors import PlanStale
+from somactl.operations.migration.batches import values
+from somactl.operations.migration.examine import digest, shown
+from somactl.operations.migration.plan import Plan
+from somactl.report import MigrationRow
+from somactl.source.contract import Source, Value
+from somactl.source.workspace import SortedNames
+from somactl.store.contract import Stat, Store
+
+_AGAIN = "make the plan again; nothing of this one was carried out"
+_STOPPED = "what was copied before stands; make a new plan for the rest"
+
+
+class PlannedRows:
+    """The rows of a plan, value by value, beginning behind the key `after`."""
+
+    def __init__(self, plan: Plan, after: str | None) -> None:
+        self._rows = plan.rows()
+        self._next = next(self._rows, None)
+        if after is not None:
+            last = shown(after)
+            while self._next is not None and self._next.key != last:
+                self._step()
+            self._of(last)
+
+    def take(self, found: Sequence[Value]) -> list[MigrationRow]:
+        """The rows of these values, which are the next ones of the source; raises PlanStale."""
+        rows: list[MigrationRow] = []
+        for value in found:
+            of_value = self._of(shown(value.key))
+            if not of_value:
+                raise PlanStale(
+                    f"key {shown(value.key)!r} is new in the source since the plan was made", hint=_AGAIN
+                )
+            rows += of_value
+        return rows
+
+    def refuse_rest(self) -> None:
+        """Raise PlanStale where the plan has values that the source has no more."""
+        if self._next is not None:
+            raise PlanStale(f"key {self._next.key!r} of the plan is no more in the source", hint=_AGAIN)
+
+    def _of(self, key: str) -> list[MigrationRow]:
+        rows = []
+        while self._next is not None and self._next.key == key:
+            rows.append(self._next)
+            self._step()
+        return rows
+
+    def _step(self) -> None:
+        self._next = next(self._rows, None)
+
+
+async def refuse_stale(
+    source: Source, store: Store, names: SortedNames, planned: PlannedRows, after: str | None
+) -> None:
+    """Compare all of the source and every target with the plan, before anything is written: PlanStale."""
+    async for found in values(source, names, after):
+        rows = planned.take(found)
+        read = {shown(value.key): digest(value.data) if value.state == "text" else "" for value in found}
+        for row in rows:
+            if row.source != read[row.key]:
+                raise PlanStale(f"the value of {row.key!r} has changed since the plan was made", hint=_AGAIN)
+        await _refuse_moved_targets(store, rows)
+    planned.refuse_rest()
+
+
+async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow]) -> None:
+    named = [row for row in rows if row.content and row.reason != "collision"]
+    stats = (await store.stat_many([row.target for row in named])).stats if named else {}
+    for row in named:
+        now = _outcome(row, stats.get(row.target))
+        if now != row.outcome:
+            raise PlanStale(
+                f"{row.target!r} was to end as {row.outcome}, and would end as {now} now", hint=_AGAIN
+            )
+
+
+def _outcome(row: MigrationRow, there: Stat | None) -> str:
+    if there is None:
+        return "migrate"
+    return "identical" if there.content == row.content else "conflict"
+
+
+def refuse_difference(rows: Sequence[MigrationRow], planned: Sequence[MigrationRow]) -> None:
+    """Raise PlanStale unless a batch comes to exactly what the plan says of it."""
+    for row, wanted in zip(rows, planned, strict=False):
+        if _essence(row) != _essence(wanted):
+            raise PlanStale(
+                f"{row.key!r} at {row.pointer!r} was to end as {wanted.outcome}, and ends as {row.outcome}",
+                hint=_STOPPED,
+            )
+    if len(rows) != len(planned):
+        raise PlanStale(f"the plan has {len(planned)} rows where there are {len(rows)}", hint=_STOPPED)
+
+
+def _essence(row: MigrationRow) -> tuple[str, ...]:
+    return row.key, row.pointer, row.source, row.outcome, row.reason, row.target, row.kind, row.content

@@ -1,0 +1,87 @@
+"""Rows folded into a report: counts and bytes by outcome, form, reason and kind, and the rows to be named."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+
+from somactl.report import MigrateReport, MigrationRow, Tally
+
+LARGEST = 10
+MAX_POINTERS = 1000
+PLAIN = "not-a-matrix"
+
+
+def fold(report: MigrateReport, rows: Iterable[MigrationRow], *, name_rows: bool = True) -> None:
+    """Add rows of matrices; with `name_rows` the rejected, moved and conflicting ones stand in the report."""
+    for row in rows:
+        _count(report.outcomes, row.outcome, row)
+        _count(report.forms, row.form, row)
+        if row.outcome in ("migrate", "identical"):
+            _count(report.kinds, row.kind, row)
+        else:
+            _count(report.reasons, f"{row.outcome}: {row.reason}", row)
+        _count_pointer(report, row.pointer)
+        _keep_largest(report, row)
+        if name_rows:
+            _name(report, row)
+
+
+def fold_plain(report: MigrateReport, plain: Mapping[str, Tally]) -> None:
+    """Add values without a matrix, tallied by their reason."""
+    for reason, tally in plain.items():
+        for tallies, name in ((report.outcomes, PLAIN), (report.reasons, f"{PLAIN}: {reason}")):
+            total = tallies.setdefault(name, Tally())
+            total.count += tally.count
+            total.json_bytes += tally.json_bytes
+
+
+def split(rows: Iterable[MigrationRow]) -> tuple[dict[str, Tally], list[MigrationRow]]:
+    """The values without a matrix, tallied by their reason, and the rows of all the others."""
+    plain: dict[str, Tally] = {}
+    others: list[MigrationRow] = []
+    for row in rows:
+        if row.outcome == PLAIN:
+            _count(plain, row.reason, row)
+        else:
+            others.append(row)
+    return plain, others
+
+
+def conclude(report: MigrateReport) -> MigrateReport:
+    """3 where a matrix was rejected or is in conflict, 4 where something was left to do, else 0."""
+    findings = [report.outcomes[name].count for name in ("rejected", "conflict") if name in report.outcomes]
+    report.conclude(3 if sum(findings) else 0, 4 if not report.complete or report.left_alone else 0)
+    for name in ("outcomes", "forms", "reasons", "kinds", "pointers"):
+        setattr(report, name, dict(sorted(getattr(report, name).items())))
+    return report
+
+
+def _count(tallies: dict[str, Tally], name: str, row: MigrationRow) -> None:
+    tally = tallies.setdefault(name, Tally())
+    tally.count += 1
+    tally.json_bytes += row.json_bytes
+    tally.bytes += row.bytes
+
+
+def _count_pointer(report: MigrateReport, pointer: str) -> None:
+    if pointer in report.pointers or len(report.pointers) < MAX_POINTERS:
+        report.pointers[pointer] = report.pointers.get(pointer, 0) + 1
+    else:
+        report.pointers_omitted += 1
+
+
+def _keep_largest(report: MigrateReport, row: MigrationRow) -> None:
+    if len(report.largest) == LARGEST and row.json_bytes <= report.largest[-1].json_bytes:
+        return
+    # Of equals the first one read stays: the order of the source is the same in every run.
+    report.largest = heapq.nlargest(LARGEST, [*report.largest, row], key=lambda each: each.json_bytes)
+
+
+def _name(report: MigrateReport, row: MigrationRow) -> None:
+    if row.outcome == "rejected":
+        report.rejected.append(row)
+    elif row.outcome == "conflict":
+        report.conflicts.append(row)
+    elif row.moves:
+        report.moved.append(row)
