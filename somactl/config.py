@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from somactl.core.names import validate_namespace
 from somactl.core.verdict import Tolerances
@@ -36,6 +36,8 @@ SETTINGS: dict[str, tuple[str, str]] = {
 _SERVICE_STORE, _SERVICE_REDIS = "POSTGRES_URL", "REDIS_URL"
 
 
+_VISIBLE = ("--", "SOURCE")
+"""What stands on the command line begins so where an error names its origin."""
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
@@ -96,6 +98,20 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
     )
 
 
+def source_url(word: str, environ: Mapping[str, str] | None = None) -> str:
+    """The URL of a source that the command line names, by itself or as `env:NAME`.
+
+    Raises SecretExposed for a URL with a password, and ConfigurationError where no such variable is set.
+    """
+    environ = os.environ if environ is None else environ
+    scheme, _, name = word.partition(":")
+    if scheme != "env":
+        return _store_url(word, "SOURCE", "put the URL into a variable, and write env:VARIABLE in its place")
+    if not environ.get(name):
+        raise ConfigurationError(f"the environment variable {name!r} is to name the source, and is not set")
+    return _store_url(environ[name], name)
+
+
 def output_from_environment() -> str:
     """The output mode an error takes that comes before the settings are known; not yet validated."""
     variable, default = SETTINGS["output"]
@@ -104,7 +120,7 @@ def output_from_environment() -> str:
 
 def _wrong(origin: str, message: str, hint: str | None = None) -> SomactlError:
     """A bad flag is wrong usage (2); a bad environment or file is a configuration to mend (10)."""
-    error = UsageError if origin.startswith("--") else ConfigurationError
+    error = UsageError if origin.startswith(_VISIBLE) else ConfigurationError
     return error(f"{origin}: {message}", hint=hint)
 
 
@@ -150,19 +166,24 @@ def _cache_url(value: str, origin: str) -> str:
     return value and _store_url(value, origin)
 
 
-def _store_url(value: str, origin: str) -> str:
+_ELSEWHERE = "put the URL into SOMACTL_STORE or SOMACTL_CACHE, or into a configuration file"
+
+
+def _store_url(value: str, origin: str, elsewhere: str = _ELSEWHERE) -> str:
     try:
         parts = urlsplit(value)
-        has_password = parts.password is not None
+        has_password = parts.password is not None or any(
+            name.endswith("password") for name, _ in parse_qsl(parts.query)
+        )
     except ValueError as exc:  # the value itself may hold a password
         raise _wrong(origin, f"this is not a URL: {exc}") from None
     if not parts.scheme:
         shown = "this" if "@" in value else repr(value)
         raise _wrong(origin, f"{shown} is not a URL", "a store is named like sqlite:///path/to/somactl.db")
-    if has_password and origin.startswith("--"):
+    if has_password and origin.startswith(_VISIBLE):
         raise SecretExposed(
             f"{origin}: the URL holds a password, and command lines are visible to every process",
-            hint="put the URL into SOMACTL_STORE or SOMACTL_CACHE, or into a configuration file",
+            hint=elsewhere,
         )
     return value
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from somactl.config import Settings
-from somactl.errors import ConfigurationError
+from somactl.config import Settings, source_url
+from somactl.errors import ConfigurationError, UsageError
+from somactl.source.contract import Source
 from somactl.store.address import public
 from somactl.store.contract import Store
 
@@ -35,6 +37,57 @@ async def open_store(
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def open_source(
+    words: Sequence[str], *, stdin: BinaryIO | None = None, read_only: bool = True
+) -> AsyncIterator[Source]:
+    """The legacy values that `words` name: one URL (or `env:NAME`, where it stands), or files, or `-` or
+    nothing for lines of JSON on `stdin`. All of these are read before the block begins.
+
+    Raises UsageError, ConfigurationError, SecretExposed for a password in a URL of the command line,
+    InvalidFile for a file that is not there.
+    """
+    source = _source(words, stdin, read_only=read_only)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+def _source(words: Sequence[str], stdin: BinaryIO | None, *, read_only: bool) -> Source:
+    if list(words) in ([], ["-"]):
+        from somactl.source.ndjson import NdjsonSource
+
+        if stdin is None:
+            raise UsageError("no source is named", hint="write a URL, PATH.json, or - for standard input")
+        return NdjsonSource(stdin)
+    if any("://" in word or word.startswith("env:") for word in words):
+        return _source_of_url(words, read_only=read_only)
+    from somactl.source.files import FilesSource, parse_words
+
+    return FilesSource(parse_words(words), read_only=read_only)
+
+
+def _source_of_url(words: Sequence[str], *, read_only: bool) -> Source:
+    if len(words) > 1:
+        raise UsageError("a URL names a whole source: it cannot stand beside another", hint="run it for each")
+    url = source_url(words[0])
+    scheme = urlsplit(url).scheme
+    if scheme in POSTGRES:
+        from somactl.source.postgres import PostgresSource
+
+        return PostgresSource(url, read_only=read_only)
+    if scheme in REDIS:
+        from somactl.source.redis import RedisSource
+
+        return RedisSource(url, read_only=read_only)
+    raise ConfigurationError(
+        f"nothing is migrated from {scheme}:// URLs",
+        hint="a source is postgresql://HOST/DATABASE?table=kv_store, redis://HOST:PORT/0, a .json file, or "
+        "lines of JSON on standard input",
+    )
 
 
 def _authority(settings: Settings, *, read_only: bool) -> Store:

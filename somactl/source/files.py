@@ -1,0 +1,201 @@
+"""Values in `.json` files, one a file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from somactl.core.names import Pattern
+from somactl.errors import (
+    AccessDenied,
+    InvalidFile,
+    InvalidName,
+    ReadOnlyStore,
+    StoreFull,
+    StoreUnavailable,
+    UsageError,
+)
+from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
+from somactl.source.workspace import to_bytes
+
+SUFFIX = ".json"
+
+
+class FilesSource:
+    """Files by their keys; see `somactl.source.contract.Source`.
+
+    A change writes a new file beside the old one and puts it in its place, so that whoever reads sees the one
+    or the other whole, after a crash as well. The old content is compared at the last moment before that; no
+    file system can be asked to do both at once, so a writer in the microseconds between loses his change.
+
+    Raises InvalidFile for what cannot be a file, and read-only for one that is not there. Otherwise that is
+    a value that is gone: it may be put back.
+    """
+
+    name = "json files"
+    replaceable = True
+
+    def __init__(self, paths: Mapping[str, str], *, read_only: bool = True) -> None:
+        self._paths = {key: os.path.realpath(path) for key, path in paths.items()}
+        for path in self._paths.values():
+            _require_file(path, missing_ok=not read_only)
+        places = sorted(f"{key}\0{path}" for key, path in self._paths.items())
+        self.identity = "json files sha256:" + hashlib.sha256(to_bytes("\n".join(places))).hexdigest()
+        self._read_only = read_only
+
+    async def names(self, match: Pattern | None) -> AsyncIterator[list[str]]:
+        chosen = [key for key in self._paths if match is None or match.matches(key)]
+        if chosen:
+            yield chosen
+
+    async def fetch(self, keys: Sequence[str]) -> list[Value]:
+        return await asyncio.to_thread(self._fetch, keys)
+
+    async def swap(self, changes: Sequence[Change]) -> list[bool]:
+        if self._read_only:
+            raise ReadOnlyStore("a change was asked of files that are open for reading only")
+        return await asyncio.to_thread(lambda: [self._swap(change) for change in changes])
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _fetch(self, keys: Sequence[str]) -> list[Value]:
+        values: list[Value] = []
+        total = 0
+        for key in keys:
+            value = self._read(key, FETCH_BYTES - total if total else MAX_VALUE_BYTES)
+            if value is None:
+                break
+            values.append(value)
+            total += len(value.data)
+        return values
+
+    def _read(self, key: str, most: int) -> Value | None:
+        """The value of `key`; None where it could be read, and is larger than `most`."""
+        try:
+            with open(self._paths[key], "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > MAX_VALUE_BYTES:
+                    return Value(key, "unreadable", detail=f"{size / 1e6:.0f} MB of JSON")
+                return Value(key, "text", file.read(size)) if size <= most else None
+        except (KeyError, FileNotFoundError):
+            return Value(key, "gone")
+        except OSError as exc:
+            return Value(key, "unreadable", detail=f"a file that cannot be read: {exc.strerror}")
+
+    def _swap(self, change: Change) -> bool:
+        path = self._paths.get(change.key)
+        if path is None:
+            return change.after is None
+        with _translated(path):
+            found = _content(path)
+            if found == change.after:
+                return True
+            if found != change.before:
+                return False
+            if change.after is not None:
+                return _put(path, change.before, change.after)
+            os.unlink(path)
+            _keep(os.path.dirname(path))
+        return True
+
+
+def parse_words(words: Sequence[str]) -> dict[str, str]:
+    """Key -> path of the words `PATH.json` and `KEY=PATH`, the latter split at the last `=`.
+
+    Raises UsageError for any other word, InvalidName for a key that is named twice."""
+    paths: dict[str, str] = {}
+    for word in words:
+        key, separator, path = word.rpartition("=")
+        if not separator and path.endswith(SUFFIX):
+            key = os.path.basename(path).removesuffix(SUFFIX)
+        if not key or not path:
+            raise UsageError(
+                f"{word!r} names no values to migrate",
+                hint="write a URL, PATH.json, KEY=PATH, or - for lines of JSON on standard input",
+            )
+        if key in paths:
+            raise InvalidName(f"key {key!r} is given twice", hint="name the key of each file: KEY=PATH")
+        paths[key] = path
+    return paths
+
+
+def _require_file(path: str, *, missing_ok: bool) -> None:
+    try:
+        if not os.path.isfile(path) and not (missing_ok and not os.path.lexists(path)):
+            os.stat(path)
+            raise InvalidFile(f"{path}: no ordinary file")
+    except ValueError:
+        raise InvalidFile(f"{path!r} is no file name") from None
+    except OSError as exc:
+        raise InvalidFile(f"{path}: {(exc.strerror or 'cannot be read').lower()}") from None
+
+
+def _content(path: str) -> bytes | None:
+    """What the file holds; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _put(path: str, before: bytes | None, after: bytes) -> bool:
+    """Put a file with `after` in the place of one with `before`, or where none is; whether it was so."""
+    folder = os.path.dirname(path)
+    new = os.path.join(folder, f".{os.path.basename(path)[:200]}.{secrets.token_hex(8)}")
+    try:
+        with open(new, "xb") as file:
+            file.write(after)
+            if before is not None:
+                _resemble(file.fileno(), os.stat(path))
+            file.flush()
+            os.fsync(file.fileno())
+        if _content(path) != before:
+            return False
+        if before is None:
+            os.link(new, path)  # refused where a file appeared, which `replace` would overwrite
+        else:
+            os.replace(new, path)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+    _keep(folder)
+    return True
+
+
+def _resemble(descriptor: int, old: os.stat_result) -> None:
+    """Owner, where we may give a file away, and permissions of the old file."""
+    with contextlib.suppress(PermissionError):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, old.st_mode & 0o7777)
+
+
+def _keep(folder: str) -> None:
+    """Have the names in the folder on disk, so that a crash does not bring back what they were."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        text = f"{path} cannot be changed: {exc.strerror}"
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(text, hint="free disk space there") from exc
+        if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise AccessDenied(text, hint="check the permissions of the file and its folder") from exc
+        raise StoreUnavailable(text) from exc
