@@ -328,13 +328,42 @@ INSERT INTO somactl.commit_record (namespace, commit_id, recorded_at, id_time)
 SELECT id, $2, extract(epoch FROM clock_timestamp()), $3 FROM somactl.namespace WHERE name = $1
 ON CONFLICT (namespace, commit_id) DO NOTHING;
 
--- What retention no longer keeps, oldest first. In all of these: $1 the namespace's id, $2 the limit.
+-- What is no longer kept, oldest first. In all of these: $1 the namespace's id, $2 the limit.
+
+-- First all that belongs to keys whose tombstone had a deadline of its own, and is past it: whatever the
+-- retention says of them, it says no longer. $3 the time
+-- name: ungraced_values
+SELECT r.id, r.size FROM somactl.revision AS t
+JOIN somactl.revision AS r ON r.namespace = t.namespace AND r.key = t.key
+WHERE t.namespace = $1 AND t.superseded_version IS NULL AND t.expires_at <= $3
+    AND r.superseded_version IS NOT NULL AND r.content IS NOT NULL AND NOT r.compacted
+ORDER BY t.expires_at LIMIT $2;
+
+-- $3 the time
+-- name: ungraced_entries
+SELECT r.id, 0 AS size FROM somactl.revision AS t
+JOIN somactl.revision AS r ON r.namespace = t.namespace AND r.key = t.key
+WHERE t.namespace = $1 AND t.superseded_version IS NULL AND t.expires_at <= $3
+    AND r.superseded_version IS NOT NULL
+ORDER BY t.expires_at LIMIT $2;
+
+-- $3 the time
+-- name: ungraced_tombstones
+SELECT t.id, 0 AS size FROM somactl.revision AS t
+WHERE t.namespace = $1 AND t.superseded_version IS NULL AND t.expires_at <= $3
+ORDER BY t.expires_at LIMIT $2;
+
+-- The rest is the retention's, but for what a tombstone hides until its own deadline.
 
 -- Superseded values. The hidden value of a tombstone was superseded when the tombstone was made, so the rule
--- for time is the tombstone's own. $3 superseded by then, $4 versions to keep
+-- for time is the tombstone's own. $3 superseded by then, $4 versions to keep, $5 the time
 -- name: prunable_values
 SELECT r.id, r.size FROM somactl.revision AS r
 WHERE r.namespace = $1 AND r.superseded_version IS NOT NULL AND r.content IS NOT NULL AND NOT r.compacted
+    AND NOT EXISTS (
+        SELECT FROM somactl.revision AS t
+        WHERE t.namespace = r.namespace AND t.key = r.key AND t.superseded_version IS NULL AND t.content IS NULL
+            AND (t.expires_at <= $5 OR (t.expires_at IS NOT NULL AND t.version = r.superseded_version)))
     AND (r.superseded_at <= $3 OR (
         SELECT count(*) FROM (
             SELECT FROM somactl.revision AS newer
@@ -345,10 +374,14 @@ WHERE r.namespace = $1 AND r.superseded_version IS NOT NULL AND r.content IS NOT
 ORDER BY r.superseded_at LIMIT $2;
 
 -- History entries without bytes (values pruned now or before, old tombstones): those past the record
--- retention, and those of a deleted key that is about to be forgotten. $5 recorded by then
+-- retention, and those of a deleted key that is about to be forgotten. $6 recorded by then
 -- name: removable_entries
 SELECT r.id, 0 AS size FROM somactl.revision AS r
 WHERE r.namespace = $1 AND r.superseded_version IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM somactl.revision AS t
+        WHERE t.namespace = r.namespace AND t.key = r.key AND t.superseded_version IS NULL AND t.content IS NULL
+            AND (t.expires_at <= $5 OR (t.expires_at IS NOT NULL AND t.version = r.superseded_version)))
     AND (r.content IS NULL OR r.compacted OR r.superseded_at <= $3 OR (
         SELECT count(*) FROM (
             SELECT FROM somactl.revision AS newer
@@ -356,11 +389,11 @@ WHERE r.namespace = $1 AND r.superseded_version IS NOT NULL
                 AND newer.version > r.version AND newer.content IS NOT NULL
             LIMIT $4) AS counted
         ) = $4)
-    AND (r.superseded_at <= $5 OR EXISTS (
+    AND (r.superseded_at <= $6 OR EXISTS (
         SELECT FROM somactl.revision AS tombstone
         WHERE tombstone.namespace = r.namespace AND tombstone.key = r.key
             AND tombstone.superseded_version IS NULL AND tombstone.content IS NULL
-            AND tombstone.committed_at <= $3))
+            AND tombstone.committed_at <= $3 AND tombstone.expires_at IS NULL))
 ORDER BY r.superseded_at LIMIT $2;
 
 -- A tombstone over a value that stays for now (its key's clock was set back) stays with it.
@@ -368,7 +401,7 @@ ORDER BY r.superseded_at LIMIT $2;
 -- name: expired_tombstones
 SELECT r.id, 0 AS size FROM somactl.revision AS r
 WHERE r.namespace = $1 AND r.superseded_version IS NULL AND r.content IS NULL AND r.committed_at <= $3
-    AND NOT EXISTS (
+    AND r.expires_at IS NULL AND NOT EXISTS (
         SELECT FROM somactl.revision AS hidden
         WHERE hidden.namespace = r.namespace AND hidden.key = r.key
             AND hidden.content IS NOT NULL AND NOT hidden.compacted AND hidden.superseded_at > $3)

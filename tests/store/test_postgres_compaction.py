@@ -62,7 +62,7 @@ async def test_what_changes_between_finding_and_removing(
     await backend.age("default", 2000)
     async with store._connections.lease() as session:
         found = await compaction.candidates(session, "default", 500)
-        assert [len(ids) for ids in found.ids.values()] == [2, 2, 2, 0, 0]
+        assert [len(ids) for ids in found.ids.values() if ids] == [2, 2, 2]
         found.ids["removable_entries"].pop()  # as if it had been too many
         await put(opener(), "a", seed=1)
         done = await compaction.remove(session, "default", found)

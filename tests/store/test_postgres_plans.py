@@ -17,9 +17,9 @@ FILL = """
 INSERT INTO somactl.namespace (name, incarnation, version, created_at, keep_versions, keep_seconds,
     keep_record_seconds) SELECT 'space-' || i, 'x', 1, 0, 10, 600, 600 FROM generate_series(1, 200) AS i;
 INSERT INTO somactl.revision (id, namespace, key, version, commit_id, committed_at, superseded_version,
-    superseded_at, size, content)
+    superseded_at, size, content, expires_at)
 SELECT i, 1 + i % 5, 'key-' || (i % 2000) / 5, i, 'c' || i, i, CASE WHEN i <= 28000 THEN i + 1 END,
-    CASE WHEN i <= 28000 THEN i + 1 END, 100, CASE WHEN i % 3 > 0 THEN 'c' END
+    CASE WHEN i <= 28000 THEN i + 1 END, 100, CASE WHEN i % 3 > 0 THEN 'c' END, CASE WHEN i % 12 = 0 THEN i END
 FROM generate_series(1, 30000) AS i;
 INSERT INTO somactl.payload (id, data) SELECT i, '\\x00' FROM generate_series(1, 30000) AS i;
 INSERT INTO somactl.commit_record (namespace, commit_id, version, recorded_at)
@@ -49,8 +49,11 @@ CALLS: dict[str, tuple[object, ...]] = {
     "note_page": ("space-1", "note-1", "note-2", "note-10", 10),
     "commit_log": ("space-1", 20_000, 10),
     "standing": ("space-1", "c1", ["key-1", "key-7"]),
-    "prunable_values": (1, 100, 50.0, 3),
-    "removable_entries": (1, 100, 50.0, 3, 40.0),
+    "ungraced_values": (1, 100, 50.0),
+    "ungraced_entries": (1, 100, 50.0),
+    "ungraced_tombstones": (1, 100, 50.0),
+    "prunable_values": (1, 100, 50.0, 3, 90.0),
+    "removable_entries": (1, 100, 50.0, 3, 90.0, 40.0),
     "expired_tombstones": (1, 100, 50.0),
     "expired_records": (1, 100, 50.0),
     "expired_events": (1, 100, 50.0),
@@ -102,6 +105,8 @@ async def test_every_statement_follows_indexes(backend: PostgresBackend, store: 
                 ]
                 assert "key > " in scan["Index Cond"]
                 assert "key < " in scan["Index Cond"]
+            if name.startswith("ungraced"):
+                assert "revision_expiring" in indexes, plan
             if name == "commit_log":
                 assert "commit_record_version" in indexes, plan
                 assert not {node["Node Type"] for node in found} & {"Bitmap Heap Scan"}

@@ -1,8 +1,8 @@
 """Enforcing the retention: candidates are looked for in a snapshot, removed in a short transaction.
 
 Between the two another machine may commit or compact. Nothing that was removable becomes precious by that
-(a superseded value stays superseded, and a tombstone that has been overwritten since is left alone), so the
-second transaction needs no second look; it counts what it really removed.
+(a superseded value stays superseded, a grace that is over stays over, a tombstone that has been overwritten
+since is left alone), so the second transaction needs no second look; it counts what it really removed.
 
 Values and entries go first, without the namespace's lock: commits touch none that is superseded. The lock is
 taken for the tombstones, records and events, a few small rows; so no commit waits for large deletions, and
@@ -11,6 +11,8 @@ none of the two ever holds what the other wants in another order.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from somactl.store.contract import Compaction
@@ -40,8 +42,10 @@ class Candidates:
         return not any(self.ids.values())
 
 
-async def candidates(session: Session, namespace: str, limit: int) -> Candidates:
-    """What the retention no longer keeps, at most `limit` removals.
+async def candidates(
+    session: Session, namespace: str, limit: int, stages: Sequence[str] = schema.STAGES
+) -> Candidates:
+    """What is no longer kept, at most `limit` removals.
 
     A stage begins only when the one before it is exhausted: an entry goes after its bytes, a tombstone
     after the entries that it hides.
@@ -49,11 +53,10 @@ async def candidates(session: Session, namespace: str, limit: int) -> Candidates
     async with session.transaction(snapshot=True, extra=_LOOK_SECONDS):
         here = await _existing(session, namespace)
         found = Candidates(here["id"], _records_until(here))
-        for stage in schema.STAGES:
+        for stage in stages:
             rows = await session.rows(stage, *_parameters(stage, here, limit), extra=_LOOK_SECONDS)
             found.ids[stage] = [str(row["id"]) for row in rows]
-            if stage == "prunable_values":
-                found.size = sum(row["size"] for row in rows)
+            found.size += sum(row["size"] for row in rows)
             limit -= len(rows)
             if limit <= 0:
                 found.more = True
@@ -61,27 +64,32 @@ async def candidates(session: Session, namespace: str, limit: int) -> Candidates
     return found
 
 
-async def count(session: Session, namespace: str) -> Compaction:
+async def count(session: Session, namespace: str, stages: Sequence[str] = schema.STAGES) -> Compaction:
     """What repeated calls would remove now."""
+    number: Counter[str] = Counter()
+    freed = 0
     async with session.transaction(snapshot=True, extra=_LOOK_SECONDS):
         here = await _existing(session, namespace)
-        found = {}
-        for stage in schema.STAGES:
+        for stage in stages:
             row = await session.row(f"count_{stage}", *_parameters(stage, here, None), extra=_LOOK_SECONDS)
             assert row is not None
-            found[stage] = row
+            number[_kind(stage)] += row["number"]
+            freed += row["size"]
     return Compaction(
-        revisions=found["prunable_values"]["number"],
-        tombstones=found["expired_tombstones"]["number"],
-        records=found["removable_entries"]["number"] + found["expired_records"]["number"],
-        events=found["expired_events"]["number"],
-        bytes_freed=found["prunable_values"]["size"],
+        revisions=number["values"],
+        tombstones=number["tombstones"],
+        records=number["entries"] + number["records"],
+        events=number["events"],
+        bytes_freed=freed,
     )
 
 
 async def remove(session: Session, namespace: str, found: Candidates) -> Compaction:
     """Remove the candidates, in one transaction."""
-    values, entries, tombstones, expired, events = (found.ids.get(stage, []) for stage in schema.STAGES)
+    ids: dict[str, list[str]] = {}
+    for stage, some in found.ids.items():
+        ids.setdefault(_kind(stage), []).extend(some)
+    values, entries, tombstones, expired, events = (ids.get(kind, []) for kind in _KINDS)
     extra = seconds_for(found.size)
     async with session.transaction(extra=extra):
         await session.row("lock_compaction", _LOCK, found.namespace_id)
@@ -114,15 +122,26 @@ async def _existing(session: Session, namespace: str) -> Row:
     return row
 
 
+_KINDS = ("values", "entries", "tombstones", "records", "events")
+
+
+def _kind(stage: str) -> str:
+    """What the stage finds: one of _KINDS."""
+    return stage.partition("_")[2]
+
+
 def _parameters(stage: str, here: Row, limit: int | None) -> list[object]:
-    values_until = here["now"] - here["keep_seconds"]
-    records_until = _records_until(here)
+    now, versions = here["now"], here["keep_versions"]
+    values_until, records_until = now - here["keep_seconds"], _records_until(here)
     return [
         here["id"],
         limit,
         *{
-            "prunable_values": (values_until, here["keep_versions"]),
-            "removable_entries": (values_until, here["keep_versions"], records_until),
+            "ungraced_values": (now,),
+            "prunable_values": (values_until, versions, now),
+            "ungraced_entries": (now,),
+            "removable_entries": (values_until, versions, now, records_until),
+            "ungraced_tombstones": (now,),
             "expired_tombstones": (values_until,),
             "expired_records": (records_until,),
             "expired_events": (records_until,),

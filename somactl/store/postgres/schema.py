@@ -35,8 +35,15 @@ class Found(NamedTuple):
     least_writer: int
 
 
-STAGES = ("prunable_values", "removable_entries", "expired_tombstones", "expired_records", "expired_events")
+STAGES = (
+    *("ungraced_values", "prunable_values"),
+    *("ungraced_entries", "removable_entries"),
+    *("ungraced_tombstones", "expired_tombstones"),
+    *("expired_records", "expired_events"),
+)
 """The statements that find what `compact` removes, in its order; a `count_` of each counts the same rows."""
+UNGRACED = tuple(stage for stage in STAGES if stage.startswith("ungraced"))
+"""Those that look at the keys alone whose own deadline is over."""
 _SINCE_2 = {"expires_at": "NULL::double precision", "extras": "NULL::text"}
 """The columns that came with schema 2 -> how they read before."""
 

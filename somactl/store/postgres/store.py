@@ -39,6 +39,7 @@ from somactl.store.postgres import (
     notes,
     reading,
     records,
+    schema,
     target,
     writing,
 )
@@ -185,13 +186,16 @@ class PostgresStore:
             )
         return await self._read(partial(reading.commit_status, namespace=self.namespace, commit_id=commit_id))
 
-    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+    async def compact(
+        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
+    ) -> Compaction:
         if limit < 1:
             raise InputRejected(f"a compaction of {limit} removals does nothing")
+        stages = schema.UNGRACED if past_grace else schema.STAGES
         if dry_run:
-            return await self._read(partial(compaction.count, namespace=self.namespace))
+            return await self._read(partial(compaction.count, namespace=self.namespace, stages=stages))
         found = await self._read(
-            partial(compaction.candidates, namespace=self.namespace, limit=min(limit, _MANY))
+            partial(compaction.candidates, namespace=self.namespace, limit=min(limit, _MANY), stages=stages)
         )
         if found.empty:
             return Compaction()
