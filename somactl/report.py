@@ -184,10 +184,11 @@ class PartialCommit(msgspec.Struct, kw_only=True):
 
 
 class RestoreReport(CommitReport, tag="restore"):
-    """Of a prune, what comes back may take several commits: these are listed then, and `version` is that of
-    the last one. already counts keys that were back before; left lists those that were not restored.
+    """of_prune: a prune is undone, which may take several commits; `version` is that of the last one. already
+    counts keys that were back before; left lists those that were not restored, and why.
     """
 
+    of_prune: bool = False
     commits: list[PartialCommit] = []
     restored_keys: int = 0
     restored_bytes: int = 0
@@ -296,10 +297,13 @@ class StatusReport(Report, tag="status"):
 
 
 class CompactReport(Report, tag="compact"):
+    """orders are records of prune orders, and of the commits that restores took."""
+
     dry_run: bool = False
     revisions: int = 0
     tombstones: int = 0
     records: int = 0
+    orders: int = 0
     events: int = 0
     bytes_freed: int = 0
 

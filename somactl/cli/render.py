@@ -30,6 +30,7 @@ from somactl.report import (
     NamespaceView,
     PruneReport,
     Report,
+    RestoreReport,
     ShowReport,
     StatusReport,
     VerifyReport,
@@ -243,8 +244,15 @@ def _compact(report: CompactReport) -> list[str]:
     verb = "would remove" if report.dry_run else "removed"
     return [
         f"{verb} {report.revisions} superseded versions, {report.tombstones} deleted keys, "
-        f"{report.records} commit records and {report.events} events: {size(report.bytes_freed)}"
+        f"{report.records} commit records, {report.orders} records of orders and {report.events} events: "
+        f"{size(report.bytes_freed)}"
     ]
+
+
+def _restore(report: RestoreReport) -> list[str]:
+    from somactl.cli.render_prune import restore_lines
+
+    return restore_lines(report) if report.of_prune else _commit(report)
 
 
 def _prune(report: PruneReport) -> list[str]:
@@ -312,6 +320,7 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     InitReport: _init,
     DoctorReport: _doctor,
     NamespacesReport: _namespaces,
+    RestoreReport: _restore,
     CommitReport: _commit,
     GetReport: _get,
     LsReport: _ls,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from somactl.cli.text import columns, size, when
-from somactl.report import PruneItem, PruneReport
+from somactl.report import PruneItem, PruneReport, RestoreReport
 
 SHOWN = 20
 
@@ -28,9 +28,28 @@ def prune_lines(report: PruneReport) -> list[str]:
     return [*lines, *_limit(report), *([f"stopped: {report.stopped}"] if report.stopped else [])]
 
 
+def restore_lines(report: RestoreReport) -> list[str]:
+    """How much came back, and what did not and why."""
+    verb = "would restore" if report.dry_run else "restored"
+    first = f"{verb} {_keys(report.restored_keys)}, {size(report.restored_bytes)}"
+    if report.commits:
+        ids = [report.commits[0].commit_id, *([report.commits[-1].commit_id] if report.commits[1:] else [])]
+        count = f"{len(report.commits)} commits" if report.commits[1:] else "commit"
+        first += f", in {count} {' to '.join(ids)}, version {report.version}"
+    lines = [first]
+    if report.already:
+        lines.append(f"{_keys(report.already)} were back already")
+    if report.left:
+        rows = [[one.why, one.version or "-", one.key] for one in report.left[:SHOWN]]
+        lines += columns(["LEFT ALONE", "VERSION", "KEY"], rows)
+        more = len(report.left) - len(rows) + report.left_omitted
+        lines += [f"... and {more} more"] if more else []
+    return lines + ([f"stopped: {report.stopped}"] if report.stopped else [])
+
+
 def _first(report: PruneReport) -> str:
     verb = "would delete" if report.dry_run else "deleted"
-    text = f"order {report.order_id}: {verb} {report.deleted_keys} keys, {size(report.deleted_bytes)}"
+    text = f"order {report.order_id}: {verb} {_keys(report.deleted_keys)}, {size(report.deleted_bytes)}"
     if report.issuer is not None:
         text += f" (issuer {report.issuer}, sequence {report.sequence})"
     if report.dry_run:
@@ -48,14 +67,14 @@ def _freed(report: PruneReport) -> str:
 
 
 def _limit(report: PruneReport) -> list[str]:
-    lines = [f"the namespace has {report.keys_left} keys, {size(report.bytes_left)}"]
-    if report.dry_run and report.order_id is not None:
-        lines = [f"the namespace would have {report.keys_left} keys, {size(report.bytes_left)}"]
     if report.keys_left is None:
-        lines = []
+        return []
+    lines = [f"the namespace has {_keys(report.keys_left)}, {size(report.bytes_left)}"]
+    if report.dry_run and report.order_id is not None:
+        lines = [f"the namespace would have {_keys(report.keys_left)}, {size(report.bytes_left)}"]
     if report.short_by:
-        over = size(report.short_by) if report.goal == "max-bytes" else f"{report.short_by} keys"
-        limit = size(report.amount) if report.goal == "max-bytes" else f"{report.amount} keys"
+        over = size(report.short_by) if report.goal == "max-bytes" else _keys(report.short_by)
+        limit = size(report.amount) if report.goal == "max-bytes" else _keys(report.amount)
         lines.append(
             f"degraded: {over} over the limit of {limit}, since {when(report.over_since)} "
             f"({report.over_seconds or 0:.0f} s)"
@@ -76,3 +95,7 @@ def _items(items: list[PruneItem], omitted: int, header: str) -> list[str]:
     lines = columns([header, "OUTCOME", "WHERE IT IS", "KEY"], map(row, items[:SHOWN]))
     more = len(items) - SHOWN + omitted
     return lines + ([f"... and {more} more; --output ndjson prints them all"] if more > 0 else [])
+
+
+def _keys(count: int) -> str:
+    return "1 key" if count == 1 else f"{count} keys"

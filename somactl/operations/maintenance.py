@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from somactl.operations.inspect import head_view
+from somactl.operations.prune.forgetting import forget_orders
 from somactl.report import CompactReport, InitReport
 from somactl.store.contract import Retention, Store
 
@@ -53,4 +54,5 @@ async def compact(
         more = batch.more and not dry_run
         if more:
             await asyncio.sleep(PAUSE_SECONDS)
+    report.orders = await forget_orders(store, dry_run=dry_run)
     return report

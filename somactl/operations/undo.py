@@ -6,21 +6,17 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from somactl.core.framing import peek
-from somactl.core.names import validate_key
+from somactl.core.names import validate_commit_id, validate_key
 from somactl.core.verdict import Tolerances
-from somactl.errors import (
-    CommitNotFound,
-    InvariantViolated,
-    KeyNotFound,
-    NotFound,
-    UsageError,
-    VersionCompacted,
-)
+from somactl.errors import CommitNotFound, KeyNotFound, NotFound, SomactlError, UsageError, VersionCompacted
 from somactl.operations.admission import Admitted
 from somactl.operations.commit import Request, write
+from somactl.operations.commit_ids import new_commit_id
+from somactl.operations.prune.parts import add, name_parts, parts_of, stop
+from somactl.operations.prune.restore import pruned_by, restore_pruned
+from somactl.operations.readmission import readmit
 from somactl.report import RestoreReport, RmReport
-from somactl.store.contract import Entry, Receipt, Store
+from somactl.store.contract import CommitStatus, Entry, Receipt, Store
 
 
 async def remove(store: Store, keys: Sequence[str], request: Request) -> RmReport:
@@ -43,29 +39,66 @@ async def restore_key(
 ) -> RestoreReport:
     """Make the value of `key` as of namespace version `version` its newest one, proven again first."""
     entry = await store.read(validate_key(key), version)
-    admitted = {key: await asyncio.to_thread(_readmit, entry, tolerances)}
+    admitted = {key: await asyncio.to_thread(readmit, entry, tolerances)}
     return await write(store, admitted, request, RestoreReport)
 
 
 async def restore_commit(
-    store: Store, undone: str, request: Request, tolerances: Tolerances
+    store: Store, undone: str, request: Request, tolerances: Tolerances, *, partial: bool = False
 ) -> RestoreReport:
-    """The inverse of a whole commit, as a new commit that is guarded against everything written since.
+    """The inverse of a whole commit, or of a prune order, guarded against everything written since.
 
     Every key the commit wrote must still be where the commit left it; else VersionConflict, and nothing is
-    written. Keys that did not exist before it are deleted again.
+    written. Keys that did not exist before it are deleted again. For prunes see `restore_pruned`, and
+    `partial` is for them alone.
     """
-    receipt = await _receipt_of(store, undone)
+    status = await store.commit_status(validate_commit_id(undone))
+    pruned = await pruned_by(store, undone, status)
+    if pruned is not None:
+        return await restore_pruned(store, pruned, request, tolerances, partial=partial)
+    if partial:
+        raise UsageError("--partial is for prunes: any other commit is undone whole or not at all")
+    parts = [] if status.record is not None else await parts_of(store, undone)
+    if parts:
+        return await _invert_each(store, parts, request, tolerances)
+    return await _invert(store, _receipt_of(store, undone, status), request, tolerances)
+
+
+async def _invert_each(
+    store: Store, commits: Sequence[str], request: Request, tolerances: Tolerances
+) -> RestoreReport:
+    """The inverse of a restore that took several commits, last first, each a commit of its own."""
+    base = request.commit_id or new_commit_id()
+    ids = await name_parts(store, base, len(commits), dry_run=request.dry_run)
+    whole = RestoreReport(
+        store=store.name, namespace=store.namespace, commit_id=base, dry_run=request.dry_run, of_prune=True
+    )
+    for undone, commit_id in zip(reversed(commits), ids, strict=True):
+        status = await store.commit_status(undone)
+        if status.state != "committed":
+            continue  # that restore ended before it
+        receipt = _receipt_of(store, undone, status)
+        try:
+            part = await _invert(store, receipt, replace(request, commit_id=commit_id), tolerances)
+        except SomactlError as exc:
+            if not whole.commits:
+                raise
+            stop(whole, exc)
+            return whole
+        add(whole, part, len(part.items), sum(item.bytes or 0 for item in part.items))
+    return whole
+
+
+async def _invert(store: Store, receipt: Receipt, request: Request, tolerances: Tolerances) -> RestoreReport:
     before: dict[str, Admitted | None] = {}
     for key in receipt.keys:
         entry = await _state_before(store, key, receipt)
-        before[key] = None if entry is None else await asyncio.to_thread(_readmit, entry, tolerances)
+        before[key] = None if entry is None else await asyncio.to_thread(readmit, entry, tolerances)
     expected = {key: 0 if content is None else receipt.version for key, content in receipt.keys.items()}
     return await write(store, before, replace(request, expected=expected), RestoreReport)
 
 
-async def _receipt_of(store: Store, commit_id: str) -> Receipt:
-    status = await store.commit_status(commit_id)
+def _receipt_of(store: Store, commit_id: str, status: CommitStatus) -> Receipt:
     if status.record is None or status.record.receipt is None:
         raise CommitNotFound(
             f"commit {commit_id} is not recorded as committed in namespace {store.namespace!r}",
@@ -84,21 +117,3 @@ async def _state_before(store: Store, key: str, receipt: Receipt) -> Entry | Non
         raise
     except NotFound:
         return None
-
-
-def _readmit(entry: Entry, tolerances: Tolerances) -> Admitted:
-    """Stored bytes as a new put: bit for bit the same, and proven again."""
-    header = peek(entry.data)
-    verdict = None
-    if header.kind == "rho":
-        from somactl.core.verification import check_envelope
-
-        verdict = check_envelope(entry.data, header, tolerances)
-        if not verdict.valid:
-            raise InvariantViolated(
-                f"key {entry.key!r}: version {entry.version} is {verdict.status}: "
-                f"{'; '.join(verdict.reasons)}",
-                verdict=verdict,
-                hint="get it, mend it, and commit it with --clamp",
-            )
-    return Admitted(data=bytes(entry.data), header=header, verdict=verdict, moves=[])

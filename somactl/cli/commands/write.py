@@ -110,8 +110,11 @@ async def restore(
     key: Annotated[str | None, typer.Argument(help="The key to bring back; with --version.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Its state as of this version.")] = None,
     commit: Annotated[
-        str | None, typer.Option("--commit", metavar="ID", help="Undo this whole commit.")
+        str | None, typer.Option("--commit", metavar="ID", help="Undo this whole commit, or prune order.")
     ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of a prune, leave alone what was written since or is gone.")
+    ] = False,
     expect: ExpectOption = [],  # noqa: B006
     commit_id: CommitId = None,
     metadata: Metadata = [],  # noqa: B006
@@ -119,8 +122,11 @@ async def restore(
 ) -> Report:
     """Bring back an older state of a key, or undo a whole commit, as a new commit.
 
-    Undoing a commit is guarded: if any of its keys was written since, nothing happens (exit 12).
+    Undoing a commit is guarded: if any of its keys was written since, nothing happens (exit 12). A prune
+    order is undone as a whole, however many commits it took.
     """
+    if partial and commit is None:
+        raise UsageError("--partial goes with --commit ID")
     if (key is None) == (commit is None) or (key is None) != (version is None):
         raise UsageError("restore wants KEY --version N, or --commit ID")
     if commit is not None and expect:
@@ -129,7 +135,7 @@ async def restore(
     tolerances = session.settings.tolerances
     async with session.store(read_only=dry_run) as store:
         if commit is not None:
-            report = await undo.restore_commit(store, commit, request, tolerances)
+            report = await undo.restore_commit(store, commit, request, tolerances, partial=partial)
         else:
             assert key is not None
             assert version is not None
@@ -176,6 +182,6 @@ def _finish(session: Session, report: CommitReport) -> CommitReport:
     for item in report.items:
         for move in item.moves:
             session.out.warn(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
-    if not report.dry_run:
+    if report.version is not None:
         report.undo = session.command("restore", "--commit", report.commit_id)
     return report
