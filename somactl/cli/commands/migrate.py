@@ -14,7 +14,7 @@ import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.text import size
-from somactl.errors import InvalidFile, StoreUnavailable, UsageError
+from somactl.errors import InvalidFile, OutcomeUnknown, StoreUnavailable, UsageError
 from somactl.operations.admission import Policy
 from somactl.operations.migration.copying import Progress, Run, Wishes, copy, look
 from somactl.operations.migration.examine import Selection, shown
@@ -110,7 +110,7 @@ async def migrate_json(
     )
     wishes = Wishes(match, Selection(tuple(pointer), discover, kind), policy)
     words = _Words(session, source or [], wishes)
-    if not source and not forget and sys.stdin.isatty():
+    if not source and migration is None and sys.stdin.isatty():
         raise UsageError("no source is named", hint="name one, or pipe NDJSON lines into stdin")
     modes = {
         "--dry-run": dry_run,
@@ -238,7 +238,7 @@ async def _copy(session: Session, words: _Words, pace: Pace, apply: str | None, 
 async def _resumable(work: Any) -> MigrateReport:
     try:
         report: MigrateReport = await work
-    except StoreUnavailable as exc:
+    except (StoreUnavailable, OutcomeUnknown) as exc:
         exc.hint = f"{exc.hint + '; ' if exc.hint else ''}then go on with --resume"
         raise
     return report
@@ -247,9 +247,14 @@ async def _resumable(work: Any) -> MigrateReport:
 async def _follow_up(session: Session, words: _Words, verb: str, migration: str | None, pace: Pace) -> Report:
     from somactl.runtime import open_source
 
-    if verb == "--forget" and migration is not None and not words.source:
+    if migration is not None and not words.source and verb != "--finalize":
         async with session.store() as store:
-            return await forget_migration(store, await find(store, "", migration))
+            journal = await find(store, "", migration)
+            return await (
+                forget_migration(store, journal)
+                if verb == "--forget"
+                else revert_migration(None, store, journal, pace)
+            )
     async with (
         open_source(words.source, stdin=sys.stdin.buffer, read_only=verb == "--forget") as source,
         session.store() as store,

@@ -24,9 +24,17 @@ _ATTEMPTS = 5
 _FORGET_AT_ONCE = 100
 
 
-async def revert(source: Source, store: Store, journal: Journal, pace: Pace) -> MigrateReport:
-    """Carry it out; `left_alone` says what stays as it is, and why."""
+async def revert(source: Source | None, store: Store, journal: Journal, pace: Pace) -> MigrateReport:
+    """Carry it out; `left_alone` says what stays as it is, and why.
+
+    Where nothing was finalized, the source has all it had, and need not be there: None.
+    """
     state = journal.state
+    if source is None and await anext(journal.originals(), None) is not None:
+        raise UsageError(
+            f"migration {journal.id} took values out of {state.name}, and no source is named",
+            hint=f"name the one it came from: {state.source}",
+        )
     if state.phase == "reverted":
         raise UsageError(f"migration {journal.id} is reverted already")
     await journal.recover()
@@ -42,7 +50,9 @@ async def revert(source: Source, store: Store, journal: Journal, pace: Pace) -> 
     with Workspace() as workspace:
 
         async def work(stop: asyncio.Event) -> None:
-            if not await _restore_all(source, journal, pace, stop, report, workspace.texts):
+            if source is not None and not await _restore_all(
+                source, journal, pace, stop, report, workspace.texts
+            ):
                 return
             while journal.state.settled < journal.state.pages and await pace.turn(stop):
                 page = await journal.page(journal.state.settled + 1)
