@@ -16,6 +16,7 @@ import msgspec
 
 from somactl.core.framing import peek
 from somactl.errors import (
+    CommitAborted,
     InputRejected,
     KeyNotFound,
     NamespaceNotFound,
@@ -38,7 +39,7 @@ from somactl.operations.migration.batches import (
     values,
 )
 from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.journal import Journal, Page, State, encode, identify
+from somactl.operations.migration.journal import Journal, Page, State, encode, identify, lock_held
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.plan import Plan
 from somactl.operations.migration.staleness import PlannedRows, refuse_difference, refuse_stale
@@ -298,6 +299,8 @@ async def _copy_batch(run: Run, journal: Journal, batch: Batch, planned: Planned
                 await _commit(run.store, journal.id, puts, page.commit_id)
         except VersionConflict:
             continue
+        except CommitAborted:
+            raise lock_held(journal.id) from None
         return page
     raise VersionConflict(
         f"the targets of one batch were written by others {_ATTEMPTS} times in a row",

@@ -144,10 +144,7 @@ class Journal:
         try:
             self._version = (await self._store.write_notes(changes, {name: self._version}))[name]
         except VersionConflict:
-            raise LockHeld(
-                f"another run of migration {self.id} is under way, or has been since this one began",
-                hint="let it finish; if there is none, run the command again with --resume",
-            ) from None
+            raise lock_held(self.id) from None
         except OutcomeUnknown:
             note = (await self._store.read_notes([name])).get(name)
             if note is None or note.data != data or note.version != self._version + 1:
@@ -208,6 +205,14 @@ class Journal:
             for name, note in found.items()
             if note.data is not None
         }
+
+
+def lock_held(migration: str) -> LockHeld:
+    """Whoever finds the state elsewhere than it left it, or its commit given up, is not alone."""
+    return LockHeld(
+        f"another run of migration {migration} is under way, or has been since this one began",
+        hint="let it finish; if there is none, run the command again with --resume",
+    )
 
 
 async def recorded(store: Store) -> AsyncIterator[tuple[str, State]]:
