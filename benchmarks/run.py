@@ -29,6 +29,7 @@ import codec
 import load
 import memory
 import peers
+import prune
 import startup
 import stores
 from measure import QUICK, Effort, Memory, Row, cores, large_buffers
@@ -91,6 +92,7 @@ GROUPS = [
         load.small_commits,
         [f"small-{name}-{spread}" for name in ("postgres", "redis") for spread in ("many", "one")],
     ),
+    Group(prune.postgres, ["prune-postgres"]),
 ]
 NAMES = [name for group in GROUPS for name in group.names]
 
