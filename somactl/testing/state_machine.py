@@ -29,14 +29,16 @@ from somactl.errors import (
 from somactl.store.contract import CommitMetadata, Expect, Receipt, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.chapter import Chapter
+from somactl.testing.grace import frees_itself
 from somactl.testing.values import compact_fully, content_of, envelope, listed
 
 T = TypeVar("T")
 
 KEYS = ("a", "a b", "[b]", "\u00e9")
 RETENTION = Retention(versions=3, seconds=1000.0, record_seconds=2650.0)
-# No sum of these comes near a limit of RETENTION, so that the seconds a test takes decide nothing.
+# No sum of these comes near a limit of RETENTION or a grace, so that the seconds a test takes decide nothing.
 AGES = (400.0, 700.0)
+GRACES = (0.0, 550.0, 1750.0)
 
 keys = st.sampled_from(KEYS)
 updates = st.dictionaries(keys, st.none() | st.integers(0, 3), min_size=1)
@@ -44,13 +46,19 @@ updates = st.dictionaries(keys, st.none() | st.integers(0, 3), min_size=1)
 
 @dataclass(slots=True)
 class Write:
-    """One entry of a key's history in the model; `seed` is None for a delete."""
+    """One entry of a key's history in the model; `seed` is None for a delete.
+
+    `deadline`: until when a delete with a grace can be undone. `loose`: the grace of the delete that hid it
+    has been over, so the store may have freed its bytes by itself.
+    """
 
     version: int
     at: float
     seed: int | None
+    deadline: float | None = None
     superseded: tuple[int, float] | None = None
     compacted: bool = False
+    loose: bool = False
 
 
 @dataclass(slots=True)
@@ -61,6 +69,7 @@ class Sent:
     expected: dict[str, int | Expect]
     at: float
     receipt: Receipt
+    stands_for: str | None = None
 
 
 @dataclass(slots=True)
@@ -90,7 +99,18 @@ class Model:
         write = self.live().get(key)
         return write.version if write else 0
 
-    def apply(self, changes: dict[str, int | None]) -> set[str]:
+    def past_grace(self, key: str) -> bool:
+        """Whether the key is deleted with a grace of its own that is over."""
+        newest = self.newest(key)
+        return newest is not None and newest.deadline is not None and newest.deadline <= self.now
+
+    def loosen(self) -> None:
+        """Time has passed: from now on a store may free by itself what is past its grace."""
+        for key in filter(self.past_grace, self.history):
+            for write in self.history[key]:
+                write.loose = write.seed is not None
+
+    def apply(self, changes: dict[str, int | None], grace: float | None = None) -> set[str]:
         """Advance by one commit; returns the deletes that found nothing."""
         self.version += 1
         noops = set()
@@ -101,30 +121,51 @@ class Model:
             newest = self.newest(key)
             if newest:
                 newest.superseded = (self.version, self.now)
-            self.history.setdefault(key, []).append(Write(self.version, self.now, seed))
+            deadline = None if seed is not None or grace is None else self.now + grace
+            self.history.setdefault(key, []).append(Write(self.version, self.now, seed, deadline))
+        self.loosen()
         return noops
 
-    def compact(self) -> int:
-        """Apply the retention; returns how many values lose their bytes."""
-        removed = 0
+    def compact(self, past_grace: bool) -> list[Write]:
+        """Apply graces and, unless they are all that is looked at, the retention; returns the values that
+        lose their bytes."""
+        removed = []
         for key, writes in list(self.history.items()):
+            if not writes or (past_grace and not self.past_grace(key)):
+                continue
             puts = [write for write in writes if write.seed is not None]
             for rank, write in enumerate(reversed(puts)):
-                if write.superseded and not write.compacted:
-                    old = self.now - write.superseded[1] >= RETENTION.seconds
-                    write.compacted = old or rank >= RETENTION.versions
-                    removed += write.compacted
+                if write.superseded and not write.compacted and self._expired(key, rank, write):
+                    write.compacted = True
+                    removed.append(write)
             self._forget_entries(key, writes)
+        if not past_grace:
+            self._forget_records()
+        return removed
+
+    def _expired(self, key: str, rank: int, write: Write) -> bool:
+        newest = self.history[key][-1]
+        if self.past_grace(key):
+            return True
+        if newest.deadline is not None and rank == 0:
+            return False  # what the tombstone hides
+        assert write.superseded
+        return self.now - write.superseded[1] >= RETENTION.seconds or rank >= RETENTION.versions
+
+    def _forget_records(self) -> None:
         expired = [i for i, sent in self.sent.items() if self.now - sent.at >= RETENTION.record_seconds]
         for commit_id in expired:
             del self.sent[commit_id]
         for commit_id, at in list(self.aborted.items()):
             if self.now - at >= RETENTION.record_seconds:
                 del self.aborted[commit_id]
-        return removed
 
     def _forget_entries(self, key: str, writes: list[Write]) -> None:
-        dead = writes[-1].seed is None and self.now - writes[-1].at >= RETENTION.seconds
+        newest = writes[-1]
+        if newest.deadline is not None:
+            dead = self.past_grace(key)
+        else:
+            dead = newest.seed is None and self.now - newest.at >= RETENTION.seconds
         kept = []
         for write in writes:
             end = write.superseded
@@ -136,15 +177,13 @@ class Model:
                 kept.append(write)
         self.history[key] = kept
 
-    def as_of(self, key: str, version: int) -> int | type[Exception] | None:
-        """The seed that was live, None if there was none, VersionCompacted if its bytes are gone."""
+    def as_of(self, key: str, version: int) -> Write | None:
+        """The value that was live, None if there was none."""
         if version > self.version:
             return None
         writes = sorted([*self.forgotten.get(key, []), *self.history.get(key, [])], key=lambda w: w.version)
         past = [write for write in writes if write.version <= version]
-        if not past or past[-1].seed is None:
-            return None
-        return VersionCompacted if past[-1].compacted else past[-1].seed
+        return past[-1] if past and past[-1].seed is not None else None
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -157,6 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.backend = type(self).make_backend()
         self.store: Store = self.backend.open()
+        self.frees_itself = frees_itself(self.backend)
         self.model = Model()
         self.number = 0
 
@@ -218,6 +258,8 @@ class StoreMachine(RuleBasedStateMachine):
             return
         commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
         sent = self.model.sent[commit_id]
+        if sent.stands_for:
+            return
         receipt = self.send(commit_id, sent.updates, sent.expected)
         assert (receipt.replayed, receipt.version) == (True, sent.receipt.version)
         assert (receipt.keys, receipt.noops) == (sent.receipt.keys, sent.receipt.noops)
@@ -228,7 +270,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
         sent = self.model.sent[commit_id]
-        if (changes, {}) == (sent.updates, sent.expected):
+        if (changes, {}, None) == (sent.updates, sent.expected, sent.stands_for):
             return
         with pytest.raises(CommitIdReused):
             self.send(commit_id, changes, {})
@@ -238,6 +280,36 @@ class StoreMachine(RuleBasedStateMachine):
         commit_id = self.fresh()
         assert self.run(self.store.commit_status(commit_id, resolve=True)).state == "aborted"
         self.model.aborted[commit_id] = self.model.now
+
+    @rule(chosen=st.sets(keys, min_size=1), grace=st.sampled_from(GRACES))
+    def prune(self, chosen: set[str], grace: float) -> None:
+        """As the operation does: deletes with a grace, under an id that stands for an order."""
+        commit_id = self.fresh()
+        changes: dict[str, int | None] = dict.fromkeys(sorted(chosen))
+        metadata = CommitMetadata(
+            stands_for=f"order of {commit_id}", grace=grace, facts={"keys": len(chosen)}
+        )
+        receipt = self.run(
+            self.store.commit_matrix_update(dict.fromkeys(changes), metadata, commit_id=commit_id)
+        )
+        assert set(receipt.noops) == self.model.apply(changes, grace)
+        assert receipt.version == self.model.version
+        self.model.sent[commit_id] = Sent(changes, {}, self.model.now, receipt, metadata.stands_for)
+
+    @rule(data=st.data(), changes=updates)
+    def send_an_order_again(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
+        """Whatever its deletes are by now, it is the same order."""
+        orders = sorted(i for i, sent in self.model.sent.items() if sent.stands_for)
+        if not orders:
+            return
+        commit_id = data.draw(st.sampled_from(orders))
+        sent = self.model.sent[commit_id]
+        metadata = CommitMetadata(stands_for=sent.stands_for, grace=0.0)
+        receipt = self.run(
+            self.store.commit_matrix_update(dict.fromkeys(changes), metadata, 99, commit_id=commit_id)
+        )
+        assert (receipt.replayed, receipt.version) == (True, sent.receipt.version)
+        assert (receipt.keys, receipt.noops) == (sent.receipt.keys, sent.receipt.noops)
 
     @rule(data=st.data(), changes=updates)
     def arrive_late(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
@@ -250,8 +322,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(key=keys, data=st.data())
     def restore(self, key: str, data: st.DataObject) -> None:
         version = data.draw(st.integers(0, self.model.version))
-        seed = self.model.as_of(key, version)
-        if isinstance(seed, int):
+        there = self.model.as_of(key, version)
+        if there is not None and not there.compacted and not there.loose:
+            seed = there.seed
             entry = self.run(self.store.read(key, version))
             receipt = self.run(
                 self.store.commit_matrix_update(
@@ -268,24 +341,32 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             entry = self.run(self.store.read(key, version))
         except VersionCompacted:
-            assert expected is VersionCompacted or (expected is None and version < self.model.floor)
+            if expected is None:
+                assert version < self.model.floor
+            else:
+                assert expected.compacted or (expected.loose and self.frees_itself)
         except KeyNotFound:
             assert expected is None
         else:
-            assert isinstance(expected, int)
-            assert bytes(entry.data) == envelope(key, expected)
+            assert expected is not None
+            assert expected.seed is not None
+            assert not expected.compacted
+            assert bytes(entry.data) == envelope(key, expected.seed)
 
     @rule(seconds=st.sampled_from(AGES))
     def age(self, seconds: float) -> None:
         self.run(self.backend.age("default", seconds))
         self.model.now += seconds
+        self.model.loosen()
 
-    @rule(limit=st.sampled_from([1, 2, 500]))
-    def compact(self, limit: int) -> None:
-        plan = self.run(self.store.compact(dry_run=True))
-        done = self.run(compact_fully(self.store, limit))
+    @rule(limit=st.sampled_from([1, 2, 500]), past_grace=st.booleans())
+    def compact(self, limit: int, past_grace: bool) -> None:
+        plan = self.run(self.store.compact(dry_run=True, past_grace=past_grace))
+        done = self.run(compact_fully(self.store, limit, past_grace=past_grace))
         assert done == (plan.revisions, plan.tombstones, plan.records, plan.events, plan.bytes_freed)
-        assert plan.revisions == self.model.compact()
+        removed = self.model.compact(past_grace)
+        already = sum(write.loose for write in removed) if self.frees_itself else 0
+        assert len(removed) - already <= plan.revisions <= len(removed)
 
     @rule(pattern=st.sampled_from(["*", "a*", "?", "[b]", "\u00e9", "b"]), after=st.none() | keys)
     def scan(self, pattern: str, after: str | None) -> None:
@@ -300,16 +381,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(key=keys)
     def list_history(self, key: str) -> None:
-        expected = [
-            (w.version, None if w.seed is None else content_of(envelope(key, w.seed)), w.compacted)
-            for w in reversed(self.model.history.get(key, []))
-        ]
+        expected = self.model.history.get(key, [])[::-1]
         try:
             history = self.run(self.store.history(key))
         except KeyNotFound:
             assert not expected
-        else:
-            assert [(r.version, r.content, r.compacted) for r in history] == expected
+            return
+        assert [(r.version, r.content) for r in history] == [
+            (w.version, None if w.seed is None else content_of(envelope(key, w.seed))) for w in expected
+        ]
+        for revision, write in zip(history, expected, strict=True):
+            assert revision.compacted == write.compacted or (write.loose and self.frees_itself)
 
     @rule()
     def list_log(self) -> None:
