@@ -235,6 +235,23 @@ async def test_the_repetition_of_a_commit_repairs_the_cache(play: Play) -> None:
     assert await play.read(play.two) == (2, CACHE)
 
 
+async def test_the_repetition_of_an_order_repairs_the_keys_that_it_deleted_first(play: Play) -> None:
+    """Computed anew, its deletes are others: `a` is gone already. What the first run did is what counts."""
+    await play.put(play.one, 1, "a", "b")
+    order = CommitMetadata(stands_for="the order")
+
+    def send(store: HybridStore, key: str) -> Any:
+        return store.commit_matrix_update({key: None}, order, commit_id="order")
+
+    await play.held_at(">put", send(play.one, "a"))  # it dies there
+    assert await play.read(play.two) == (1, CACHE)
+    receipt = await play.do(send(play.two, "b"))
+    assert (receipt.replayed, list(receipt.keys)) == (True, ["a"])
+    with pytest.raises(KeyNotFound):
+        await play.read(play.two)
+    assert (await play.do(play.two.read("b"))).version == 1
+
+
 async def test_the_repetition_of_an_old_commit_brings_no_old_value_back(play: Play) -> None:
     await play.put(play.one, 1)
     await play.put(play.one, 2)

@@ -188,14 +188,18 @@ class HybridStore:
         metadata: CommitMetadata,
         view: View | None,
     ) -> Sequence[Fill]:
-        """What the cache is to be told. A replayed commit says nothing about now: the keys are read again."""
+        """What the cache is to be told. A replayed commit says nothing about now: the keys are read again.
+
+        They are the receipt's: an order that is sent again may name others by now.
+        """
         if not receipt.replayed:
             self._copies.learn(receipt.incarnation)
             if view is None:
                 return states.unwritten(receipt)
             return states.of_commit(receipt, updates, metadata, view.now, self.kinds)
+        self._reads.forsake(lambda name: name[0] in receipt.keys)
         try:
-            now = await self._truth.ask(lambda: self.authority.read_many(list(updates)))
+            now = await self._truth.ask(lambda: self.authority.read_many(list(receipt.keys)))
         except SomactlError:
             return states.unwritten(receipt)  # the commit stands, whatever became of this question
         self._copies.learn(now.incarnation)
