@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -68,7 +69,7 @@ async def list_names(source: Source, match: str | None, names: SortedNames) -> N
         names.add(page)
 
 
-async def values(source: Source, names: SortedNames, after: str | None) -> AsyncIterator[list[Value]]:
+async def values(source: Source, names: SortedNames, after: str | None) -> AsyncGenerator[list[Value], None]:
     """The values behind the key `after`, as many at a time as the source brings at once."""
     for page in names.pages(after, BATCH_VALUES):
         pending = page
@@ -79,20 +80,24 @@ async def values(source: Source, names: SortedNames, after: str | None) -> Async
 
 
 async def batches(
-    found: AsyncIterator[list[Value]], examiner: Examiner, pace: Pace, stop: asyncio.Event
-) -> AsyncIterator[Batch]:
-    """`found`, examined, at the pace that is allowed; ends early where the time is up or `stop` is set."""
-    while await pace.turn(stop):
-        portion = await anext(found, None)
-        if portion is None:
-            return
-        batch = await asyncio.to_thread(examiner.batch, portion)
-        pace.did(len(portion), batch.json_bytes)
-        yield batch
+    found: AsyncGenerator[list[Value], None], examiner: Examiner, pace: Pace, stop: asyncio.Event
+) -> AsyncGenerator[Batch, None]:
+    """`found`, examined, at the pace that is allowed; ends early where the time is up or `stop` is set.
+
+    The next values are read while these are examined: the one keeps the source's server busy, the other us.
+    """
+    async with aclosing(one_ahead(found)) as portions:
+        while await pace.turn(stop):
+            portion = await anext(portions, None)
+            if portion is None:
+                return
+            batch = await asyncio.to_thread(examiner.batch, portion)
+            pace.did(len(portion), batch.json_bytes)
+            yield batch
 
 
-async def one_ahead(items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-    """The same items, the next one being made while one is used."""
+async def one_ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """The same items, the next one being made while one is used. Closes `items` at the end."""
 
     async def following() -> tuple[T] | None:
         async for item in items:
@@ -107,6 +112,7 @@ async def one_ahead(items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
     finally:
         ahead.cancel()
         await asyncio.gather(ahead, return_exceptions=True)
+        await items.aclose()
 
 
 def claim(batch: Batch, claims: Texts) -> None:
@@ -136,8 +142,6 @@ async def until_told(work: Callable[[asyncio.Event], Awaitable[None]]) -> bool:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        if task.done():
-            raise
         stop.set()
-        await task
+        await task  # where it has ended already, what came of it counts
     return stop.is_set()

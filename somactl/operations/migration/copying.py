@@ -130,10 +130,13 @@ async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda
     report = run.report(dry_run=True)
     with Workspace() as workspace:
         await list_names(run.source, run.wishes.match, workspace.names)
+        last: str | None = None
 
         async def work(stop: asyncio.Event) -> None:
+            nonlocal last
             async with aclosing(_ahead(run, workspace, None, stop)) as ahead:
                 async for batch in ahead:
+                    last = batch.values[-1].key
                     claim(batch, workspace.texts)
                     try:
                         await compare(run.store, batch.rows)
@@ -144,7 +147,9 @@ async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda
                     _count(report, Page("", "", len(batch.values), plain, rows))
                     _tell(run, report, batch, len(workspace.names))
 
-        _conclude(report, run, stopped=await until_told(work), total=len(workspace.names))
+        stopped = await until_told(work)
+        report.complete = _is_last(workspace, last)
+        _conclude(report, stopped=stopped)
     return report
 
 
@@ -169,27 +174,35 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
         async for page in journal.pages(journal.state.first_page):
             _count(report, page)
             _claim_again(page, workspace.texts)
-        after = await _after(journal)
+        last = after = await _after(journal)
         planned = None
         if plan is not None:
             await refuse_stale(run.source, run.store, workspace.names, PlannedRows(plan, after), after)
             planned = PlannedRows(plan, after)
 
         async def work(stop: asyncio.Event) -> None:
+            nonlocal last
             async with aclosing(_ahead(run, workspace, after, stop)) as ahead:
                 async for batch in ahead:
+                    last = batch.values[-1].key
                     claim(batch, workspace.texts)
                     _count(report, await _copy_batch(run, journal, batch, planned))
                     _tell(run, report, batch, len(workspace.names))
+            report.complete = _is_last(workspace, last)
+            if report.complete:
+                report.phase = "copied"
             state = journal.state
-            await journal.advance(pages=state.pages + state.begun, begun=False)
+            await journal.advance(phase=report.phase, pages=state.pages + state.begun, begun=False)
 
         stopped = await until_told(work)
-        _conclude(report, run, stopped=stopped, total=len(workspace.names))
-    if report.complete:
-        await journal.advance(phase="copied")
-        report.phase = "copied"
+        _conclude(report, stopped=stopped)
     return report
+
+
+def _is_last(workspace: Workspace, key: str | None) -> bool:
+    """Whether no key of the source comes behind `key`. Counting would not tell: a source that changed
+    between a run and its resumption has other keys than were counted."""
+    return next(workspace.names.pages(key, 1), None) is None
 
 
 def _ahead(
@@ -346,8 +359,7 @@ def _tell(run: Run, report: MigrateReport, batch: Batch, total: int) -> None:
     run.each(Progress(report.values, total, batch.json_bytes, batch.rows, batch.slowest))
 
 
-def _conclude(report: MigrateReport, run: Run, *, stopped: bool, total: int) -> None:
-    if report.values < total:
-        report.complete = False
+def _conclude(report: MigrateReport, *, stopped: bool) -> None:
+    if not report.complete:
         report.stopped = "a signal" if stopped else "--max-duration"
     tally.conclude(report)
