@@ -54,14 +54,14 @@ async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -
             page = await journal.page(journal.state.settled + 1)
             await _settle_page(source, store, journal, page, pace, report)
             await journal.advance(settled=journal.state.settled + 1)
+        if journal.state.settled == journal.state.pages:
+            await journal.advance(phase="finalized")
+            report.phase = "finalized"
 
     stopped = await until_told(work)
-    if journal.state.settled < journal.state.pages:
+    if report.phase != "finalized":
         report.complete = False
         report.stopped = "a signal" if stopped else "--max-duration"
-    else:
-        await journal.advance(phase="finalized")
-        report.phase = "finalized"
     report.conclude(4 if not report.complete or report.left_alone else 0)
     return report
 
@@ -111,6 +111,10 @@ async def _settle_values(
         if original is not None and _is_left(value, original):
             report.finalized += 1  # by a run that did not live to say so
             continue
+        if original is not None and original.data != value.data:
+            # Its note holds the only copy of what was taken out then: nothing may take that note's place.
+            leave(report, value.key, "it was finalized before, and has been written anew since")
+            continue
         removal = await _judge(store, value, rows[shown(value.key)])
         if isinstance(removal, str):
             leave(report, value.key, removal)
@@ -122,11 +126,12 @@ async def _settle_values(
         journal.state, {journal.original_name(to_bytes(r.value.key)): _kept(r) for r in removals}
     )
     swapped = await source.swap([Change(r.value.key, r.value.data, r.left) for r in removals])
-    for removal, done in zip(removals, swapped, strict=True):
-        if done:
-            report.finalized += 1
-        else:
-            leave(report, removal.value.key, "it was changed at this moment")
+    refused = [removal.value.key for removal, done in zip(removals, swapped, strict=True) if not done]
+    report.finalized += len(removals) - len(refused)
+    for key in refused:
+        leave(report, key, "it was changed at this moment")
+    if refused:  # a note says that a value was taken out; of these it would be untrue
+        await journal.write(journal.state, {journal.original_name(to_bytes(key)): None for key in refused})
 
 
 def _is_left(value: Value, original: Original) -> bool:
