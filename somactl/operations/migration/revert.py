@@ -58,14 +58,14 @@ async def revert(source: Source | None, store: Store, journal: Journal, pace: Pa
                 page = await journal.page(journal.state.settled + 1)
                 await _withdraw(store, page, workspace.texts, report)
                 await journal.advance(settled=journal.state.settled + 1)
+            if journal.state.settled == journal.state.pages:
+                await journal.advance(phase="reverted")
+                report.phase = "reverted"
 
         stopped = await until_told(work)
-    if journal.state.settled < journal.state.pages:
+    if report.phase != "reverted":
         report.complete = False
         report.stopped = "a signal" if stopped else "--max-duration"
-    else:
-        await journal.advance(phase="reverted")
-        report.phase = "reverted"
     report.conclude(4 if not report.complete or report.left_alone else 0)
     return report
 
