@@ -29,7 +29,7 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.report import MigrationRow, Tally
-from somactl.store.contract import Store
+from somactl.store.contract import Note, Store
 
 FORMAT = 1
 PREFIX = "migration/"
@@ -146,8 +146,10 @@ class Journal:
         except VersionConflict:
             raise lock_held(self.id) from None
         except OutcomeUnknown:
-            note = (await self._store.read_notes([name])).get(name)
-            if note is None or note.data != data or note.version != self._version + 1:
+            # Two runs may write the same state; the page beside it tells which of them did.
+            found = await self._store.read_notes(list(changes))
+            note = found.get(name)
+            if note is None or note.version != self._version + 1 or not _are(found, changes):
                 raise
             self._version = note.version
         self._state = state
@@ -205,6 +207,11 @@ class Journal:
             for name, note in found.items()
             if note.data is not None
         }
+
+
+def _are(found: Mapping[str, Note], changes: Mapping[str, bytes | None]) -> bool:
+    there = {name: note.data for name, note in found.items()}
+    return all(there.get(name) == data for name, data in changes.items())
 
 
 def lock_held(migration: str) -> LockHeld:
