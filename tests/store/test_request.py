@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from somactl.errors import CommitAborted, CommitExpired, CommitIdReused, LimitExceeded, VersionConflict
+from somactl.errors import (
+    CommitAborted,
+    CommitExpired,
+    CommitIdReused,
+    InputRejected,
+    LimitExceeded,
+    VersionConflict,
+)
 from somactl.store import request
 from somactl.store.contract import CommitMetadata, Expect, Expected, Retention
 from somactl.store.request import Found, Request
@@ -41,6 +48,56 @@ def test_two_requests_have_one_identity_exactly_if_they_ask_for_the_same(
     assert (first.identity == second.identity) == (one == two)
     shuffled = prepared(*(dict(reversed(part.items())) for part in one))  # type: ignore[arg-type]
     assert shuffled.identity == first.identity
+
+
+orders = st.none() | st.sampled_from(["an order", "another order"])
+
+
+@given(requests, requests, orders, orders)
+def test_what_stands_for_something_is_known_by_that_and_its_labels_alone(
+    one: tuple[dict[str, int | None], dict[str, int], dict[str, str]],
+    two: tuple[dict[str, int | None], dict[str, int], dict[str, str]],
+    first: str | None,
+    second: str | None,
+) -> None:
+    def identity(
+        parts: tuple[dict[str, int | None], dict[str, int], dict[str, str]], stands_for: str | None
+    ) -> str:
+        seeds, expected, user = parts
+        data = {key: None if seed is None else envelope(key, seed) for key, seed in seeds.items()}
+        metadata = CommitMetadata(user, stands_for=stands_for)
+        return request.prepare("default", data, metadata, dict(expected), "id").identity
+
+    same = one[2] == two[2] and first == second
+    if first is None and second is None:
+        same = one == two
+    assert (identity(one, first) == identity(two, second)) == same
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        CommitMetadata(grace=-0.5),
+        CommitMetadata(grace=float("nan")),
+        CommitMetadata(grace=request.MAX_GRACE_SECONDS * 1.01),
+        CommitMetadata(facts={"x": float("inf")}),
+        CommitMetadata(facts={"x": {1, 2}}),
+        CommitMetadata(facts={7: "x"}),  # type: ignore[dict-item]
+        CommitMetadata(facts={"x" * request.MAX_FACTS_BYTES: 0}),
+        CommitMetadata(facts={"x": "\u00e9" * (request.MAX_FACTS_BYTES // 2)}),
+        CommitMetadata(stands_for="\x7f"),
+    ],
+)
+def test_metadata_out_of_bounds_are_refused(metadata: CommitMetadata) -> None:
+    with pytest.raises(InputRejected):
+        request.prepare("default", {"a": None}, metadata, None, "id")
+
+
+def test_metadata_at_their_bounds_are_taken() -> None:
+    facts = {"x": "y" * (request.MAX_FACTS_BYTES - len('{"x": ""}'))}
+    metadata = CommitMetadata(facts=facts, grace=request.MAX_GRACE_SECONDS, stands_for="~" * 256)
+    assert request.prepare("default", {"a": None}, metadata, None, "id").metadata == metadata
+    assert request.prepare("default", {"a": None}, CommitMetadata(grace=0), None, "id").metadata.grace == 0
 
 
 @given(st.dictionaries(names, expectations))

@@ -23,6 +23,7 @@ from somactl.store.contract import Receipt, Store
 from somactl.store.retrying import Retrying
 from somactl.store.sqlite import SqliteStore
 from somactl.testing import StoreContract
+from somactl.testing.notes import names
 from somactl.testing.values import envelope, listed, put, write
 from support.sqlite_backend import SqliteBackend
 
@@ -169,6 +170,87 @@ async def test_a_refusal_that_cannot_be_settled_stays_unknown(inner: SqliteStore
     store = retrying(inner, before=errors)
     with pytest.raises(OutcomeUnknown):
         await put(store, "a", commit_id="once")
+    await store.close()
+
+
+# Notes have no ids: what is there settles what became of a write.
+
+
+async def test_a_lost_reply_about_notes_is_settled_by_what_is_there(inner: SqliteStore) -> None:
+    await inner.write_notes({"a": b"0", "gone": b"0"})
+    store = retrying(inner, after=faults(unknown("")))
+    assert await store.write_notes({"a": b"1", "gone": None, "new": b"1"}, {"a": 1, "gone": 1, "new": 0}) == {
+        "a": 2,
+        "gone": 0,
+        "new": 1,
+    }
+    await store.close()
+
+
+async def test_a_lost_reply_about_notes_without_expectations_too(inner: SqliteStore) -> None:
+    calls: list[str] = []
+    errors = faults(unknown(""))
+    store = retrying(inner, before=lambda name: calls.append(name), after=errors)
+    assert await store.write_notes({"a": b"1", "never": None}) == {"a": 1, "never": 0}
+    assert calls == ["write_notes", "read_notes"]
+    await store.close()
+
+
+async def test_a_lost_write_of_notes_is_sent_again_where_it_cannot_be_done_twice(inner: SqliteStore) -> None:
+    store = retrying(inner, before=faults(unknown(""), StoreUnavailable("down")))
+    assert await store.write_notes({"a": b"1", "b": None}, {"a": 0, "b": 0, "guard": 0}) == {"a": 1, "b": 0}
+    await store.close()
+
+
+async def test_a_lost_write_of_notes_is_not_sent_again_where_it_could_undo_a_later_one(
+    inner: SqliteStore,
+) -> None:
+    await inner.write_notes({"b": b"0"})
+    for expected in (None, {"a": 0}):
+        store = retrying(inner, before=faults(unknown("")))
+        with pytest.raises(OutcomeUnknown) as caught:
+            await store.write_notes({"a": b"1", "b": b"1"}, expected)
+        assert (caught.value.exit_code, caught.value.commit_id) == (14, "")
+    assert [note.data for note in (await inner.read_notes(["a", "b"])).values()] == [b"0"]
+    await inner.close()
+
+
+@pytest.mark.parametrize("theirs", [[b"theirs"], [b"theirs", b"ours"], [b"ours", b"ours"]])
+async def test_notes_that_another_writer_moved_on_meanwhile_stay_unknown(
+    inner: SqliteStore, theirs: list[bytes]
+) -> None:
+    """Whether ours was there in between, nobody can tell any more."""
+    store = retrying(inner, before=faults(unknown("")))
+    for data in theirs:
+        await inner.write_notes({"a": data})
+    with pytest.raises(OutcomeUnknown) as caught:
+        await store.write_notes({"a": b"ours"}, {"a": 0})
+    assert isinstance(caught.value.__cause__, VersionConflict)
+    assert (await inner.read_notes(["a"]))["a"].version == len(theirs)
+    await inner.close()
+
+
+async def test_a_conflict_of_notes_that_was_first_is_a_conflict(inner: SqliteStore) -> None:
+    store = retrying(inner, before=faults(StoreBusy("busy")))
+    with pytest.raises(VersionConflict):
+        await store.write_notes({"a": b"x"}, {"a": 1})
+    await store.close()
+
+
+async def test_notes_that_stay_unknown_are_unknown(inner: SqliteStore) -> None:
+    errors = iter([unknown(""), *(StoreUnavailable("down") for _ in range(1000))])
+    store = retrying(inner, before=lambda name: next(errors), seconds=0.1)
+    with pytest.raises(OutcomeUnknown):
+        await store.write_notes({"a": b"1"}, {"a": 0})
+    await inner.close()
+
+
+async def test_a_listing_of_notes_goes_on_after_the_last_page(inner: SqliteStore) -> None:
+    wanted = [f"n{number:04}" for number in range(2500)]
+    await inner.write_notes(dict.fromkeys(wanted, b""))
+    errors = faults(None, StoreBusy("again"), StoreBusy("again"), None, StoreBusy("again"))
+    store = retrying(inner, before=errors)
+    assert await names(store.scan_notes("n")) == wanted
     await store.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from somactl.errors import KeyNotFound, VersionCompacted
 from somactl.store.contract import Retention, Store
 from somactl.store.sqlite import SqliteStore, compaction
-from somactl.testing.values import compact_fully, delete, envelope, put
+from somactl.testing.values import compact_fully, delete, envelope, listed, prune, put
 
 
 @pytest.fixture
@@ -67,4 +67,52 @@ async def test_a_key_that_comes_back_between_finding_and_removing_stays(backend:
     for version in (1, 2):
         with pytest.raises((VersionCompacted, KeyNotFound)):
             await store.read("a", version)
+    await store.close()
+
+
+async def test_two_who_found_the_same_remove_nothing_that_took_its_place(backend: Any) -> None:
+    """SQLite gives a row the number of the last one that was removed: the second to remove must see that."""
+    store: SqliteStore = backend.open()
+    await store.init(retention=Retention(10, 1000.0, 1000.0))
+    await put(store, "a", commit_id="old")
+    await delete(store, "a")
+    await backend.age("default", 2000)
+    found = await store._reader.run(lambda c: compaction.candidates(c, "default", None))
+    assert (len(found.values), len(found.entries), len(found.tombstones), len(found.records)) == (1, 1, 1, 2)
+    await store._writer.run(lambda c: compaction.remove(c, found))
+    await put(store, "b", commit_id="new")
+    await put(store, "b", seed=1, commit_id="newer")
+    ids = backend.rows("SELECT id FROM revision UNION SELECT rowid FROM commit_record")
+    assert {row for row, _ in found.values} & {row for (row,) in ids}, "no row has taken the place of another"
+    await store._writer.run(lambda c: compaction.remove(c, found))
+    assert await backend.stored("default") == {("b", 3), ("b", 4)}
+    assert bytes((await store.read("b", 3)).data) == envelope("b")
+    assert [record.commit_id for record in await store.log()] == ["newer", "new"]
+    await store.close()
+
+
+async def test_a_key_pruned_again_between_finding_and_removing_keeps_its_new_grace(backend: Any) -> None:
+    store: SqliteStore = backend.open()
+    await put(store, "a")
+    await prune(store, "a", grace=0.0)
+    found = await store._reader.run(lambda c: compaction.candidates(c, "default", None, past_grace=True))
+    await put(store, "a", seed=1)
+    await prune(store, "a", grace=500.0)
+    await store._writer.run(lambda c: compaction.remove(c, found))
+    assert bytes((await store.read("a", 3)).data) == envelope("a", 1)
+    (stat,) = await listed(store.scan(deleted=True))
+    assert stat.version == 4
+    assert backend.rows("SELECT count(*) FROM grace") == [(1,)]
+    await store.close()
+
+
+async def test_a_grace_leaves_no_row_behind(backend: Any) -> None:
+    """Neither a key that comes back nor one that is forgotten."""
+    store: Store = backend.open()
+    await put(store, "back", "gone", "waiting")
+    await prune(store, "back", "gone", grace=0.0)
+    await prune(store, "waiting", grace=500.0)
+    await put(store, "back")
+    await compact_fully(store)
+    assert backend.rows("SELECT key FROM grace JOIN revision USING (id)") == [("waiting",)]
     await store.close()
