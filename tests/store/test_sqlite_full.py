@@ -15,7 +15,7 @@ import pytest
 from somactl.errors import OutcomeUnknown, StoreFull
 from somactl.store.contract import CommitMetadata
 from somactl.store.request import prepare
-from somactl.store.sqlite import SqliteStore, writing
+from somactl.store.sqlite import SqliteStore, notes, writing
 from somactl.testing.values import envelope, put, write
 
 
@@ -30,6 +30,10 @@ async def test_a_full_database_writes_nothing_and_recovers(tmp_path: Path) -> No
     assert (await store.head()).version == 1
     assert (await store.commit_status("too-big")).state == "unseen"
     assert bytes((await store.read("a")).data) == envelope("a")
+    await store._writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 40").fetchone())
+    with pytest.raises(StoreFull):
+        await store.write_notes({"small": b"x", "large": bytes(1 << 20)})
+    assert await store.read_notes(["small", "large"]) == {}
     assert (await write(store, {"a": envelope("a", n=400)}, commit_id="too-big")).version == 2
     await store.close()
 
@@ -102,4 +106,9 @@ def test_a_commit_that_the_disk_did_not_confirm_is_unknown(tmp_path: Path) -> No
         with pytest.raises(OutcomeUnknown) as caught:
             writing.commit(connection, request)
         assert (caught.value.exit_code, caught.value.commit_id) == (14, "the-id")
+        assert not connection.in_transaction
+        with pytest.raises(OutcomeUnknown, match="notes") as caught:
+            notes.write(connection, "default", {"n": b"x"}, {})
+        assert (caught.value.exit_code, caught.value.commit_id) == (14, "")
+        assert "somactl status" not in (caught.value.hint or "")  # there is no id to ask for
         assert not connection.in_transaction

@@ -23,11 +23,17 @@ async def test_a_locked_database_is_busy_and_can_still_be_read(tmp_path: Path, o
     await put(store, "a")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        for call in (put(store, "a"), store.init(), store.commit_status("x", resolve=True)):
+        for call in (
+            put(store, "a"),
+            store.init(),
+            store.commit_status("x", resolve=True),
+            store.write_notes({"n": b"x"}),
+        ):
             with pytest.raises(StoreBusy, match=r"locked\.db") as caught:
                 await call
             assert caught.value.retryable
         assert (await store.read("a")).version == 1
+        assert await store.read_notes(["n"]) == {}
         other.execute("ROLLBACK")
     assert (await put(store, "a")).version == 2
 
