@@ -50,6 +50,7 @@ from somactl.store.contract import CommitMetadata, Stat, Store
 
 COMMAND = "migrate-json"
 _ATTEMPTS = 5
+_TWIN = ("identical", "collision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +168,24 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
     what store and source raise. What was committed before stands, and `resume` goes on behind it.
     """
     journal = await Journal.open(run.store, run.migration)
-    await _begin(run, journal, plan, resume=resume)
+    resumes = _resumes(journal, plan, resume=resume)
+    if resumes:
+        await _recover(run.store, journal)
     report = run.report(migration=journal.id, phase="copying", plan=plan.digest if plan else None)
     with Workspace() as workspace:
         await list_names(run.source, run.wishes.match, workspace.names)
-        async for page in journal.pages(journal.state.first_page):
-            _count(report, page)
-            _claim_again(page, workspace.texts)
-        last = after = await _after(journal)
-        planned = None
+        after = None
+        if resumes:
+            async for page in journal.pages(journal.state.first_page):
+                _count(report, page)
+                _claim_again(page, workspace.texts)
+            after = await _after(journal)
+        last, planned = after, None
         if plan is not None:
             await refuse_stale(run.source, run.store, workspace.names, PlannedRows(plan, after), after)
             planned = PlannedRows(plan, after)
+        if not resumes:  # not before: a plan that is stale leaves nothing behind, and no run to be resumed
+            await _begin(run, journal, plan)
 
         async def work(stop: asyncio.Event) -> None:
             nonlocal last
@@ -218,21 +225,19 @@ def _claim_again(page: Page, claims: Texts) -> None:
             claims.put(row.target, row.content)
 
 
-async def _begin(run: Run, journal: Journal, plan: Plan | None, *, resume: bool) -> None:
-    """Find the place to go on at, or begin a new pass over the source."""
-    digest = plan.digest if plan else None
+def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
+    """Whether an earlier run is gone on with; False where a new pass over the source begins.
+
+    One that was stopped is, but not with another plan: that was made since, and knows what is done.
+    """
     if not journal.exists:
-        source, name, asked = run.source.identity, run.source.name, run.wishes.as_json()
-        await journal.write(State(source=source, name=name, asked=asked, plan=digest))
-        return
-    state = journal.state
+        return False
+    state, digest = journal.state, plan.digest if plan else None
     if state.phase in ("finalizing", "reverting"):
         verb = "finalize" if state.phase == "finalizing" else "revert"
         raise UsageError(f"migration {journal.id} is {state.phase}", hint=f"finish that first: --{verb}")
-    if state.phase != "copying":
-        dead = state.pages if state.phase == "reverted" else state.dead
-        await journal.advance(phase="copying", first_page=state.pages + 1, plan=digest, dead=dead)
-        return
+    if state.phase != "copying" or (state.plan != digest and not resume):
+        return False
     if not resume:
         raise UsageError(
             f"an earlier run of migration {journal.id} was stopped after {state.pages} batches",
@@ -242,9 +247,22 @@ async def _begin(run: Run, journal: Journal, plan: Plan | None, *, resume: bool)
         raise UsageError(
             f"the earlier run of migration {journal.id} carried out {'a' if state.plan else 'no'} plan, and "
             f"this one is given {'another' if state.plan and digest else 'one' if digest else 'none'}",
-            hint="resume it with what it was begun with",
+            hint="resume it with what it was begun with, or begin anew without --resume",
         )
-    await _recover(run.store, journal)
+    return True
+
+
+async def _begin(run: Run, journal: Journal, plan: Plan | None) -> None:
+    """Begin a new pass over the source, whatever became of the one before."""
+    digest = plan.digest if plan else None
+    if not journal.exists:
+        source, name, asked = run.source.identity, run.source.name, run.wishes.as_json()
+        await journal.write(State(source=source, name=name, asked=asked, plan=digest))
+        return
+    await journal.recover()
+    state = journal.state
+    dead = state.pages if state.phase == "reverted" else state.dead
+    await journal.advance(phase="copying", first_page=state.pages + 1, plan=digest, dead=dead)
 
 
 async def _recover(store: Store, journal: Journal) -> None:
@@ -332,8 +350,9 @@ async def _commit(store: Store, migration: str, puts: Mapping[str, Admitted], co
 
 
 async def compare(store: Store, rows: Sequence[MigrationRow]) -> None:
-    """Settle the rows of outcome `migrate` by what stands under their targets now."""
-    open_ = [row for row in rows if row.outcome == "migrate"]
+    """Settle by what stands under their targets now the rows that are to migrate, and those that are
+    identical to one of these."""
+    open_ = [row for row in rows if row.outcome == "migrate" or (row.outcome, row.reason) == _TWIN]
     stats = (await store.stat_many([row.target for row in open_])).stats if open_ else {}
     for row in open_:
         settle(row, stats.get(row.target))

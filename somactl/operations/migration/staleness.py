@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from somactl.errors import PlanStale
+from somactl.errors import NamespaceNotFound, PlanStale
 from somactl.operations.migration.batches import values
 from somactl.operations.migration.examine import digest, shown
 from somactl.operations.migration.plan import Plan
@@ -73,7 +73,10 @@ async def refuse_stale(
 
 async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow]) -> None:
     named = [row for row in rows if row.content and row.reason != "collision"]
-    stats = (await store.stat_many([row.target for row in named])).stats if named else {}
+    try:
+        stats = (await store.stat_many([row.target for row in named])).stats if named else {}
+    except NamespaceNotFound:
+        stats = {}  # so the plan took it to be, too
     for row in named:
         now = _outcome(row, stats.get(row.target))
         if now != row.outcome:
