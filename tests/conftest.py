@@ -10,9 +10,27 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from servers import external, process
-from servers.fixtures import pgbouncer, postgres_server, redis_cluster, redis_server
+from servers.fixtures import (
+    legacy_postgres,
+    legacy_postgres_copy,
+    legacy_redis,
+    legacy_redis_copy,
+    pgbouncer,
+    postgres_server,
+    redis_cluster,
+    redis_server,
+)
 
-__all__ = ["pgbouncer", "postgres_server", "redis_cluster", "redis_server"]  # any test may ask for them
+__all__ = [  # any test may ask for them
+    "legacy_postgres",
+    "legacy_postgres_copy",
+    "legacy_redis",
+    "legacy_redis_copy",
+    "pgbouncer",
+    "postgres_server",
+    "redis_cluster",
+    "redis_server",
+]
 
 settings.register_profile(
     "somactl", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]

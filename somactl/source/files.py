@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -32,7 +33,8 @@ class FilesSource:
 
     A change writes a new file beside the old one and puts it in its place, so that whoever reads sees the one
     or the other whole, after a crash as well. The old content is compared at the last moment before that; no
-    file system can be asked to do both at once, so a writer in the microseconds between loses his change.
+    file system can be asked to do both at once, so a writer in the microseconds between, unless it is somactl
+    too, loses his change.
 
     Raises InvalidFile for what cannot be a file, and read-only for one that is not there. Otherwise that is
     a value that is gone: it may be put back.
@@ -50,7 +52,8 @@ class FilesSource:
         self._read_only = read_only
 
     async def names(self, match: Pattern | None) -> AsyncIterator[list[str]]:
-        chosen = [key for key in self._paths if match is None or match.matches(key)]
+        there = [key for key, path in self._paths.items() if os.path.lexists(path)]
+        chosen = [key for key in there if match is None or match.matches(key)]
         if chosen:
             yield chosen
 
@@ -93,16 +96,17 @@ class FilesSource:
         path = self._paths.get(change.key)
         if path is None:
             return change.after is None
-        with _translated(path):
+        with _translated(path), _locked(os.path.dirname(path)) as folder:
             found = _content(path)
             if found == change.after:
                 return True
             if found != change.before:
                 return False
-            if change.after is not None:
-                return _put(path, change.before, change.after)
-            os.unlink(path)
-            _keep(os.path.dirname(path))
+            if change.after is None:
+                os.unlink(path)
+            elif not _put(path, change.before, change.after):
+                return False
+            os.fsync(folder)  # a crash is not to bring back the names that were
         return True
 
 
@@ -168,7 +172,6 @@ def _put(path: str, before: bytes | None, after: bytes) -> bool:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
-    _keep(folder)
     return True
 
 
@@ -179,11 +182,13 @@ def _resemble(descriptor: int, old: os.stat_result) -> None:
     os.fchmod(descriptor, old.st_mode & 0o7777)
 
 
-def _keep(folder: str) -> None:
-    """Have the names in the folder on disk, so that a crash does not bring back what they were."""
+@contextmanager
+def _locked(folder: str) -> Iterator[int]:
+    """The folder's descriptor, while no other somactl changes a file in it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)
 

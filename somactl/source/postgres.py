@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import asyncpg
 
@@ -145,15 +146,19 @@ class PostgresSource:
     async def _swap(self, table: Table, changes: list[Change]) -> list[bool]:
         """Make the changes of one batch, in which no key stands twice, in one transaction."""
         rows = [_row(change) for change in changes]
-        keys, before, after = ([row[i] for row in rows] for i in range(3))
         extra = seconds_for(3 * sum(map(_size, changes)))
         committing = False
         try:
             async with self._session() as session, session.transaction(extra=extra):
-                await self._rows(session, sql.swap(table.name, table.type), keys, before, after, extra=extra)
-                found = await self._rows(
-                    session, sql.standing(table.name, table.type), keys, after, extra=extra
-                )
+                statement = sql.swap(table.name, table.type)
+                made = await self._rows(session, statement, *_columns(rows), extra=extra)
+                stands = {row["key"] for row in made}
+                others = [row for row in rows if row[0] not in stands]
+                if others:
+                    keys, _, after = _columns(others)
+                    statement = sql.standing(table.name, table.type)
+                    found = await self._rows(session, statement, keys, after, extra=extra)
+                    stands.update(row["key"] for row in found)
                 committing = True
                 await session.execute("COMMIT", extra=extra)
         except SomactlError as exc:
@@ -164,7 +169,7 @@ class PostgresSource:
                 commit_id="",
                 hint="run it again: what was done is recognised",
             ) from exc
-        return [bool(row["stands"]) for row in found]
+        return [key in stands for key, _, _ in rows]
 
     async def _rows(
         self, session: Session, statement: str, *arguments: object, extra: float = 0.0
@@ -240,7 +245,14 @@ def _said(exc: SomactlError) -> str:
     return f"the server cannot read it: {cause.args[0]}"
 
 
-def _row(change: Change) -> tuple[str | None, str | None, str | None]:
+_Row: TypeAlias = "tuple[str | None, str | None, str | None]"
+
+
+def _columns(rows: Sequence[_Row]) -> list[list[str | None]]:
+    return [[row[i] for row in rows] for i in range(3)]
+
+
+def _row(change: Change) -> _Row:
     """Key, before and after as PostgreSQL takes them. Without a key where it could never hold one of them."""
     values = (change.before, change.after)
     try:

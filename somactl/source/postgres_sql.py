@@ -70,7 +70,7 @@ SELECT found, size, data FROM walk WHERE ord > 0 ORDER BY ord
 
 
 def swap(table: str, type_: str) -> str:
-    """Carry out the changes of the keys $1 from $2 to $3, each only where $2 still is the value.
+    """Carry out the changes of the keys $1 from $2 to $3, each only where $2 still is the value; their keys.
 
     $2 is compared as the column spells it: JSONB has an order of keys of its own.
 
@@ -81,23 +81,33 @@ WITH change AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS c (key, before, after) ORDER BY key
 ), replaced AS (
     UPDATE {table} AS t SET value = c.after::{type_} FROM change AS c
-    WHERE t.key = c.key AND t.value::text = c.before::{type_}::text AND c.after IS NOT NULL
+    WHERE t.key = c.key AND {_is_before(type_)} AND c.after IS NOT NULL
+    RETURNING t.key
 ), removed AS (
     DELETE FROM {table} AS t USING change AS c
-    WHERE t.key = c.key AND t.value::text = c.before::{type_}::text AND c.after IS NULL
+    WHERE t.key = c.key AND {_is_before(type_)} AND c.after IS NULL
+    RETURNING t.key
+), added AS (
+    INSERT INTO {table} AS t (key, value)
+    SELECT c.key, c.after::{type_} FROM change AS c
+    WHERE c.key IS NOT NULL AND c.before IS NULL AND c.after IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING t.key
 )
-INSERT INTO {table} (key, value)
-SELECT c.key, c.after::{type_} FROM change AS c
-WHERE c.key IS NOT NULL AND c.before IS NULL AND c.after IS NOT NULL
-ON CONFLICT DO NOTHING
+SELECT key FROM replaced UNION ALL SELECT key FROM removed UNION ALL SELECT key FROM added
 """
 
 
+def _is_before(type_: str) -> str:
+    """Nearly always $2 is what the column itself once said, and need not be parsed to be spelt so again."""
+    return f"(t.value::text = c.before OR t.value::text = c.before::{type_}::text)"
+
+
 def standing(table: str, type_: str) -> str:
-    """For each of the keys $1, whether its value now is $2; NULL: not there."""
+    """Those of the keys $1 whose value now is that of $2; NULL: not there."""
     return f"""
-SELECT c.key IS NOT NULL AND t.value::text IS NOT DISTINCT FROM c.after::{type_}::text AS stands
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS c (key, after, ord)
+SELECT c.key
+FROM unnest($1::text[], $2::text[]) AS c (key, after)
 LEFT JOIN {table} AS t ON t.key = c.key
-ORDER BY c.ord
+WHERE c.key IS NOT NULL AND t.value::text IS NOT DISTINCT FROM c.after::{type_}::text
 """

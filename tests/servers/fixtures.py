@@ -6,11 +6,13 @@ A test may use these only as a client: it kills, pauses or reconfigures only a s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from servers import external
 from servers.external import ExternalPgBouncer, ExternalPostgres, ExternalRedis, ExternalRedisCluster
+from servers.legacy import copy_postgres, legacy_redis_server, load_postgres
 from servers.pgbouncer import PgBouncer
 from servers.postgres import PostgresServer
 from servers.redis import RedisCluster, RedisServer
@@ -50,4 +52,36 @@ def pgbouncer(
     url = external.urls.get(external.PGBOUNCER)
     named = ExternalPgBouncer(url) if url else None
     with named or PgBouncer(tmp_path_factory.mktemp("pgbouncer"), postgres_server) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def legacy_postgres(postgres_server: PostgresServer | ExternalPostgres) -> Iterator[str]:
+    """The URL of a database with the old service's table. Nobody may write to it, nor stay connected."""
+    url = load_postgres(postgres_server)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def legacy_postgres_copy(
+    postgres_server: PostgresServer | ExternalPostgres, legacy_postgres: str
+) -> Iterator[str]:
+    """The URL of a copy for one test, which may write to it."""
+    url = copy_postgres(postgres_server, legacy_postgres)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def legacy_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server with what the old service left in its Redis. Nobody may write to it."""
+    with legacy_redis_server(tmp_path_factory.mktemp("legacy-redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def legacy_redis_copy(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of its own for one test, which may write to it."""
+    with legacy_redis_server(tmp_path / "legacy-redis") as server:
         yield server

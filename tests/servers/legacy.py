@@ -9,21 +9,25 @@ from urllib.parse import urlsplit
 
 from servers.external import ExternalPostgres
 from servers.postgres import PostgresServer, binary
+from servers.process import ServerFailed
 from servers.redis import RedisServer
 
-FOLDER = Path(__file__).parents[1] / "data" / "legacy"
+_FOLDER = Path(__file__).parents[1] / "data" / "legacy"
+_POSTGRES = _FOLDER / "kv_store.sql"
+_REDIS = _FOLDER / "redis.rdb"
 
 
 def load_postgres(server: PostgresServer | ExternalPostgres) -> str:
     """The URL of a new database that holds `kv_store`."""
     url = server.create_database()
     done = subprocess.run(
-        [binary("psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file", FOLDER / "kv_store.sql", url],
+        [binary("psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={_POSTGRES}", url],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    if done.returncode != 0:
+        raise ServerFailed(f"psql failed:\n{done.stderr}")
     return url
 
 
@@ -40,5 +44,5 @@ def legacy_redis_server(folder: Path) -> RedisServer:
     """A server, not yet started, that will load the dump."""
     data = folder / "data"
     data.mkdir(parents=True)
-    shutil.copy(FOLDER / "redis.rdb", data / "legacy.rdb")
-    return RedisServer(folder, config={"dbfilename": "legacy.rdb"})
+    shutil.copy(_REDIS, data / _REDIS.name)
+    return RedisServer(folder, config={"dbfilename": _REDIS.name})
