@@ -50,7 +50,9 @@ BEGIN
 
     SELECT coalesce(array_agg(coalesce(note.version, 0)::text ORDER BY wanted.number), '{}') INTO there
     FROM unnest(guards) WITH ORDINALITY AS wanted (name, number)
-    LEFT JOIN somactl.note ON note.namespace = here AND note.name = wanted.name;
+    LEFT JOIN LATERAL (
+        SELECT one.version FROM somactl.note AS one WHERE one.namespace = here AND one.name = wanted.name LIMIT 1
+    ) AS note ON true;
     IF there <> expected THEN
         RETURN;
     END IF;
@@ -77,8 +79,8 @@ END
 $function$;
 
 -- Write one commit, as `commit_v1` does, with three differences. What is deleted stands apart, in `gone`, and is
--- written by statements over all of it: ten thousand keys in a fraction of the time. `grace` is for how many
--- seconds these deletes can be undone, whatever the retention says (null: what the retention says). And
+-- written by statements over all of it, the faster the closer its order is to that of the indexes. `grace` is for
+-- how many seconds these deletes can be undone, whatever the retention says (null: what the retention says). And
 -- `new_extras` are kept beside the metadata, where the release before does not read.
 CREATE FUNCTION somactl.commit_v2(
     namespace_name text,
@@ -119,6 +121,7 @@ DECLARE
     here    somactl.namespace;
     old     record;
     olds    bigint[];
+    hidden  bigint[];
     ids     bigint[] := payloads;
     lengths integer[] := sizes;
     wanted  bigint[] := expected;
@@ -143,13 +146,19 @@ BEGIN
 
     noops := '{}';
     IF cardinality(gone) > 0 THEN
+        -- One look for each key, whatever the planner thinks of the table: to read what is live once and compare
+        -- it with the keys is right for a few of them, and took half a minute for ten thousand.
         SELECT
-            coalesce(array_agg(w.key ORDER BY w.number) FILTER (WHERE r.id IS NULL), '{}'),
+            array_agg(r.id ORDER BY w.number), coalesce(array_agg(w.key) FILTER (WHERE r.id IS NULL), '{}'),
             coalesce(bool_or(coalesce(r.version, 0) <> w.version), false)
-        INTO noops, doubt
+        INTO hidden, noops, doubt
         FROM unnest(gone, gone_expected::bigint[]) WITH ORDINALITY AS w (key, version, number)
-        LEFT JOIN somactl.revision AS r ON r.namespace = here.id AND r.key = w.key
-            AND r.superseded_version IS NULL AND r.content IS NOT NULL;
+        LEFT JOIN LATERAL (
+            SELECT one.id, one.version FROM somactl.revision AS one
+            WHERE one.namespace = here.id AND one.key = w.key
+                AND one.superseded_version IS NULL AND one.content IS NOT NULL
+            LIMIT 1
+        ) AS r ON true;
     END IF;
     FOR i IN 1 .. cardinality(keys) LOOP
         SELECT r.id, CASE WHEN r.content IS NULL THEN 0 ELSE r.version END AS live INTO old
@@ -173,16 +182,11 @@ BEGIN
     END IF;
 
     IF cardinality(gone) > cardinality(noops) THEN
-        WITH hidden AS (
-            UPDATE somactl.revision AS r SET superseded_version = here.version, superseded_at = at
-            FROM unnest(gone) AS w (key)
-            WHERE r.namespace = here.id AND r.key = w.key
-                AND r.superseded_version IS NULL AND r.content IS NOT NULL
-            RETURNING r.key
-        )
+        UPDATE somactl.revision AS r SET superseded_version = here.version, superseded_at = at
+        WHERE r.id = ANY (hidden);
         INSERT INTO somactl.revision (id, namespace, key, version, commit_id, committed_at, expires_at)
-        SELECT nextval('somactl.revision_id'), here.id, hidden.key, here.version, new_id, at, at + grace
-        FROM hidden;
+        SELECT nextval('somactl.revision_id'), here.id, w.key, here.version, new_id, at, at + grace
+        FROM unnest(gone, hidden) AS w (key, id) WHERE w.id IS NOT NULL;
     END IF;
     UPDATE somactl.revision AS r SET superseded_version = here.version, superseded_at = at
     WHERE r.id = ANY (olds);
@@ -219,13 +223,13 @@ LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $function$
+DECLARE
+    hidden record;
 BEGIN
-    PERFORM FROM somactl.revision AS hidden
-    JOIN somactl.revision AS tombstone
-        ON tombstone.namespace = hidden.namespace AND tombstone.key = hidden.key
-        AND tombstone.version = hidden.superseded_version
-    WHERE hidden.id = OLD.id AND tombstone.superseded_version IS NULL
-        AND tombstone.expires_at > extract(epoch FROM clock_timestamp());
+    SELECT r.namespace, r.key, r.superseded_version INTO hidden FROM somactl.revision AS r WHERE r.id = OLD.id;
+    PERFORM FROM somactl.revision AS t
+    WHERE t.namespace = hidden.namespace AND t.key = hidden.key AND t.version = hidden.superseded_version
+        AND t.superseded_version IS NULL AND t.expires_at > extract(epoch FROM clock_timestamp());
     IF FOUND THEN
         RAISE EXCEPTION 'a deleted value is kept by a grace that this somactl does not know' USING ERRCODE = '42000';
     END IF;

@@ -151,17 +151,18 @@ WHERE n.name = $1;
 SELECT id, data FROM somactl.payload WHERE id = ANY ($1::text[]::bigint[]);
 
 -- $1 namespace, $2 keys
--- name: newest_stats
+-- name: live_stats
 SELECT
     n.incarnation AS head_incarnation, n.version AS head_version, n.keep_seconds, wanted.key AS wanted,
     r.key, r.version, r.commit_id, r.committed_at, r.size, r.content, r.kind, r.dtype, r.shape, r.layout
 FROM somactl.namespace AS n
 LEFT JOIN unnest($2::text[]) WITH ORDINALITY AS wanted (key, number) ON true
 LEFT JOIN LATERAL (
-    SELECT * FROM somactl.revision AS newest
-    WHERE newest.namespace = n.id AND newest.key = wanted.key
-    ORDER BY newest.version DESC LIMIT 1
-) AS r ON r.content IS NOT NULL
+    SELECT * FROM somactl.revision AS live
+    WHERE live.namespace = n.id AND live.key = wanted.key
+        AND live.superseded_version IS NULL AND live.content IS NOT NULL
+    LIMIT 1
+) AS r ON true
 WHERE n.name = $1
 ORDER BY wanted.number;
 

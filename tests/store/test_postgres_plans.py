@@ -40,7 +40,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "newest_values": ("space-1", ["key-1", "key-7"], 1000),
     "value_as_of": ("space-1", "key-1", 20_000, 1000),
     "payloads": (IDS,),
-    "newest_stats": ("space-1", ["key-1", "key-7"]),
+    "live_stats": ("space-1", ["key-1", "key-7"]),
     "live_page": PAGE,
     "tombstone_page": PAGE,
     "history": ("space-1", "key-1"),

@@ -158,7 +158,7 @@ def _statement(
     way: list[object] = [payloads is not None, str(milliseconds(session.lock_patience))]
     if session.is_first_schema:
         return "commit_before", [*head, *way, *_columns(request, list(request.updates), payloads)]
-    gone = [key for key, put in request.updates.items() if put is None]
+    gone = sorted(key for key, put in request.updates.items() if put is None)
     puts = [key for key, put in request.updates.items() if put is not None]
     deletes = [gone, _versions(request, gone)]
     extras = [records.dump_extras(metadata), metadata.grace]
@@ -192,13 +192,14 @@ def _columns(request: Request, keys: list[str], payloads: Mapping[str, str] | No
 
 
 def _receipt(request: Request, row: Row) -> Receipt:
+    keys = request.contents
     return Receipt(
         commit_id=request.commit_id,
         namespace=request.namespace,
         incarnation=row["incarnation"],
         version=row["version"],
-        keys=request.contents,
+        keys=keys,
         stores=(Durable(NAME, row["durability"]),),
         committed_at=row["committed_at"],
-        noops=tuple(row["noops"]),
+        noops=records.in_order(row["noops"], keys),
     )

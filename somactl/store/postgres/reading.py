@@ -95,7 +95,7 @@ async def read_many(session: Session, namespace: str, keys: Sequence[str]) -> Sn
 
 
 async def stat_many(session: Session, namespace: str, keys: Sequence[str]) -> Stats:
-    rows = await session.rows("newest_stats", namespace, list(dict.fromkeys(keys)))
+    rows = await session.rows("live_stats", namespace, list(dict.fromkeys(keys)))
     if not rows:
         raise records.no_namespace(namespace)
     stats = {row["key"]: records.stat(row, deleted=False) for row in rows if row["key"] is not None}

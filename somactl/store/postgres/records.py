@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -110,9 +110,15 @@ def commit_record(row: Row) -> CommitRecord:
         keys=keys,
         stores=(Durable(NAME, row["durability"]),),
         committed_at=row["recorded_at"],
-        noops=tuple(row["noops"]),
+        noops=in_order(row["noops"], keys),
     )
     return CommitRecord(row["commit_id"], "committed", row["recorded_at"], receipt, metadata)
+
+
+def in_order(some: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
+    """Those of `keys`, in their order, that are among `some`."""
+    chosen = frozenset(some)
+    return tuple(key for key in keys if key in chosen) if chosen else ()
 
 
 def dump_metadata(metadata: CommitMetadata) -> str:
