@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from faults.migrations import Ground, Runs
 from faults.places import TIMEOUT, HybridPlace, Place, PostgresPlace, RedisPlace
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
@@ -90,3 +91,13 @@ def store_place(request: pytest.FixtureRequest) -> MakePlace:
     """Places of each kind of store in turn."""
     make: MakePlace = request.getfixturevalue(f"{request.param}_place")
     return make
+
+
+@pytest.fixture(scope="module")
+def ground(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, redis_server: RedisServer
+) -> Iterator[Ground]:
+    """Where migrations run, and are killed."""
+    folder = tmp_path_factory.mktemp("migrations")
+    with RedisServer(folder / "old-redis") as old_redis, Runs(folder) as runs:
+        yield Ground(folder, runs, postgres_server, redis_server, old_redis)
