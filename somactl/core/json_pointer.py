@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-
 from somactl.errors import InvalidJson, LimitExceeded, UsageError
 
 MAX_DEPTH = 1024
@@ -251,6 +249,8 @@ def _member(text: bytes, at: int, container: Container) -> tuple[int, str]:
 def _string_end(text: bytes, at: int) -> int:
     end = text.find(b'"', at + 1)
     if end - at > _LONG and text.find(b"\\", at, end) < 0:
+        import numpy as np  # here alone, so that looking at small values and at help pages needs none
+
         inside = np.frombuffer(text, np.uint8, end - at - 1, at + 1)
         if inside.min() >= 0x20 and inside.max() < 0x80:
             return end + 1

@@ -7,13 +7,15 @@ as it has made it. It lies in the folder for temporary files (TMPDIR).
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from somactl.errors import StoreFull
+
+if TYPE_CHECKING:
+    import sqlite3
 
 PAGE_NAMES = 1000
 _CACHE_KIB = 4096
@@ -117,6 +119,8 @@ class Texts:
 
 def open_database(tables: str) -> sqlite3.Connection:
     """A database without a name, for this process alone; `tables` are its CREATE statements."""
+    import sqlite3
+
     with room():
         database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         # Nothing outlives the process, so nothing is worth a journal.
@@ -130,6 +134,8 @@ def open_database(tables: str) -> sqlite3.Connection:
 @contextmanager
 def room() -> Iterator[None]:
     """Raise what SQLite says about the disk as StoreFull."""
+    import sqlite3
+
     try:
         yield
     except sqlite3.OperationalError as exc:
