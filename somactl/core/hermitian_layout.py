@@ -14,6 +14,7 @@ array has this layout only where that gives back every bit (`is_hermitian`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,17 @@ def _as(bits: np.dtype[Any], a: Array) -> Array:
 def _copy_below_diagonal(target: Array, source: Array) -> None:
     """Copy the strictly lower triangle; `source` or `target` may lack columns at its right edge."""
     columns = min(target.shape[1], source.shape[1])
-    mask = np.tri(len(target), columns, -1, dtype=bool)
+    mask = _below_diagonal(len(target), columns)
     np.copyto(target[:, :columns], source[: len(target), :columns], where=mask)
+
+
+@lru_cache(maxsize=64)
+def _below_diagonal(rows: int, columns: int) -> Array:
+    """True below the diagonal. No strip is more than 64 high, so the masks kept are a few hundred KB at most;
+    for a small matrix, making them anew took as long as all the copying."""
+    mask = np.tri(rows, columns, -1, dtype=bool)
+    mask.flags.writeable = False
+    return mask
 
 
 def _fill_below_diagonal(a: Array, columns: int) -> None:

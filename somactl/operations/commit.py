@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from somactl.core.names import validate_commit_id, validate_key
 from somactl.errors import (
@@ -159,7 +161,8 @@ def verdicts_of(admitted: Mapping[str, Admitted | None]) -> dict[str, dict[str, 
 
 def verdict_values(admitted: Admitted) -> dict[str, Any]:
     assert admitted.verdict is not None
-    values = asdict(without_witness_vector(admitted.verdict))
+    # dataclasses.asdict copies each number deeply: four times as slow, where thousands are committed at once
+    values = msgspec.to_builtins(without_witness_vector(admitted.verdict))
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
