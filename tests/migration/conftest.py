@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from migration.places import make_backend
 from servers.external import ExternalPostgres, ExternalRedis
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.runtime import open_store
+from source.backends import Backend, RedisBackend
 
 KINDS = ("sqlite", "postgres", "redis", "hybrid")
 
@@ -67,3 +69,20 @@ def initialised(settings: Settings) -> Settings:
 
     asyncio.run(init())
     return settings
+
+
+@pytest.fixture(params=["postgres", "redis", "files"])
+def legacy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """A source that can be changed, empty."""
+    yield from make_backend(
+        request.param,
+        tmp_path,
+        lambda: request.getfixturevalue("postgres_server"),
+        lambda: request.getfixturevalue("clean_redis"),
+    )
+
+
+@pytest.fixture
+def redis_values(clean_redis: RedisServer | ExternalRedis) -> RedisBackend:
+    """The same in Redis alone."""
+    return RedisBackend(clean_redis)

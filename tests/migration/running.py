@@ -96,7 +96,7 @@ class Migration:
             return await revert(source, store, await find(store, source.identity, None), pace or Pace())
 
     async def forget(self) -> MigrateReport:
-        async with self.source() as source, self.store() as store:
+        async with self.source(read_only=False) as source, self.store() as store:
             return await forget(store, await find(store, source.identity, None))
 
     async def contents(self) -> dict[str, str]:

@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 
-from somactl.core.framing import peek
 from somactl.errors import (
     CommitAborted,
+    CorruptValue,
     InputRejected,
     KeyNotFound,
     NamespaceNotFound,
+    NotFound,
     StoreDamaged,
     UsageError,
     VersionConflict,
@@ -285,12 +286,18 @@ async def _stands(store: Store, page: Page) -> bool:
     What has been overwritten or deleted since was there, and counts. Raises StoreDamaged for corrupt bytes.
     """
     contents = {row.target: row.content for row in page.rows if row.outcome == "migrate"}
-    found = await store.read_many(list(contents))
-    for key, error in found.corrupt.items():
-        raise StoreDamaged(f"{key!r}, which this migration wrote, is corrupt: {error.message}")
-    here = {key: peek(entry.data).content for key, entry in found.entries.items()}
+    stats = (await store.stat_many(list(contents))).stats if contents else {}
     for key, content in contents.items():
-        if here.get(key) != content and not await _was_there(store, key, page.commit_id):
+        stat = stats.get(key)
+        if stat is None or stat.content != content:
+            if not await _was_there(store, key, page.commit_id):
+                return False
+            continue
+        try:
+            await store.read(key, stat.version)  # by its version: from the authority, not from a cache
+        except CorruptValue as error:
+            raise StoreDamaged(f"{key!r}, which this migration wrote, is corrupt: {error.message}") from error
+        except NotFound:
             return False
     return True
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from somactl.core.json_edit import Reference, replace_nodes
-from somactl.errors import InputRejected, NotFound, UsageError
+from somactl.errors import CorruptValue, InputRejected, NotFound, UsageError
 from somactl.operations.migration.batches import until_told
 from somactl.operations.migration.examine import difference, digest, shown
 from somactl.operations.migration.journal import Journal, Original, Page, encode
@@ -20,7 +20,7 @@ from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.contract import Change, Source, Value
 from somactl.source.workspace import to_bytes
-from somactl.store.contract import Entry, Store
+from somactl.store.contract import Entry, Stat, Store
 
 MAX_LEFT_ALONE = 10_000
 _SAFE = ("migrate", "identical")
@@ -40,7 +40,8 @@ async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -
         raise UsageError(f"{source.name}: what came by a pipe cannot be replaced where it came from")
     _refuse_other_phase(journal)
     if journal.state.phase != "finalizing":
-        await journal.advance(phase="finalizing", settled=journal.state.dead)
+        # The last pass has looked at every value; of what an earlier one found, it is the newer word.
+        await journal.advance(phase="finalizing", settled=journal.state.first_page - 1)
     report = MigrateReport(
         store=store.name,
         namespace=store.namespace,
@@ -146,7 +147,7 @@ def _same_json(a: bytes, b: bytes) -> bool:
 
     try:
         return a == b or json.loads(a) == json.loads(b)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -162,15 +163,11 @@ async def _judge(store: Store, value: Value, rows: Sequence[MigrationRow]) -> Re
         return (
             "it is not the value that was migrated" if value.state == "text" else "it is not there any more"
         )
-    references: dict[str, bytes] = {}
-    for row in rows:
-        entry = await _stored(store, row)
-        if entry is None:
-            return f"{row.target!r} is not in the store as it was migrated"
-        defect = await asyncio.to_thread(_second_comparison, value.data, row, entry)
-        if defect is not None:
-            return f"{row.target!r} {defect}"
-        references[row.pointer] = Reference(row.target, entry.version, row.content).encode()
+    stats = (await store.stat_many([row.target for row in rows])).stats
+    try:
+        references = {row.pointer: await _reference(store, value, row, stats.get(row.target)) for row in rows}
+    except _NotSafe as defect:
+        return str(defect)
     if "" in references:
         return Removal(value, None)
     try:
@@ -179,18 +176,30 @@ async def _judge(store: Store, value: Value, rows: Sequence[MigrationRow]) -> Re
         return error.message
 
 
-async def _stored(store: Store, row: MigrationRow) -> Entry | None:
-    """The value that the row speaks of: the live one, or the one that was written, if it is still kept."""
-    from somactl.core.framing import peek
+class _NotSafe(Exception):
+    """Why a matrix may not be taken out of the source."""
 
+
+async def _reference(store: Store, value: Value, row: MigrationRow, stat: Stat | None) -> bytes:
+    """What stands for the matrix of `row`, if its target holds it, bit for bit; raises _NotSafe.
+
+    Only the live version counts: retention removes older ones. Asked for by its version it comes from the
+    authority: what a cache has is no proof that it is safe.
+    """
+    if stat is None:
+        raise _NotSafe(f"{row.target!r} is not in the store any more")
+    if stat.content != row.content:
+        raise _NotSafe(f"{row.target!r} holds another {stat.kind} since version {stat.version}")
     try:
-        for revision in await store.history(row.target):
-            if revision.content == row.content and not revision.compacted:
-                entry = await store.read(row.target, revision.version)
-                return entry if peek(entry.data).content == row.content else None
+        entry = await store.read(row.target, stat.version)
     except NotFound:
-        pass
-    return None
+        raise _NotSafe(f"{row.target!r} is being changed in the store") from None
+    except CorruptValue as error:
+        raise _NotSafe(f"{row.target!r} is corrupt in the store: {error.message}") from None
+    defect = await asyncio.to_thread(_second_comparison, value.data, row, entry)
+    if defect is not None:
+        raise _NotSafe(f"{row.target!r} {defect}")
+    return Reference(row.target, entry.version, row.content).encode()
 
 
 def _second_comparison(value: bytes, row: MigrationRow, entry: Entry) -> str | None:
@@ -200,7 +209,7 @@ def _second_comparison(value: bytes, row: MigrationRow, entry: Entry) -> str | N
 
     try:
         wanted = read_again(value, row.pointer)
-    except (ValueError, KeyError, IndexError, TypeError, InputRejected) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, InputRejected) as error:
         return f"cannot be compared a second time ({type(error).__name__}: {error})"
     return difference(deserialize_matrix(entry.data).array, wanted, row.moves)
 
