@@ -71,12 +71,16 @@ async def list_names(source: Source, match: str | None, names: SortedNames) -> N
 
 async def values(source: Source, names: SortedNames, after: str | None) -> AsyncGenerator[list[Value], None]:
     """The values behind the key `after`, as many at a time as the source brings at once."""
-    for page in names.pages(after, BATCH_VALUES):
-        pending = page
-        while pending:
-            found = await source.fetch(pending)
-            pending = pending[len(found) :]
-            yield found
+    pages = names.pages(after, BATCH_VALUES)
+    pending: list[str] = []
+    while True:
+        if len(pending) < BATCH_VALUES:  # so that no batch is small but the last one
+            pending += next(pages, [])
+        if not pending:
+            return
+        found = await source.fetch(pending[:BATCH_VALUES])
+        pending = pending[len(found) :]
+        yield found
 
 
 async def batches(
