@@ -63,6 +63,8 @@ class TestReadOnlyHybrid(ReadContract):
         for write in (
             store.init(new_incarnation=True),
             store.commit_matrix_update({"a": None}, CommitMetadata(), commit_id="x"),
+            store.compact(past_grace=True),
+            store.write_notes({"n": b"x"}),
         ):
             with pytest.raises(ReadOnlyStore):
                 await write
