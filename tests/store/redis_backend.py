@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ class RedisBackend:
     implicit_init = False
     outbox = True
     default_retention = Retention(versions=2)
+    frees_itself = True
 
     def __init__(self, url: str, raw: redis.Redis | redis.RedisCluster) -> None:
         self.url = url
@@ -49,8 +51,7 @@ class RedisBackend:
                 self.name(namespace, f"history:{key}"), 0, -1, withscores=True
             ):
                 where = _where(line)
-                if where not in ("tomb", "gone"):
-                    assert self.raw.strlen(self._place(namespace, key, where))
+                if where not in ("tomb", "gone") and self.raw.exists(self._place(namespace, key, where)):
                     found.add((key, int(version)))
         kept = [*self.names(namespace, "live"), *self.names(namespace, "old")]
         assert len(kept) == len(found)  # nothing is kept that no history tells of
@@ -76,7 +77,7 @@ class RedisBackend:
         def older(time: bytes) -> str:
             return f"{float(time) - seconds:.6f}"
 
-        for part in ("tombstones", "superseded", "bare"):
+        for part in ("tombstones", "superseded", "bare", "graves", "graces"):
             name = self.name(namespace, part)
             for member, score in self.raw.zrange(name, 0, -1, withscores=True):
                 self.raw.zadd(name, {member: older(score)})
@@ -87,15 +88,28 @@ class RedisBackend:
                 words = state.split(b" ")
                 words[1] = older(words[1]).encode()
                 words[3] = words[3] if words[3] == b"-" else older(words[3]).encode()
+                rest = _UNTIL.sub(lambda found: b'"until":' + older(found[1]).encode(), rest)
                 self.raw.zrem(name, line)
                 self.raw.zadd(name, {b" ".join(words) + b"\n" + rest: version})
+        for kind in ("live", "old"):
+            for rest in list(self.names(namespace, kind)):
+                self._age_expiry(self.name(namespace, f"{kind}:{rest}"), seconds)
         for commit_id in list(self.names(namespace, "commit")):
             name = self.name(namespace, f"commit:{commit_id}")
             at = older(self.raw.hget(name, "at"))
             self.raw.hset(name, "at", at)
             forget = max(float(at), commit_id_time(commit_id) or 0.0)
             self.raw.zadd(self.name(namespace, "records"), {commit_id: forget})
+        for note, facts in self.raw.hgetall(self.name(namespace, "noted")).items():
+            version, written_at, rest = facts.split(b" ", 2)
+            aged = b" ".join([version, older(written_at).encode(), rest])
+            self.raw.hset(self.name(namespace, "noted"), note, aged)
         self._age_events(self.name(namespace, "outbox"), older)
+
+    def _age_expiry(self, name: str, seconds: float) -> None:
+        left = self.raw.pttl(name)
+        if left > 0:
+            self.raw.pexpire(name, int(left - seconds * 1000))
 
     def _age_events(self, outbox: str, older: Any) -> None:
         events = self.raw.xrange(outbox)
@@ -110,6 +124,9 @@ class RedisBackend:
     async def dispose(self) -> None:
         self.raw.flushdb()
         self.raw.close()
+
+
+_UNTIL = re.compile(rb'"until":([\d.]+)')
 
 
 def _where(line: bytes) -> str:

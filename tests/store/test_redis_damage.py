@@ -121,12 +121,16 @@ async def test_a_head_that_is_not_what_was_written(backend: RedisBackend, store:
 async def test_a_newer_layout_is_left_alone(backend: RedisBackend, store: RedisStore) -> None:
     await put(store, "a")
     head = backend.name("default", "head")
-    backend.raw.hset(head, mapping={"layout": 3, "least_writer": 2})
+    backend.raw.hset(head, mapping={"layout": 3, "least_writer": 3})
     assert (await store.read("a")).version == 1  # it may still be read
-    for call in (put(store, "a"), store.init(), store.commit_status("x", resolve=True)):
+    writes = (
+        put(store, "a"), delete(store, "a"), store.init(), store.commit_status("x", resolve=True),
+        store.compact(), store.write_notes({"n": b"1"}),
+    )  # fmt: skip
+    for call in writes:
         with pytest.raises(SchemaMismatch, match="layout 3"):
             await call
-    backend.raw.hset(head, "least_reader", 2)
+    backend.raw.hset(head, "least_reader", 3)
     for read in (store.read("a"), store.head(), store.log(), listed(store.scan()), store.compact()):
         with pytest.raises(SchemaMismatch, match="layout 3"):
             await read
@@ -209,7 +213,7 @@ async def test_an_outbox_that_is_ahead_of_the_head_stops_writing(
 
 # Foreign values under our names
 
-PARTS = [*layout.PARTS, "commit:next", "history:a", "live:a"]
+PARTS = [*layout.PARTS, "graves", "graces", "commit:next", "history:a", "live:a"]
 
 
 @pytest.mark.parametrize("part", PARTS)

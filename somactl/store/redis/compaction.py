@@ -4,11 +4,15 @@ Between the two another client may commit or compact. Every script looks again a
 leaves alone what is no longer what it was. Bytes are first renamed out of the way and freed afterwards,
 about 30 MB at a time: freeing takes the server some 70 microseconds a megabyte, and nothing else is done
 meanwhile.
+
+What a commit has deleted is listed in its `grave`, some hundred keys in a list. Such a list is gone through
+from front to end, and taken away when none of its keys is deleted by that commit any more; since that never
+comes back, no two clients can disagree about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,17 +20,18 @@ import msgspec
 from somactl.store.contract import Compaction
 from somactl.store.redis import layout, revisions
 from somactl.store.redis.layout import Place
-from somactl.store.redis.reading import Reader
+from somactl.store.redis.reading import Reader, seconds
 from somactl.store.redis.revisions import Line
 from somactl.store.redis.scripts import Argument, Script
 
-PRUNE = Script("prune")
+PRUNE = Script("prune_v2")
 FORGET = Script("forget")
 EXPIRE = Script("expire")
 
 T = TypeVar("T")
 _PAGE = 500
 _HISTORIES = 50
+_LISTS = 20
 _AT_ONCE = 100
 """Removals in one script: about a millisecond."""
 _FREED_BYTES = 32 << 20
@@ -35,20 +40,41 @@ _TRASH_MS = 60 * 60 * 1000
 
 
 class Value(msgspec.Struct, frozen=True):
-    """A superseded value that has bytes."""
+    """A superseded value that has bytes.
+
+    Either `token` says where, or `tomb` is the version of the tombstone that hides it in its place.
+    """
 
     key: str
     version: int
     token: str
+    tomb: int
     size: int
     ended_at: float
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A superseded entry without bytes, or a tombstone."""
+    """A superseded entry without bytes."""
 
     key: str
     version: int
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """The newest entry of a deleted key."""
+
+    key: str
+    version: int
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """One list of deleted keys: of which grave, what it says, and which of them are still deleted by it."""
+
+    grave: bytes
+    text: bytes
+    version: int
+    index: str
+    left: frozenset[str]
 
 
 class Candidates(msgspec.Struct):
@@ -57,14 +83,24 @@ class Candidates(msgspec.Struct):
     records_until: float
     values: list[Value] = []
     entries: list[Entry] = []
-    tombstones: list[Entry] = []
+    tombstones: list[Tombstone] = []
     records: list[str] = []
     events: list[str] = []
+    lists: list[Listed] = []
     more: bool = False
 
     @property
     def empty(self) -> bool:
-        return not (self.values or self.entries or self.tombstones or self.records or self.events)
+        found = self.values or self.entries or self.tombstones or self.records or self.events
+        return not found and all(each.left for each in self.lists)
+
+    def add(self, found: Value | Entry | Tombstone) -> None:
+        if isinstance(found, Value):
+            self.values.append(found)
+        elif isinstance(found, Entry):
+            self.entries.append(found)
+        else:
+            self.tombstones.append(found)
 
     def summary(self) -> Compaction:
         return Compaction(
@@ -77,35 +113,41 @@ class Candidates(msgspec.Struct):
         )
 
 
-async def candidates(reader: Reader, limit: int | None) -> Candidates:
+async def candidates(reader: Reader, limit: int | None, *, past_grace: bool = False) -> Candidates:
     """What the retention no longer keeps, at most `limit` removals; all of it where `limit` is None.
 
-    A stage begins only when the one before it is exhausted: an entry goes after its bytes, a tombstone
-    after the entries that it hides.
+    First come the keys whose tombstone is due, list by list, each with all that it hides; with `past_grace`
+    nothing else. After them a stage begins only when the one before it is exhausted: an entry goes after its
+    bytes, a tombstone after the entries that it hides.
     """
     search = await _Search.begin(reader)
-    found = Candidates(search.records_until)
+    if limit is not None:
+        layout.refuse_newer(search.here)
+    found = search.found
     left = limit
 
-    async def take(source: AsyncIterator[T], into: list[T]) -> bool:
+    async def take(source: AsyncIterator[T], add: Callable[[T], None]) -> bool:
         """Whether there is room for more after this stage."""
         nonlocal left
         async for each in source:
             if left == 0:
                 break
-            into.append(each)
+            add(each)
             left = None if left is None else left - 1
         await source.aclose()  # type: ignore[attr-defined]
         found.more = left == 0
         return not found.more
 
     if (
-        await take(search.values(), found.values)
-        and await take(search.entries(found.values), found.entries)
-        and await take(search.tombstones(found.values), found.tombstones)
-        and await take(search.records(), found.records)
+        await take(search.graces(), found.add)
+        and not past_grace
+        and await take(search.graves(), found.add)
+        and await take(search.values(), found.add)
+        and await take(search.entries(), found.add)
+        and await take(search.tombstones(), found.add)
+        and await take(search.records(), found.records.append)
     ):
-        await take(search.events(), found.events)
+        await take(search.events(), found.events.append)
     return found
 
 
@@ -116,53 +158,105 @@ class _Search:
         kept = here.head.retention
         self.reader = reader
         self.names = reader.names
+        self.here = here
         self.versions = kept.versions
+        self.now = now
         self.values_until = now - kept.seconds
         self.records_until = now - kept.record_seconds
+        self.found = Candidates(self.records_until)
+        self._going: set[tuple[str, int]] = set()
+        """(key, version) of the values and entries found so far."""
 
     @classmethod
     async def begin(cls, reader: Reader) -> _Search:
         fields, now = reader.link.values(await reader.link.ask(reader.head_command(), ("TIME",)))
-        here = await reader.existing(fields)
-        return cls(reader, here, int(now[0]) + int(now[1]) / 1e6)
+        return cls(reader, await reader.existing(fields), seconds(now))
+
+    async def graces(self) -> AsyncIterator[Value | Entry | Tombstone]:
+        """All that is left of keys deleted with a grace that is over, however long the retention."""
+        async for found in self._buried(self.names.graces, self.now, values_until=float("inf")):
+            yield found
+
+    async def graves(self) -> AsyncIterator[Value | Entry | Tombstone]:
+        """The same for keys that were deleted without one, and whose tombstone has had its time."""
+        async for found in self._buried(self.names.graves, self.values_until, values_until=self.values_until):
+            yield found
+
+    async def _buried(
+        self, index: str, until: float, *, values_until: float
+    ) -> AsyncIterator[Value | Entry | Tombstone]:
+        async for page in self._members(index, until):
+            for grave in page:
+                version, _, token = grave.decode().partition(" ")
+                texts = [text async for text in self._elements(self.names.grave(token))]
+                for text in texts or [b""]:
+                    left = []
+                    async for key, lines in self._histories(text.decode().split("\n") if text else []):
+                        if lines and lines[0].where == "tomb" and lines[0].version == int(version):
+                            left.append(key)
+                            for found in self._all_of(key, lines, values_until):
+                                yield found
+                    listed = Listed(grave, text, int(version), index, frozenset(left))
+                    self.found.lists.append(listed)
+
+    def _all_of(self, key: str, lines: Sequence[Line], until: float) -> Iterator[Value | Entry | Tombstone]:
+        """What may go of a deleted key, newest entry first, in the order in which it must go.
+
+        A value that ended after `until` (the clock was set back) stays, and so does the tombstone over it.
+        """
+        tomb = lines[0]
+        entries = []
+        for number, line in enumerate(lines[1:]):
+            hidden = line.where == "live" and number == 0
+            if hidden or (line.token is not None and (line.ended_at or 0.0) <= until):
+                self._going.add((key, line.version))
+                yield _hidden(key, line, tomb) if hidden else _value(key, line)
+            if hidden or line.where == "gone" or (key, line.version) in self._going:
+                entries.append(Entry(key, line.version))
+        for entry in entries:
+            self._going.add((key, entry.version))
+            yield entry
+        if len(entries) == len(lines) - 1:
+            yield Tombstone(key, tomb.version)
 
     async def values(self) -> AsyncIterator[Value]:
         """Those superseded long ago, then those beyond the number of versions kept."""
-        seen: set[tuple[str, int]] = set()
         async for page in self._members(self.names.superseded, self.values_until):
             for value in await self._values_of([_member(text) for text in page]):
-                seen.add((value.key, value.version))
-                yield value
+                if (value.key, value.version) not in self._going:
+                    self._going.add((value.key, value.version))
+                    yield value
         async for key in self._crowded():
             async for value in self._surplus(key):
-                if (value.key, value.version) not in seen:
+                if (value.key, value.version) not in self._going:
+                    self._going.add((value.key, value.version))
                     yield value
 
-    async def entries(self, pruned: Sequence[Value]) -> AsyncIterator[Entry]:
+    async def entries(self) -> AsyncIterator[Entry]:
         """Entries without bytes, or without them soon: those past the record retention, and those of a
-        deleted key that is about to be forgotten."""
-        seen: set[tuple[str, int]] = set()
-        for value in pruned:
-            if value.ended_at <= self.records_until:
+        key that layout 1 has deleted and that is about to be forgotten."""
+        seen = {(entry.key, entry.version) for entry in self.found.entries}
+        for value in self.found.values:
+            if value.ended_at <= self.records_until and (value.key, value.version) not in seen:
                 seen.add((value.key, value.version))
                 yield Entry(value.key, value.version)
         async for page in self._members(self.names.bare, self.records_until):
             for key, version in map(_member, page):
-                seen.add((key, version))
-                yield Entry(key, version)
-        gone = {(value.key, value.version) for value in pruned}
+                if (key, version) not in seen:
+                    seen.add((key, version))
+                    yield Entry(key, version)
         async for key, lines in self._forgotten():
             for line in lines[1:]:
-                bare = line.where == "gone" or (key, line.version) in gone
+                bare = line.where == "gone" or (key, line.version) in self._going
                 if bare and (key, line.version) not in seen:
                     yield Entry(key, line.version)
 
-    async def tombstones(self, pruned: Sequence[Value]) -> AsyncIterator[Entry]:
-        """Those whose time is over. One over a value that stays for now (the clock was set back) stays."""
-        gone = {(value.key, value.version) for value in pruned}
+    async def tombstones(self) -> AsyncIterator[Tombstone]:
+        """Those of layout 1 whose time is over. One over a value that stays for now (the clock was set back)
+        stays."""
         async for key, lines in self._forgotten():
-            if all(line.where == "gone" or (key, line.version) in gone for line in lines[1:]):
-                yield Entry(key, lines[0].version)
+            if all(line.where == "gone" or (key, line.version) in self._going for line in lines[1:]):
+                yield Tombstone(key, lines[0].version)
 
     async def records(self) -> AsyncIterator[str]:
         async for page in self._members(self.names.records, self.records_until):
@@ -183,16 +277,27 @@ class _Search:
                 return
 
     async def _forgotten(self) -> AsyncIterator[tuple[str, list[Line]]]:
-        """Keys whose tombstone has had its time, with their history, newest first."""
+        """Keys that layout 1 has deleted and whose tombstone has had its time, with their history."""
         async for page in self._members(self.names.tombstones, self.values_until):
-            for start in range(0, len(page), _HISTORIES):
-                keys = [key.decode() for key in page[start : start + _HISTORIES]]
-                asked = (("ZREVRANGE", self.names.history(key), 0, -1) for key in keys)
-                replies = self._values(await self.reader.link.ask(*asked))
-                for key, rows in zip(keys, replies, strict=True):
-                    lines = [revisions.line(row) for row in rows]
-                    if lines and lines[0].where == "tomb":
-                        yield key, lines
+            async for key, lines in self._histories([key.decode() for key in page]):
+                if lines and lines[0].where == "tomb":
+                    yield key, lines
+
+    async def _histories(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, list[Line]]]:
+        """The keys with their history, newest entry first."""
+        for start in range(0, len(keys), _HISTORIES):
+            part = keys[start : start + _HISTORIES]
+            asked = (("ZREVRANGE", self.names.history(key), 0, -1) for key in part)
+            for key, rows in zip(part, self._values(await self.reader.link.ask(*asked)), strict=True):
+                yield key, [revisions.line(row) for row in rows]
+
+    async def _elements(self, name: str) -> AsyncIterator[bytes]:
+        """The elements of a list, which nobody adds to."""
+        start = 0
+        while page := await self._ask("LRANGE", name, start, start + _LISTS - 1):
+            for element in page:
+                yield element
+            start += len(page)
 
     async def _surplus(self, key: str) -> AsyncIterator[Value]:
         """The values of a key that have bytes, without the newest ones, which are kept."""
@@ -260,7 +365,11 @@ def _member(text: bytes) -> tuple[str, int]:
 
 def _value(key: str, line: Line) -> Value:
     assert line.token is not None
-    return Value(key, line.version, line.token, line.about.size, line.ended_at or 0.0)
+    return Value(key, line.version, line.token, 0, line.about.size, line.ended_at or 0.0)
+
+
+def _hidden(key: str, line: Line, tomb: Line) -> Value:
+    return Value(key, line.version, "", tomb.version, line.about.size, tomb.at)
 
 
 async def remove(reader: Reader, found: Candidates) -> Compaction:
@@ -272,6 +381,7 @@ async def remove(reader: Reader, found: Candidates) -> Compaction:
         done.entries += _chosen(entries, await _forget(reader, entries, []))
     for tombstones in _portions(found.tombstones):
         done.tombstones += _chosen(tombstones, await _forget(reader, [], tombstones))
+    await _strike(reader, found.lists, done.tombstones)
     counts = [await _expire(reader, found, ids, []) for ids in _portions(found.records)]
     counts += [await _expire(reader, found, [], ids) for ids in _portions(found.events)]
     summary = done.summary()
@@ -297,8 +407,9 @@ async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
     keys: list[Argument] = [names.head, names.superseded, names.bare, names.kept]
     arguments: list[Argument] = [_TRASH_MS]
     for value, name in zip(values, trash, strict=True):
-        keys += names.history(value.key), names.old(value.token, value.key), name
-        arguments += value.key, value.version, value.token
+        place = names.old(value.token, value.key) if value.token else names.live(value.key)
+        keys += names.history(value.key), place, name
+        arguments += value.key, value.version, value.token or f"-{value.tomb}"
     marks: list[int] = await _removing(reader, PRUNE, keys, arguments)
     batch: list[str] = []
     size = 0
@@ -312,8 +423,9 @@ async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
     return marks
 
 
-async def _forget(reader: Reader, entries: Sequence[Entry], tombstones: Sequence[Entry]) -> list[int]:
-    names, both = reader.names, [*entries, *tombstones]
+async def _forget(reader: Reader, entries: Sequence[Entry], tombstones: Sequence[Tombstone]) -> list[int]:
+    names = reader.names
+    both: list[Entry | Tombstone] = [*entries, *tombstones]
     keys: list[Argument] = [names.head, names.deleted, names.tombstones, names.bare]
     keys += [names.history(each.key) for each in both]
     arguments: list[Argument] = [len(entries)]
@@ -321,6 +433,18 @@ async def _forget(reader: Reader, entries: Sequence[Entry], tombstones: Sequence
         arguments += each.key, each.version
     marks: list[int] = await _removing(reader, FORGET, keys, arguments)
     return marks
+
+
+async def _strike(reader: Reader, lists: Sequence[Listed], gone: Sequence[Tombstone]) -> None:
+    """Take away the lists of which nothing is left, and graves that have no list."""
+    forgotten = {(tombstone.key, tombstone.version) for tombstone in gone}
+    for each in lists:
+        if any((key, each.version) not in forgotten for key in each.left):
+            continue
+        grave = reader.names.grave(each.grave.decode().partition(" ")[2])
+        _, more = reader.link.values(await reader.link.ask(("LREM", grave, 1, each.text), ("EXISTS", grave)))
+        if not more:
+            reader.link.values(await reader.link.ask(("ZREM", each.index, each.grave)))
 
 
 async def _expire(

@@ -5,13 +5,18 @@ All names of a namespace share one hash tag, so that a cluster keeps them on one
     head        hash: incarnation, version, created_at, retention, counts, and the layout's version
     keys        sorted set of the live keys, all of score 0, hence in byte order
     deleted     the same for the keys that have a tombstone
-    tombstones  the same keys by the time of their deletion
-    live:K      string: the envelope that is live
+    tombstones  those of them that layout 1 has deleted, by the time of their deletion
+    live:K      string: the envelope that is live, or that the tombstone of K hides (then with an expiry, if
+                the delete had a grace)
     old:N:K     string: a superseded envelope; N is random, and recorded in `history:K`
     history:K   sorted set by version: an entry for each revision of K, all that is known but its bytes
-    superseded  `VERSION K` of the superseded values that have bytes, by the time they were superseded
+    superseded  `VERSION K` of the superseded values that have bytes, by the time they were superseded; those
+                that a tombstone hides are not among them
     bare        `VERSION K` of the superseded entries that have none (any more), by the same time
-    kept        K by the number of its superseded values that have bytes
+    kept        K by the number of its values in `superseded`
+    grave:N     list of what one commit has deleted: keys, some hundred in an element, a newline between two
+    graves      `VERSION N` of the commits that have deleted something, by their time; but
+    graces      those that did so with a grace, by the time it ends
     commit:ID   hash: what became of a commit id
     log         commit ids by version
     records     commit ids by the time after which they may be forgotten
@@ -38,10 +43,15 @@ from somactl.errors import NamespaceNotFound, SchemaMismatch, StoreDamaged
 from somactl.store.contract import Head, Retention
 
 NAME = "redis"
-LAYOUT = 1
-"""The layout this somactl writes. It uses any namespace whose least reader and least writer admit it."""
+LAYOUT = 2
+"""The layout this somactl writes. It uses any namespace whose least reader and least writer admit it.
+
+Layout 2 leaves the bytes of a deleted key in their place. A namespace admits the somactl of layout 1 as a
+writer until somebody with layout 2 deletes something in it, and as a reader until that is done with a grace.
+"""
 LEAST_READER = 1
 LEAST_WRITER = 1
+"""Those of a new namespace; the scripts raise them with the first thing that layout 1 does not understand."""
 REGISTRY = "somactl:namespaces"
 """The set of all namespaces' names. It lies in another slot than they do, so no script touches it."""
 RETENTION = Retention(versions=2)
@@ -59,7 +69,7 @@ class Names:
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.tag = f"somactl:{{{namespace}}}:"
-        for part in (*PARTS, *NOTE_PARTS):
+        for part in (*PARTS, *LATER_PARTS):
             setattr(self, part, self.tag + part)
 
     head: str
@@ -72,6 +82,8 @@ class Names:
     log: str
     records: str
     outbox: str
+    graves: str
+    graces: str
     noted: str
     notes: str
 
@@ -90,6 +102,9 @@ class Names:
     def note(self, name: str) -> str:
         return f"{self.tag}note:{name}"
 
+    def grave(self, token: str) -> str:
+        return f"{self.tag}grave:{token}"
+
     def stage(self, token: str, number: int) -> str:
         return f"{self.tag}stage:{token}:{number}"
 
@@ -101,8 +116,8 @@ PARTS = (
     "head", "keys", "deleted", "tombstones", "superseded", "bare", "kept", "log", "records", "outbox",
 )  # fmt: skip
 """The parts that a namespace has once each; all but the head are missing while they would be empty."""
-NOTE_PARTS = ("noted", "notes")
-"""The same for its notes, which no commit touches."""
+LATER_PARTS = ("graves", "graces", "noted", "notes")
+"""The same, of layout 2. `init` does not look at them: none is there without the head or one of `PARTS`."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -112,6 +127,7 @@ class Place(msgspec.Struct, frozen=True):
     floor: int
     records_removed_until: float
     layout: int
+    least_writer: int
 
 
 def token() -> str:
@@ -136,6 +152,7 @@ def place(namespace: str, fields: Sequence[bytes | None]) -> Place | None:
             int(named["floor"]),
             float(named["records_removed_until"]),
             int(named["layout"]),
+            int(named["least_writer"]),
         )
         least_reader = int(named["least_reader"])
     except ValueError as exc:
@@ -152,6 +169,12 @@ def newer(namespace: str, layout: int, needed: int, verb: str) -> SchemaMismatch
         hint="use the newer somactl that made or migrated it",
         schema=layout,
     )
+
+
+def refuse_newer(here: Place) -> None:
+    """Raises SchemaMismatch for a namespace that this somactl may only read."""
+    if here.least_writer > LAYOUT:
+        raise newer(here.head.namespace, here.layout, here.least_writer, "write")
 
 
 def newer_to_write(namespace: str, fields: Sequence[bytes | None]) -> SchemaMismatch:

@@ -11,6 +11,8 @@ import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from somactl.core.names import commit_id_time
 from somactl.errors import CorruptValue, KeyNotFound, StoreBusy, StoreDamaged, VersionCompacted
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
@@ -35,6 +37,18 @@ _STAT_KEYS = 5000
 """Keys that one script looks at: some 10 ms in which the server does nothing else."""
 _ATTEMPTS = 10
 _SNAPSHOTS = 20
+
+
+class AsOf(msgspec.Struct, frozen=True):
+    """A key at some version: the entry of its history that was the newest then, None where it had none.
+
+    `lapsed`: the value that the entry tells of is hidden by a tombstone whose grace is over. Its bytes are
+    there no longer, or not for long.
+    """
+
+    here: Place
+    line: Line | None
+    lapsed: bool
 
 
 class Reader:
@@ -76,14 +90,14 @@ class Reader:
         return bool(self.registry.value(member))
 
     async def _has_parts(self) -> bool:
-        parts = [part for part in (*layout.PARTS, *layout.NOTE_PARTS) if part != "head"]
+        parts = [part for part in (*layout.PARTS, *layout.LATER_PARTS) if part != "head"]
         there = await self.link.ask(*(("EXISTS", getattr(self.names, part)) for part in parts))
         return any(self.link.values(there))
 
     async def clock(self) -> float:
         fields, now = self.link.values(await self.link.ask(self.head_command(), ("TIME",)))
         await self.existing(fields)
-        return int(now[0]) + int(now[1]) / 1e6
+        return seconds(now)
 
     # One key
 
@@ -144,7 +158,8 @@ class Reader:
         )
 
     async def _read_as_of(self, key: str, version: int) -> Entry:
-        here, line = await self._as_of(key, version)
+        found = await self._as_of(key, version)
+        here, line = found.here, found.line
         if version > here.head.version:
             raise KeyNotFound(
                 f"namespace {here.head.namespace!r} is at version {here.head.version}; "
@@ -152,7 +167,7 @@ class Reader:
             )
         if line is None and not 0 < version < here.floor:
             raise KeyNotFound(f"key {key!r} did not exist at version {version}")
-        gone = line is None or (line.is_value and line.where == "gone")
+        gone = line is None or (line.is_value and line.where == "gone") or found.lapsed
         if line is None or gone or (line.ended is not None and line.ended <= version):
             raise VersionCompacted(
                 f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
@@ -165,11 +180,21 @@ class Reader:
             )
         return await self._fetch(here, key, line)
 
-    async def _as_of(self, key: str, version: int) -> tuple[Place, Line | None]:
+    async def _as_of(self, key: str, version: int) -> AsOf:
         """The newest entry of the key's history that is not newer than `version`."""
-        newest = ("ZREVRANGEBYSCORE", self.names.history(key), version, "-inf", "LIMIT", 0, 1)
-        entries, fields = self.link.values(await self.link.ask(newest, self.head_command()))
-        return await self.existing(fields), revisions.line(entries[0]) if entries else None
+        history = self.names.history(key)
+        entries, newest, now, fields = self.link.values(
+            await self.link.ask(
+                ("ZREVRANGEBYSCORE", history, version, "-inf", "LIMIT", 0, 1),
+                ("ZRANGE", history, -1, -1),
+                ("TIME",),
+                self.head_command(),
+            )
+        )
+        line = revisions.line(entries[0]) if entries else None
+        hidden = line is not None and line.where == "live" and bool(newest)
+        lapsed = hidden and revisions.line(newest[0]).is_over(seconds(now))
+        return AsOf(await self.existing(fields), line, lapsed)
 
     async def _fetch(self, here: Place, key: str, line: Line, first: Reply = None) -> Entry:
         """The bytes of a revision, wherever they are by now; `first` as in `_bytes`.
@@ -182,8 +207,9 @@ class Reader:
                 return await self._entry(here, key, line, await self._bytes(key, line, first))
             except CorruptValue as exc:
                 problem = exc
-            _, again = await self._as_of(key, line.version)
-            if again is None or again.version != line.version or again.where == "gone":
+            found = await self._as_of(key, line.version)
+            again = found.line
+            if again is None or again.version != line.version or again.where == "gone" or found.lapsed:
                 raise VersionCompacted(
                     f"version {line.version} of key {key!r} is no longer kept: retention has removed it",
                     hint=f"`somactl log {key!r}` shows the versions that are still there",
@@ -295,13 +321,15 @@ class Reader:
 
     async def history(self, key: str) -> list[Revision]:
         command = ("ZREVRANGE", self.names.history(key), 0, -1)
-        lines, fields = self.link.values(await self.link.ask(command, self.head_command()))
+        rows, now, fields = self.link.values(await self.link.ask(command, ("TIME",), self.head_command()))
         await self.existing(fields)
+        lines = [revisions.line(row) for row in rows]
         if not lines:
             raise KeyNotFound(
                 f"key {key!r} has no history: it was never written, or retention has forgotten it"
             )
-        return [revisions.revision(key, revisions.line(line)) for line in lines]
+        over = lines[0].is_over(seconds(now))
+        return [revisions.revision(key, line, lapsed=over and line.where == "live") for line in lines]
 
     async def log(self, before: int | None, limit: int) -> list[CommitRecord]:
         here = await self.place()
@@ -359,6 +387,11 @@ class Reader:
     def _status(self, commit_id: str, fields: Sequence[Any]) -> CommitStatus:
         record = records.record(self.names.namespace, commit_id, fields)
         return CommitStatus(commit_id, record.state if record else "unseen", record)
+
+
+def seconds(now: Sequence[bytes]) -> float:
+    """What TIME replies, as seconds since 1970."""
+    return int(now[0]) + int(now[1]) / 1e6
 
 
 def _batches(wanted: Iterable[tuple[str, Line]]) -> Iterable[list[tuple[str, Line]]]:

@@ -17,7 +17,7 @@ class About(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is told of a value without its bytes: the second line of its entry.
 
     The order counts: the scripts look for the first `"content"` and `"size"`, and find no other's.
-    A tombstone has a commit id alone.
+    A tombstone has a commit id, and if it was made with a grace, when that is over.
     """
 
     content: str | None = None
@@ -28,10 +28,15 @@ class About(msgspec.Struct, frozen=True, omit_defaults=True):
     shape: tuple[int, ...] = ()
     layout: str = ""
     commit: str = ""
+    until: float | None = None
 
 
 class Line(msgspec.Struct, frozen=True):
-    """An entry of a history. `where` is `live`, `tomb`, `gone` (no bytes), or the token of `old:N:K`."""
+    """An entry of a history. `where` is `live`, `tomb`, `gone` (no bytes), or the token of `old:N:K`.
+
+    The bytes of a value that a tombstone hides are still where they were live, and its entry is not closed:
+    it ended with the next one.
+    """
 
     version: int
     at: float
@@ -49,6 +54,10 @@ class Line(msgspec.Struct, frozen=True):
     def token(self) -> str | None:
         """N in the name `old:N:K` of its bytes, for a superseded value that has them."""
         return None if self.where in ("live", "tomb", "gone") else self.where
+
+    def is_over(self, now: float) -> bool:
+        """Whether this is a tombstone whose own grace is over: what it hides cannot come back."""
+        return self.about.until is not None and self.about.until <= now
 
 
 _decode_about = msgspec.json.Decoder(About).decode
@@ -87,7 +96,8 @@ def line(text: bytes) -> Line:
         raise StoreDamaged(f"an entry of a history is not what was written ({exc})") from exc
 
 
-def revision(key: str, entry: Line) -> Revision:
+def revision(key: str, entry: Line, *, lapsed: bool) -> Revision:
+    """`lapsed`: the tombstone over it has seen the end of its grace."""
     return Revision(
         key=key,
         version=entry.version,
@@ -97,7 +107,7 @@ def revision(key: str, entry: Line) -> Revision:
         content=entry.about.content,
         kind=entry.about.kind,
         verdict=verdict(entry.verdict),
-        compacted=entry.is_value and entry.where == "gone",
+        compacted=entry.is_value and (entry.where == "gone" or lapsed),
     )
 
 
@@ -117,8 +127,13 @@ def stat(key: str, entry: Line, hidden: Line | None, retention: Retention) -> St
         shape=described.shape,
         layout=described.layout,
         deleted=deleted,
-        recoverable_until=entry.at + retention.seconds if deleted else None,
+        recoverable_until=_recoverable_until(entry, retention) if deleted else None,
     )
+
+
+def _recoverable_until(tombstone: Line, retention: Retention) -> float:
+    own = tombstone.about.until
+    return tombstone.at + retention.seconds if own is None else own
 
 
 def entry(namespace: str, incarnation: str, key: str, told: Line, data: bytes | memoryview) -> Entry:

@@ -170,10 +170,12 @@ class RedisStore:
 
         return await self._write("", claim())
 
-    async def compact(self, *, limit: int = 500, dry_run: bool = False) -> Compaction:
+    async def compact(
+        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
+    ) -> Compaction:
         if limit < 1:
             raise InputRejected(f"a compaction of {limit} removals does nothing")
-        found = await compaction.candidates(self._reader, None if dry_run else limit)
+        found = await compaction.candidates(self._reader, None if dry_run else limit, past_grace=past_grace)
         if dry_run or found.empty:
             return found.summary()
         return await self._write("", compaction.remove(self._reader, found))

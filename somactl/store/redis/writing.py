@@ -3,6 +3,9 @@
 A commit is staged and then swung in by one script. Every value is first put under a name of its own that
 vanishes by itself; the script checks everything, and renames. It sees no large value, and frees none, so it
 takes about the same time for all sizes. The values of a small commit travel with the script itself.
+
+A commit that deletes what is there has a script of its own, which is made for many thousand keys. It leaves
+to the other one whatever is not as plain as that.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from somactl.store.request import (
     settle,
 )
 
-COMMIT = Script("commit")
+COMMIT = Script("commit_v2")
+DELETE = Script("delete")
 INIT = Script("init")
 STAGE = Script("stage")
 
@@ -43,6 +47,8 @@ _SMALL = 16 << 10
 """Smaller values are staged many at a time, by a script, larger ones each by a command."""
 _BATCH_BYTES = 8 << 20
 _BATCH_KEYS = 1000
+_LISTED_KEYS = 250
+"""Deleted keys in one element of their list: what `compact` looks at, and removes, at a time."""
 
 
 class Staging:
@@ -90,9 +96,12 @@ async def commit(reader: Reader, request: Request, conditions: Conditions, wait_
     try:
         for batch in staging.batches():
             reader.link.values(await reader.link.ask(*batch))
-        call = _call(reader.names, request, staging, conditions.durability)
-        (reply,) = await reader.link.ask(call, commit_id=request.commit_id)
-        outcome = reader.link.value(reply)
+        outcome = [b"other"]
+        if _is_plain_delete(request):
+            outcome = await _ask(reader, request, _delete(reader.names, request, conditions.durability))
+        if outcome[0] == b"other":
+            call = _call(reader.names, request, staging, conditions.durability)
+            outcome = await _ask(reader, request, call)
         if outcome[0] == b"done":
             durability = await replication.confirm(reader, request.commit_id, wait_replicas)
             return _receipt(request, outcome[1:], durability or conditions.durability)
@@ -113,10 +122,62 @@ async def _discard(reader: Reader, staging: Staging) -> None:
             await reader.link.ask(("UNLINK", *staging.names[start : start + _BATCH_KEYS]))
 
 
+async def _ask(reader: Reader, request: Request, call: Call) -> list[Any]:
+    """What a script makes of the commit; from here on no answer means that its outcome is unknown."""
+    (reply,) = await reader.link.ask(call, commit_id=request.commit_id)
+    outcome: list[Any] = reader.link.value(reply)
+    return outcome
+
+
+def _is_plain_delete(request: Request) -> bool:
+    """Whether `lua/delete.lua` may be asked: nothing but deletes, at versions at which keys can be live."""
+    updates = request.updates
+    return not any(updates.values()) and all(
+        key in updates and expect.version and expect.incarnation is None and expect.content is None
+        for key, expect in request.expectations.items()
+    )
+
+
+def _delete(names: Names, request: Request, durability: str) -> Call:
+    """The script of plain deletes with its keys and arguments; `lua/delete.lua` says what they are."""
+    deletes, token, grace = list(request.updates), layout.token(), request.metadata.grace
+    keys: list[Argument] = [
+        names.head, names.keys, names.deleted, names.log, names.records, names.outbox,
+        names.commit(request.commit_id), names.graves, names.graces, names.grave(token),
+    ]  # fmt: skip
+    if grace is None:
+        keys += map(names.history, deletes)
+    else:
+        for key in deletes:
+            keys += names.history(key), names.live(key)
+    lists = _lists(deletes)
+    expected = request.expectations
+    versions: list[Argument] = [(expected[key].version or "") if key in expected else "" for key in deletes]
+    time = commit_id_time(request.commit_id)
+    fixed: list[Argument] = [
+        layout.LAYOUT,
+        request.commit_id,
+        "" if time is None else repr(time),
+        request.identity,
+        records.detail(request),
+        durability,
+        token,
+        "" if grace is None else repr(float(grace)),
+        len(lists),
+    ]
+    return Call(DELETE, keys, [*fixed, *lists, *versions])
+
+
+def _lists(keys: Sequence[str]) -> list[str]:
+    """Keys as `grave` lists them; none of them holds a newline."""
+    return ["\n".join(keys[start : start + _LISTED_KEYS]) for start in range(0, len(keys), _LISTED_KEYS)]
+
+
 def _call(names: Names, request: Request, staging: Staging, durability: str) -> Call:
-    """The commit script with its keys and arguments; `lua/commit.lua` says what they are."""
+    """The commit script with its keys and arguments; `lua/commit_v2.lua` says what they are."""
     keys: list[Argument] = [getattr(names, part) for part in layout.PARTS]
-    keys.append(names.commit(request.commit_id))
+    keys += names.commit(request.commit_id), names.graves, names.graces, names.grave(staging.token)
+    lists = _lists(staging.deletes)
     values: list[Argument] = []
     for stage, (key, put) in zip(staging.names, staging.puts.items(), strict=True):
         keys += names.live(key), names.history(key), names.old(staging.token, key), stage
@@ -132,6 +193,7 @@ def _call(names: Names, request: Request, staging: Staging, durability: str) -> 
             keys.append(names.history(key))
         values += subjects[key], *_demands(expect)
     time = commit_id_time(request.commit_id)
+    grace = request.metadata.grace
     fixed: list[Argument] = [
         layout.LAYOUT,
         request.commit_id,
@@ -143,8 +205,10 @@ def _call(names: Names, request: Request, staging: Staging, durability: str) -> 
         len(staging.puts),
         len(staging.deletes),
         len(request.expectations),
+        "" if grace is None else repr(float(grace)),
+        len(lists),
     ]
-    return Call(COMMIT, keys, fixed + values)
+    return Call(COMMIT, keys, [*fixed, *lists, *values])
 
 
 def _demands(expect: Expect) -> Iterator[bytes]:
@@ -213,13 +277,14 @@ async def init(reader: Reader, retention: Retention | None, new_incarnation: boo
     known = await reader.is_registered()
     (head,) = reader.link.values(await reader.link.ask(("EXISTS", names.head)))
     remains = recovery.Remains()
+    least = layout.LEAST_READER, layout.LEAST_WRITER
     if new_incarnation and not head:
         remains = await recovery.remains(reader)
+        least = layout.LAYOUT, layout.LAYOUT  # what is left may be of this layout
     kept = retention or layout.RETENTION
     arguments: list[Argument] = [
         layout.LAYOUT,
-        layout.LEAST_READER,
-        layout.LEAST_WRITER,
+        *least,
         fresh_incarnation(),
         int(new_incarnation),
         kept.versions,
