@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 
 from somactl.errors import InvalidName
@@ -13,6 +12,8 @@ MAX_KEY_BYTES = 1024
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _COMMIT_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Unicode's category Cc, which never changes."""
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 
 
@@ -36,9 +37,9 @@ def validate_key(key: str) -> str:
         raise InvalidName("a key is empty", hint="a key has 1 to 1024 bytes")
     if size > MAX_KEY_BYTES:
         raise InvalidName(f"key {key[:40]!r}... has {size} bytes; at most {MAX_KEY_BYTES} are allowed")
-    control = next((c for c in key if unicodedata.category(c) == "Cc"), None)
+    control = _CONTROL.search(key)
     if control is not None:
-        raise InvalidName(f"key {key!r} contains the control character U+{ord(control):04X}")
+        raise InvalidName(f"key {key!r} contains the control character U+{ord(control[0]):04X}")
     return key
 
 
