@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -375,6 +376,16 @@ class Ground:
         return await Target(
             self._postgres.create_database(), self._redis.url if kind == "hybrid" else ""
         ).init()
+
+    def clone(self, target: Target) -> Target:
+        """Another SQLite file that holds the same."""
+        self._count += 1
+        copy = f"{self._folder}/target-{self._count}.db"
+        path = target.url.removeprefix("sqlite:///")
+        for suffix in ("", "-wal"):
+            if os.path.exists(path + suffix):
+                shutil.copy(path + suffix, copy + suffix)
+        return Target(f"sqlite:///{copy}")
 
 
 async def originals(target: Target) -> dict[str, bytes]:
