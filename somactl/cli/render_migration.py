@@ -1,59 +1,62 @@
-"""What a migration did, as a table for people."""
+"""What a migration did, as a table for people: long lists first, so that the sum of it stays in view."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from somactl.cli.text import columns, shape, size
 from somactl.report import MigrateReport, MigrationRow, Tally
 
 
 def migration_view(report: MigrateReport) -> list[str]:
-    return [*_outcomes(report), *_details(report), *_follow_up(report)]
+    blocks = [*_named_rows(report), _reasons(report), _pointers(report), _outcomes(report)]
+    lines = [line for block in blocks if block for line in (*block, "")]
+    return [*lines, _in_a_sentence(report)]
+
+
+def _named_rows(report: MigrateReport) -> list[list[str]]:
+    moved = [
+        [_place(row), ", ".join(f"{m.method} by {m.distance:.3e}" for m in row.moves)] for row in report.moved
+    ]
+    return [
+        _table(["REJECTED", "WHY"], [[_place(row), _why(row)] for row in report.rejected]),
+        _table(["CONFLICT", "WHY"], [[_place(row), _why(row)] for row in report.conflicts]),
+        _table(["MOVED", "HOW (FROBENIUS NORM)"], moved),
+        _table(["LEFT ALONE", "WHY"], [[key, why] for key, why in report.left_alone.items()]),
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return columns(header, rows) if rows else []
+
+
+def _reasons(report: MigrateReport) -> list[str]:
+    rows = [[str(tally.count), reason] for reason, tally in report.reasons.items()]
+    return _table(["COUNT", "WHAT WAS NOT MIGRATED, AND WHY"], rows)
+
+
+def _pointers(report: MigrateReport) -> list[str]:
+    """Where matrices stand inside of values; the whole ones are what the outcomes count beside these."""
+    rows = [[str(count), name] for name, count in report.pointers.items() if name]
+    more = [f"... and {report.pointers_omitted} more"] if report.pointers_omitted else []
+    return _table(["MATRICES", "AT"], rows) + more
 
 
 def _outcomes(report: MigrateReport) -> list[str]:
-    if not report.outcomes and report.phase not in ("planned", "copied", "copying"):
-        return []
-    lines = []
-    if report.reasons:
-        lines += columns(
-            ["COUNT", "WHAT BECAME OF IT, AND WHY"], [[t.count, r] for r, t in report.reasons.items()]
-        )
-        lines.append("")
-    header = ["OUTCOME", "COUNT", "JSON", "ENVELOPES"]
-    lines += columns(header, [_row(name, tally) for name, tally in report.outcomes.items()])
-    if report.kinds:
-        lines.append("of kind " + ", ".join(f"{name}: {t.count}" for name, t in report.kinds.items()))
-    if report.forms:
-        lines.append("found as " + ", ".join(f"{name}: {t.count}" for name, t in report.forms.items()))
-    pointers = {name: count for name, count in report.pointers.items() if name}
-    if pointers:
-        lines += ["", *columns(["MATRICES", "AT"], [[count, name] for name, count in pointers.items()])]
-    if report.pointers_omitted:
-        lines.append(f"... and {report.pointers_omitted} more")
+    rows = [_row(name, tally) for name, tally in report.outcomes.items()]
+    lines = _table(["OUTCOME", "COUNT", "JSON", "ENVELOPES"], rows)
+    for words, tallies in (("of kind", report.kinds), ("found as", report.forms)):
+        if tallies:
+            lines.append(f"{words} " + ", ".join(f"{name}: {tally.count}" for name, tally in tallies.items()))
+    if report.largest:
+        row = report.largest[0]
+        dimensions = f", {shape(row.shape)}" if row.shape else ""
+        lines.append(f"largest: {_place(row)}{dimensions}, {size(row.json_bytes)} of JSON")
     return lines
 
 
 def _row(name: str, tally: Tally) -> list[str]:
     return [name, str(tally.count), size(tally.json_bytes), size(tally.bytes) if tally.bytes else "-"]
-
-
-def _details(report: MigrateReport) -> list[str]:
-    lines: list[str] = []
-    for title, rows in (("REJECTED", report.rejected), ("CONFLICT", report.conflicts)):
-        if rows:
-            lines += ["", *columns([title, "WHY"], [[_place(row), _why(row)] for row in rows])]
-    if report.moved:
-        moved = [
-            [_place(row), ", ".join(f"{m.method} by {m.distance:.3e}" for m in row.moves)]
-            for row in report.moved
-        ]
-        lines += ["", *columns(["MOVED", "HOW (FROBENIUS NORM)"], moved)]
-    if report.largest:
-        largest = report.largest[0]
-        lines.append(
-            f"largest: {_place(largest)}, {shape(largest.shape or None)}, {size(largest.json_bytes)} of JSON"
-        )
-    return lines
 
 
 def _place(row: MigrationRow) -> str:
@@ -65,19 +68,18 @@ def _why(row: MigrationRow) -> str:
     return row.why.removeprefix(f"key {row.key!r}: ").removeprefix(f"key {row.key!r} at {row.pointer!r}: ")
 
 
-def _follow_up(report: MigrateReport) -> list[str]:
-    lines = []
-    if report.left_alone:
-        lines += columns(["LEFT ALONE", "WHY"], [[key, why] for key, why in report.left_alone.items()])
+def _in_a_sentence(report: MigrateReport) -> str:
     head = f"migration {report.migration} of {report.source}" if report.migration else report.source
+    copied = report.outcomes["migrate"].count if "migrate" in report.outcomes else 0
+    looked_at = f"{report.values} values looked at"
     did = {
-        "planned": f"{head}: {report.values} values looked at; nothing was written",
-        "copying": f"{head}: stopped by {report.stopped} after {report.values} values",
-        "copied": f"{head}: {report.values} values looked at; the source is as it was",
-        "finalizing": f"{head}: stopped by {report.stopped}; {report.finalized} values finalized in this run",
-        "finalized": f"{head}: {report.finalized} values finalized; the store keeps them as they were",
-        "reverting": f"{head}: stopped by {report.stopped}; {report.restored} values put back in this run",
-        "reverted": f"{head}: {report.restored} values put back, {report.withdrawn} matrices deleted",
-        "forgotten": f"{head}: {report.forgotten} original values dropped; it cannot be reverted any more",
+        "planned": f"{looked_at}; nothing was written",
+        "copying": f"stopped by {report.stopped}: {looked_at}, {copied} matrices copied",
+        "copied": f"{looked_at}, {copied} matrices copied; the source is as it was",
+        "finalizing": f"stopped by {report.stopped}; {report.finalized} values finalized in this run",
+        "finalized": f"{report.finalized} values finalized; the store keeps them as they were",
+        "reverting": f"stopped by {report.stopped}; {report.restored} values put back in this run",
+        "reverted": f"{report.restored} values put back, {report.withdrawn} matrices deleted",
+        "forgotten": f"{report.forgotten} original values dropped; it cannot be reverted any more",
     }
-    return [*lines, did[report.phase]]
+    return f"{head}: {did[report.phase]}"

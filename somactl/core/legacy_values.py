@@ -21,6 +21,8 @@ Form = Literal["numpy", "lists", "string", "envelope", "unreadable"]
 
 MAX_SITES = 10_000
 """Matrices in one value; a value with more is rejected as a whole."""
+AN_OBJECT, A_LIST = "an object without `__np__`", "a list without rows of numbers"
+"""Reasons that say nothing of what stands inside: only `discover` and pointers look there."""
 
 _WRAPPINGS = 3  # one more than is read: a matrix wrapped too often is rejected, not passed over
 _EDGE = 128  # bytes at each end of a list that tell numbers from words
@@ -106,8 +108,8 @@ class _Look(NamedTuple):
 
 _WORDS = _Look(None, "text")
 _NOT_JSON = _Look(None, "text that is not JSON")
-_NO_NUMPY = _Look(None, "an object without `__np__`")
-_NO_ROWS = _Look(None, "a list without rows of numbers")
+_NO_NUMPY = _Look(None, AN_OBJECT)
+_NO_ROWS = _Look(None, A_LIST)
 
 
 def _look(text: bytes) -> _Look:

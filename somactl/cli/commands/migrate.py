@@ -14,6 +14,7 @@ import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.text import size
+from somactl.core.legacy_values import A_LIST, AN_OBJECT
 from somactl.errors import InvalidFile, OutcomeUnknown, StoreUnavailable, UsageError
 from somactl.operations.admission import Policy
 from somactl.operations.migration.copying import Progress, Run, Wishes, copy, look
@@ -199,6 +200,7 @@ async def _dry_run(session: Session, words: _Words, pace: Pace, plan_file: str |
             if plan_file
             else words.with_wishes()
         )
+    _warn_of_insides(report, words.wishes.selection)
     return _by_line(session, report)
 
 
@@ -213,6 +215,7 @@ async def _copy(session: Session, words: _Words, pace: Pace, apply: str | None, 
             report = await _resumable(
                 copy(Run(source, store, words.wishes, pace, _Follow(session)), resume=resume)
             )
+            _warn_of_insides(report, words.wishes.selection)
         else:
             with _opened(apply) as file:
                 plan = Plan(file, apply)
@@ -233,6 +236,18 @@ async def _copy(session: Session, words: _Words, pace: Pace, apply: str | None, 
     else:
         report.next = session.command("migrate-json", *words.source, "--apply", apply, "--resume")
     return _by_line(session, report)
+
+
+def _warn_of_insides(report: MigrateReport, selection: Selection) -> None:
+    """Matrices inside of values are left where they are unless somebody asks for them: say how."""
+    if selection.discover or selection.pointers:
+        return
+    reasons = (f"not-a-matrix: {reason}" for reason in (AN_OBJECT, A_LIST))
+    count = sum(report.reasons[reason].count for reason in reasons if reason in report.reasons)
+    if count:
+        report.warnings.append(
+            f"not looked into: {count} objects or lists; --discover finds the matrices inside of them"
+        )
 
 
 async def _resumable(work: Any) -> MigrateReport:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeVar
 
 from somactl.core.names import Pattern
@@ -48,6 +49,7 @@ class Examiner:
 
     def batch(self, values: list[Value]) -> Batch:
         """CPU-bound: belongs on a thread."""
+        _load()
         rows: list[MigrationRow] = []
         puts: dict[str, Admitted] = {}
         slowest = ("", 0.0)
@@ -61,6 +63,21 @@ class Examiner:
             for target, admitted in found.puts.items():
                 puts.setdefault(target, admitted)  # the first one has the claim
         return Batch(values, rows, puts, slowest)
+
+
+@cache
+def _load() -> None:
+    """Load what the first matrix would load, numpy and LAPACK, so that it does not pass for a slow one."""
+    import numpy as np
+
+    from somactl.core import legacy_kind
+    from somactl.core.envelope import deserialize_matrix, serialize_matrix
+    from somactl.core.invariants import check
+
+    one = np.ones((1, 1))
+    legacy_kind.decide_kind(one)
+    check(one)
+    deserialize_matrix(serialize_matrix(one, key="one"))
 
 
 async def list_names(source: Source, match: str | None, names: SortedNames) -> None:

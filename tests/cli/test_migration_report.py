@@ -1,0 +1,54 @@
+"""What an operator reads after a migration, besides what its report holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.cli.conftest import Shell
+
+HALF = [[0.5, 0.0], [0.0, 0.5]]
+LINES = "".join(
+    json.dumps({"key": key, "value": value}) + "\n"
+    for key, value in {"whole": HALF, "inside": {"rho": HALF}, "bad": [[1.2, 0.0], [0.0, -0.2]]}.items()
+).encode()
+
+
+def test_the_sum_of_it_stands_at_the_end_and_says_how_many_matrices_were_copied(shell: Shell) -> None:
+    result = shell("migrate-json", stdin=LINES)
+    assert result.code == 3
+    lines = result.text.splitlines()
+    assert lines[0].startswith("REJECTED")
+    summary = next(line for line in lines if line.startswith("migration "))
+    assert summary.endswith("3 values looked at, 1 matrices copied; the source is as it was")
+    assert lines.index(summary) > next(n for n, line in enumerate(lines) if line.startswith("OUTCOME"))
+
+
+def test_a_run_that_does_not_look_into_objects_says_how_to(shell: Shell) -> None:
+    for words in (["--dry-run"], []):
+        report = shell("migrate-json", *words, "--output", "json", stdin=LINES).json
+        assert any("not looked into: 1 objects or lists; --discover" in each for each in report["warnings"])
+    for words in (["--discover"], ["--pointer", "/rho"]):
+        report = shell("migrate-json", *words, "--dry-run", "--output", "json", stdin=LINES).json
+        assert not any("looked into" in each for each in report["warnings"])
+
+
+def test_the_first_matrix_is_not_charged_with_what_is_loaded_for_it() -> None:
+    code = """
+import sys
+from somactl.operations.migration.batches import Examiner
+from somactl.operations.migration import examine
+from somactl.source.contract import Value
+before = []
+original = examine.find_matrices
+def find(*arguments, **options):
+    before.append(set(sys.modules))
+    return original(*arguments, **options)
+examine.find_matrices = find
+Examiner("default").batch([Value("key", "text", b"[[0.5, 0.0], [0.0, 0.5]]")])
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before[0]}
+print(sorted(loaded & {"numpy", "scipy", "somactl"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
