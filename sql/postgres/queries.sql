@@ -30,16 +30,21 @@ SELECT
     (SELECT count(*) FROM pg_stat_replication) AS standbys,
     extract(epoch FROM clock_timestamp())::double precision AS now;
 
+-- A database of schema 1 has no notes.
 -- name: rights
 SELECT
     has_table_privilege('somactl.namespace', 'SELECT') AND has_table_privilege('somactl.revision', 'SELECT')
         AND has_table_privilege('somactl.payload', 'SELECT')
-        AND has_table_privilege('somactl.commit_record', 'SELECT') AS read,
+        AND has_table_privilege('somactl.commit_record', 'SELECT')
+        AND coalesce(has_table_privilege(to_regclass('somactl.note'), 'SELECT'), true) AS read,
     has_table_privilege('somactl.namespace', 'UPDATE') AND has_table_privilege('somactl.revision', 'INSERT')
         AND has_table_privilege('somactl.revision', 'UPDATE') AND has_table_privilege('somactl.payload', 'INSERT')
         AND has_table_privilege('somactl.payload', 'DELETE')
         AND has_table_privilege('somactl.commit_record', 'INSERT') AND has_table_privilege('somactl.outbox', 'INSERT')
-        AND has_sequence_privilege('somactl.revision_id', 'USAGE') AS write,
+        AND has_sequence_privilege('somactl.revision_id', 'USAGE')
+        AND coalesce(has_table_privilege(to_regclass('somactl.note'), 'INSERT'), true)
+        AND coalesce(has_table_privilege(to_regclass('somactl.note'), 'UPDATE'), true)
+        AND coalesce(has_table_privilege(to_regclass('somactl.note'), 'DELETE'), true) AS write,
     has_table_privilege('somactl.revision', 'DELETE') AND has_table_privilege('somactl.commit_record', 'DELETE')
         AND has_table_privilege('somactl.outbox', 'DELETE') AS compact;
 

@@ -12,7 +12,9 @@ from somactl.store.postgres import committing, reading
 from somactl.testing import ReadContract, StoreContract
 from somactl.testing.commits import CommitChapter
 from somactl.testing.concurrency import ConcurrencyChapter
+from somactl.testing.grace import GraceChapter
 from somactl.testing.identity import IdentityChapter
+from somactl.testing.notes import NoteChapter
 from store.postgres_backend import PostgresBackend
 
 
@@ -32,7 +34,9 @@ class TestPostgresBehindPgBouncer(StoreContract):
         return lambda: PostgresBackend(postgres_server, pgbouncer)
 
 
-class TestLargeCommitsBehindPgBouncer(CommitChapter, IdentityChapter, ConcurrencyChapter, ReadContract):
+class TestLargeCommitsBehindPgBouncer(
+    CommitChapter, IdentityChapter, GraceChapter, NoteChapter, ConcurrencyChapter, ReadContract
+):
     """Every commit goes in a transaction of several statements, every value comes in a portion of its own."""
 
     @pytest.fixture

@@ -19,7 +19,8 @@ INSERT INTO somactl.namespace (name, incarnation, version, created_at, keep_vers
 INSERT INTO somactl.revision (id, namespace, key, version, commit_id, committed_at, superseded_version,
     superseded_at, size, content, expires_at)
 SELECT i, 1 + i % 5, 'key-' || (i % 2000) / 5, i, 'c' || i, i, CASE WHEN i <= 28000 THEN i + 1 END,
-    CASE WHEN i <= 28000 THEN i + 1 END, 100, CASE WHEN i % 3 > 0 THEN 'c' END, CASE WHEN i % 12 = 0 THEN i END
+    CASE WHEN i <= 28000 THEN i + 1 END, 100, CASE WHEN i % 3 > 0 THEN 'c' END,
+    CASE WHEN i % 12 = 0 THEN i END
 FROM generate_series(1, 30000) AS i;
 INSERT INTO somactl.payload (id, data) SELECT i, '\\x00' FROM generate_series(1, 30000) AS i;
 INSERT INTO somactl.commit_record (namespace, commit_id, version, recorded_at)
