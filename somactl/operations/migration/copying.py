@@ -229,7 +229,8 @@ def _claim_again(page: Page, claims: Texts) -> None:
 def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
     """Whether an earlier run is gone on with; False where a new pass over the source begins.
 
-    One that was stopped is, but not with another plan: that was made since, and knows what is done.
+    One that was stopped is, but not with another plan: that was made since, and knows what is done. A plan
+    that was carried out to its end is not stale for that: there is just nothing left of it.
     """
     if not journal.exists:
         return False
@@ -237,6 +238,8 @@ def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
     if state.phase in ("finalizing", "reverting"):
         verb = "finalize" if state.phase == "finalizing" else "revert"
         raise UsageError(f"migration {journal.id} is {state.phase}", hint=f"finish that first: --{verb}")
+    if state.phase == "copied" and resume and digest is not None and state.plan == digest:
+        return True
     if state.phase != "copying" or (state.plan != digest and not resume):
         return False
     if not resume:
@@ -277,7 +280,7 @@ async def _recover(store: Store, journal: Journal) -> None:
     while pages >= journal.state.first_page and not await _stands(store, await journal.page(pages)):
         pages -= 1
     if pages < journal.state.pages:
-        await journal.advance(pages=pages)
+        await journal.advance(phase="copying", pages=pages)
 
 
 async def _stands(store: Store, page: Page) -> bool:

@@ -23,6 +23,7 @@ class PlannedRows:
     def __init__(self, plan: Plan, after: str | None) -> None:
         self._rows = plan.rows()
         self._next = next(self._rows, None)
+        self._resumed = after is not None
         if after is not None:
             last = shown(after)
             while self._next is not None and self._next.key != last:
@@ -35,16 +36,18 @@ class PlannedRows:
         for value in found:
             of_value = self._of(shown(value.key))
             if not of_value:
-                raise PlanStale(
-                    f"key {shown(value.key)!r} is new in the source since the plan was made", hint=_AGAIN
-                )
+                raise self.stale(f"key {shown(value.key)!r} is new in the source since the plan was made")
             rows += of_value
         return rows
 
     def refuse_rest(self) -> None:
         """Raise PlanStale where the plan has values that the source has no more."""
         if self._next is not None:
-            raise PlanStale(f"key {self._next.key!r} of the plan is no more in the source", hint=_AGAIN)
+            raise self.stale(f"key {self._next.key!r} of the plan is no more in the source")
+
+    def stale(self, message: str) -> PlanStale:
+        """The error, and what stands."""
+        return PlanStale(message, hint=_STOPPED if self._resumed else _AGAIN)
 
     def _of(self, key: str) -> list[MigrationRow]:
         rows = []
@@ -66,12 +69,12 @@ async def refuse_stale(
         read = {shown(value.key): digest(value.data) if value.state == "text" else "" for value in found}
         for row in rows:
             if row.source != read[row.key]:
-                raise PlanStale(f"the value of {row.key!r} has changed since the plan was made", hint=_AGAIN)
-        await _refuse_moved_targets(store, rows)
+                raise planned.stale(f"the value of {row.key!r} has changed since the plan was made")
+        await _refuse_moved_targets(store, rows, planned)
     planned.refuse_rest()
 
 
-async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow]) -> None:
+async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow], planned: PlannedRows) -> None:
     named = [row for row in rows if row.content and row.reason != "collision"]
     try:
         stats = (await store.stat_many([row.target for row in named])).stats if named else {}
@@ -80,9 +83,7 @@ async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow]) -> N
     for row in named:
         now = _outcome(row, stats.get(row.target))
         if now != row.outcome:
-            raise PlanStale(
-                f"{row.target!r} was to end as {row.outcome}, and would end as {now} now", hint=_AGAIN
-            )
+            raise planned.stale(f"{row.target!r} was to end as {row.outcome}, and would end as {now} now")
 
 
 def _outcome(row: MigrationRow, there: Stat | None) -> str:
