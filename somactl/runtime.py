@@ -41,15 +41,24 @@ async def open_store(
 
 @asynccontextmanager
 async def open_source(
-    words: Sequence[str], *, stdin: BinaryIO | None = None, read_only: bool = True
+    words: Sequence[str],
+    *,
+    stdin: BinaryIO | None = None,
+    read_only: bool = True,
+    retry_seconds: float = 5.0,
 ) -> AsyncIterator[Source]:
     """The legacy values that `words` name: one URL (or `env:NAME`, where it stands), or files, or `-` or
-    nothing for lines of JSON on `stdin`. All of these are read before the block begins.
+    nothing for lines of JSON on `stdin`. All of these are read before the block begins. What fails for a
+    reason that may pass is tried again for `retry_seconds`, 0 for never.
 
     Raises UsageError, ConfigurationError, SecretExposed for a password in a URL of the command line,
     InvalidFile for a file that is not there.
     """
     source = _source(words, stdin, read_only=read_only)
+    if retry_seconds:
+        from somactl.source.retrying import Retrying
+
+        source = Retrying(source, seconds=retry_seconds)
     try:
         yield source
     finally:

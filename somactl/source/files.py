@@ -44,9 +44,7 @@ class FilesSource:
     replaceable = True
 
     def __init__(self, paths: Mapping[str, str], *, read_only: bool = True) -> None:
-        self._paths = {key: os.path.realpath(path) for key, path in paths.items()}
-        for path in self._paths.values():
-            _require_file(path, missing_ok=not read_only)
+        self._paths = {key: _real_path(path, missing_ok=not read_only) for key, path in paths.items()}
         places = sorted(f"{key}\0{path}" for key, path in self._paths.items())
         self.identity = "json files sha256:" + hashlib.sha256(to_bytes("\n".join(places))).hexdigest()
         self._read_only = read_only
@@ -130,8 +128,10 @@ def parse_words(words: Sequence[str]) -> dict[str, str]:
     return paths
 
 
-def _require_file(path: str, *, missing_ok: bool) -> None:
+def _real_path(path: str, *, missing_ok: bool) -> str:
+    """The file itself, where links lead to it. Raises InvalidFile."""
     try:
+        path = os.path.realpath(path)
         if not os.path.isfile(path) and not (missing_ok and not os.path.lexists(path)):
             os.stat(path)
             raise InvalidFile(f"{path}: no ordinary file")
@@ -139,6 +139,7 @@ def _require_file(path: str, *, missing_ok: bool) -> None:
         raise InvalidFile(f"{path!r} is no file name") from None
     except OSError as exc:
         raise InvalidFile(f"{path}: {(exc.strerror or 'cannot be read').lower()}") from None
+    return path
 
 
 def _content(path: str) -> bytes | None:

@@ -8,6 +8,7 @@ ends as a value too, `line 7`, which cannot be read: one bad line neither ends t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import tempfile
@@ -54,7 +55,8 @@ class NdjsonSource:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._index = open_database(_TABLES)
-        self._values = tempfile.TemporaryFile(prefix="somactl-")  # noqa: SIM115, closed in `close`
+        with room():
+            self._values = tempfile.TemporaryFile(prefix="somactl-")  # noqa: SIM115, closed in `close`
         self._end = 0
         try:
             self.identity = f"ndjson sha256:{self._take(stream)}"
@@ -100,7 +102,8 @@ class NdjsonSource:
 
     def _release(self) -> None:
         self._index.close()
-        self._values.close()
+        with contextlib.suppress(OSError):  # of bytes that still wait to be written, and are of no use
+            self._values.close()
 
     def _take(self, stream: BinaryIO) -> str:
         """Put all lines aside; the digest of them all."""
@@ -112,6 +115,8 @@ class NdjsonSource:
                 self._reject(number, None, f"is longer than {MAX_LINE_BYTES / 1e6:.0f} MB")
             elif line.strip():
                 self._put(number, line.removeprefix(_BOM) if number == 1 else line)
+        with room():
+            self._values.flush()
         return digest.hexdigest()
 
     def _put(self, number: int, line: bytes) -> None:

@@ -2,7 +2,8 @@
 
 A change compares and sets by WATCH, MULTI and EXEC, not by a script: a value may have 100 MB, which Lua would
 copy twice and compare while the server does nothing else. Here the client compares, and EXEC is refused if
-somebody was faster. That costs no more bytes on the wire than sending the old value to a script would.
+somebody was faster. That costs no more bytes on the wire than sending the old value to a script would. A
+server whose memory is full takes no MULTI, so there nothing can be removed either.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class RedisSource:
             if not todo:
                 self._link.values(await exchange([("UNWATCH",)]))
                 return results
-            commands = [_command(keys[i], changes[i]) for i in todo]
+            commands = [command for i in todo for command in _commands(keys[i], changes[i])]
             try:
                 replies = await exchange([("MULTI",), *commands, ("EXEC",)])
             except StoreUnavailable as exc:
@@ -172,8 +173,8 @@ class RedisSource:
             self._link.values(replies)
             if replies[-1] is None:
                 return None
-            for i, reply in zip(todo, self._link.values(replies[-1]), strict=True):
-                results[i] = bool(reply)
+            for i, there in zip(todo, self._link.values(replies[-1])[1::2], strict=True):
+                results[i] = bool(there) == (changes[i].after is not None)
             return results
 
 
@@ -218,14 +219,17 @@ def _without_data(key: str, type_: str, size: int) -> Value:
     return Value(key, "unreadable", detail=f"{size / 1e6:.0f} MB of text")
 
 
-def _command(key: bytes, change: Change) -> Command:
-    """What makes the change, while nobody else can."""
+def _commands(key: bytes, change: Change) -> tuple[Command, Command]:
+    """What makes the change, while nobody else can, and then asks whether the key is there.
+
+    It is not where its time was over before it was put back.
+    """
     if change.after is None:
-        return ("UNLINK", key)
+        return ("UNLINK", key), ("EXISTS", key)
     if change.before is not None:
-        return ("SET", key, change.after, "KEEPTTL")
+        return ("SET", key, change.after, "KEEPTTL"), ("EXISTS", key)
     until = () if change.expires_at is None else ("PXAT", max(1, round(change.expires_at * 1000)))
-    return ("SET", key, change.after, "NX", *until)
+    return ("SET", key, change.after, "NX", *until), ("EXISTS", key)
 
 
 def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:

@@ -133,12 +133,12 @@ def open_database(tables: str) -> sqlite3.Connection:
 
 @contextmanager
 def room() -> Iterator[None]:
-    """Raise what SQLite says about the disk as StoreFull."""
+    """Raise what SQLite or the system says about the disk as StoreFull."""
     import sqlite3
 
     try:
         yield
-    except sqlite3.OperationalError as exc:
+    except (sqlite3.OperationalError, OSError) as exc:
         raise StoreFull(
             f"the folder for temporary files cannot be used ({exc})",
             hint="free space there, or name another folder in TMPDIR",

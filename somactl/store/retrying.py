@@ -30,17 +30,13 @@ from somactl.store.contract import (
     Stats,
     Store,
 )
+from somactl.store.pauses import pauses
 
 T = TypeVar("T")
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
 
 
 class Retrying:
     """Repeats a call whose error is `retryable`, for at most `seconds`, and then raises the last error.
-
-    The pause before attempt k is drawn evenly from 0 to min(0.05 s x 2^k, 1 s): full jitter, so that many
-    clients that failed together do not come back together.
 
     A commit with an unknown outcome is sent again under its own id, which cannot write it twice. If that
     is refused, the id is resolved, and the answer is what really happened; if it stays unknown, it is
@@ -55,13 +51,7 @@ class Retrying:
         self.namespace = store.namespace
 
     def _pauses(self) -> Iterator[float]:
-        """Pauses between attempts until the time is up; the clock runs during the attempts as well."""
-        clock = asyncio.get_running_loop().time
-        end = clock() + self._seconds
-        ceiling = FIRST_PAUSE
-        while (left := end - clock()) > 0:
-            yield min(left, self._dice() * ceiling)
-            ceiling = min(2 * ceiling, LONGEST_PAUSE)
+        return pauses(self._seconds, self._dice)
 
     async def _again(self, call: Callable[[], Awaitable[T]]) -> T:
         pauses = self._pauses()
