@@ -271,7 +271,8 @@ async def _follow_up(session: Session, words: _Words, verb: str, migration: str 
                 else revert_migration(None, store, journal, pace)
             )
     async with (
-        open_source(words.source, stdin=sys.stdin.buffer, read_only=verb == "--forget") as source,
+        # Also for --forget, which changes nothing there: only so may files be named that are gone by now.
+        open_source(words.source, stdin=sys.stdin.buffer, read_only=False) as source,
         session.store() as store,
     ):
         journal = await find(store, source.identity, migration)
