@@ -7,7 +7,7 @@ import asyncio
 from msgspec.structs import replace
 
 from somactl.core.order import Order, parse_order, validate_order_id
-from somactl.errors import OutcomeUnknown, SomactlError, UsageError, VersionConflict
+from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, UsageError, VersionConflict
 from somactl.operations.commit import SETTLE_SECONDS
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune import limit
@@ -78,12 +78,15 @@ async def _carry_out(
         if final is None:
             await run.take_up()
             await run.go_on()
+        else:
+            await run.give_up()
         if request.grace == 0:
             report.freed_now = run.record.settled.freed_now + await run.free()
     except asyncio.CancelledError:
         await _interrupted(run, report)
     except SupersededError:
         final = superseded_by(await remembered(store, record.order_id, record.issuer))
+        await run.give_up()
     except SomactlError as exc:
         if not run.record.settled.deletes:
             raise
@@ -144,7 +147,11 @@ async def _finished(
     if report.counts.get("unknown") == report.items:
         report.warnings.append("no key of the order exists: was it meant for another namespace?")
     run.record.report = report
-    await run.close()
+    try:
+        await run.close()
+    except LockHeld as exc:
+        report.stopped, report.complete = exc.message, False
+        report.conclude(*report.codes, exc.exit_code)
     return report
 
 

@@ -160,12 +160,12 @@ def _refuse(left: Sequence[LeftAlone]) -> None:
     written = {one.key: one.version for one in left if one.why == "written since"}
     if not written:
         raise VersionCompacted(
-            f"the grace of {len(left)} keys is over, and their values are gone: {names}",
+            f"past their grace, with their values gone: {names}",
             hint=hint,
             keys=[one.key for one in left[:MAX_LISTED]],
         )
     raise VersionConflict(
-        f"{len(left)} keys were written since they were pruned, or are past their grace: {names}",
+        f"written since they were pruned, or past their grace: {names}",
         conflicts={
             key: {"expected": {"version": 0}, "found": {"version": version}}
             for key, version in list(written.items())[:MAX_LISTED]

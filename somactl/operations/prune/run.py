@@ -101,6 +101,15 @@ class Run:
         if status.state == "committed" and status.record is not None:
             self._adopt(status.record, pending)
 
+    async def give_up(self) -> None:
+        """Count the commit that an earlier run may have sent, or keep it from ever arriving."""
+        pending = self.record.pending
+        if pending is None:
+            return
+        status = await self._store.commit_status(self._ids[pending.number], resolve=True)
+        if status.state == "committed" and status.record is not None:
+            self._adopt(status.record, pending)
+
     async def free(self) -> int:
         """Remove for good what is past its grace; the bytes freed."""
         freed, more = 0, True

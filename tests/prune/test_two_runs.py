@@ -1,0 +1,237 @@
+"""Runs that die, hang or come twice: no slice is committed twice, and none beyond what the order allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from prune.orders import carry_out, live, message, text
+from prune.stage import Event, KilledError, Stage
+from somactl.core.retention import Goal
+from somactl.errors import CommitAborted, StoreUnavailable
+from somactl.store.contract import Store
+from somactl.testing.values import delete, put
+from support.sqlite_backend import SqliteBackend
+
+
+@pytest_asyncio.fixture
+async def store(sqlite_backend: SqliteBackend) -> AsyncIterator[Store]:
+    store = sqlite_backend.open()
+    await put(store, "a", "b", "c", "d", "e", "f")
+    yield store
+    await store.close()
+
+
+class Stranded:
+    """A run whose `number`-th commit stays on its way when it dies; `arrive` lets it come through."""
+
+    def __init__(self, store: Store, number: int) -> None:
+        self._store = store
+        self._left = number
+        self._held: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+        if self._left == 0:
+            self._held = (arguments, options)
+            raise KilledError
+        self._left -= 1
+        return await self._store.commit_matrix_update(*arguments, **options)
+
+    async def arrive(self) -> Any:
+        arguments, options = self._held
+        return await self._store.commit_matrix_update(*arguments, **options)
+
+
+async def stranded(store: Store, number: int, *arguments: Any, **options: Any) -> Stranded:
+    run = Stranded(store, number)
+    with pytest.raises(KilledError):
+        await carry_out(run, *arguments, **options)
+    return run
+
+
+async def test_a_commit_that_arrives_after_its_slice_was_sent_again_changes_nothing(store: Store) -> None:
+    run = await stranded(store, 1, text("a", "b", "c"), batch=1, order_id="o")
+    report = await carry_out(store, text("a", "b", "c"), batch=1, order_id="o")
+    assert (report.resumed, report.deleted_keys) == (True, 3)
+    await put(store, "b", seed=3)
+    assert (await run.arrive()).replayed
+    assert await live(store) == ["b", "d", "e", "f"]
+
+
+async def test_a_commit_that_arrives_after_its_slice_was_passed_over_is_refused(store: Store) -> None:
+    order, goal = text("a", "b", "c"), Goal("keep", 4)
+    run = await stranded(store, 1, order, goal, batch=1, order_id="o")
+    await delete(store, "f")  # the namespace fits now, without b
+    report = await carry_out(store, order, goal, batch=1, order_id="o")
+    assert (report.deleted_keys, report.keys_left) == (1, 4)
+    with pytest.raises(CommitAborted):
+        await run.arrive()
+    assert await live(store) == ["b", "c", "d", "e"]
+
+
+async def test_a_run_that_dies_while_it_closes_off_a_slice_is_continued(store: Store) -> None:
+    order, goal = text("a", "b", "c"), Goal("keep", 4)
+    run = await stranded(store, 1, order, goal, batch=1, order_id="o")
+    await delete(store, "f")
+
+    class DyingOnceClosedOff(Stranded):
+        async def commit_status(self, commit_id: str, *, resolve: bool = False) -> Any:
+            status = await self._store.commit_status(commit_id, resolve=resolve)
+            if resolve:
+                raise KilledError
+            return status
+
+    with pytest.raises(KilledError):
+        await carry_out(DyingOnceClosedOff(store, 9), order, goal, batch=1, order_id="o")
+    await put(store, "f")  # b would have to go now, but its slice was settled
+    report = await carry_out(store, order, goal, batch=1, order_id="o")
+    assert report.deleted_keys == 1
+    with pytest.raises(CommitAborted):
+        await run.arrive()
+    assert await live(store) == ["b", "c", "d", "e", "f"]
+
+
+async def test_a_commit_that_arrives_in_between_counts_by_its_own_account(store: Store) -> None:
+    order = text("a", "b", "c", "d")
+    run = await stranded(store, 0, order, Goal("limit", 3), batch=2, order_id="o")
+    await delete(store, "a")
+
+    class Late(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            if options["commit_id"] == "o/0001":
+                await put(store, "a", expected=0)
+                arguments_then = dict(run._held[0][0])
+                assert set(arguments_then) == {"a", "b"}
+            return await self._store.commit_matrix_update(*arguments, **options)
+
+    report = await carry_out(Late(store, 9), order, Goal("limit", 3), batch=2, order_id="o")
+    assert report.deleted_keys == 3
+    assert await live(store) == ["a", "e", "f"]
+
+
+async def test_a_run_that_lost_its_order_to_another_stops(
+    store: Store, sqlite_backend: SqliteBackend
+) -> None:
+    order = text("a", "b", "c", "d")
+    other = sqlite_backend.open()
+
+    class Overtaken(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            receipt = await super().commit_matrix_update(*arguments, **options)
+            if options["commit_id"] == "o/0001":
+                self.whole = await carry_out(other, order, batch=1, order_id="o")
+            return receipt
+
+    run = Overtaken(store, 9)
+    report = await carry_out(run, order, batch=1, order_id="o")
+    assert (report.code, report.complete, report.deleted_keys) == (16, False, 1)
+    assert run.whole.deleted_keys == 4
+    assert [batch.commit_id for batch in run.whole.batches] == [f"o/000{i}" for i in range(1, 5)]
+    await other.close()
+
+
+async def test_a_newer_order_of_the_issuer_ends_the_older_one(
+    store: Store, sqlite_backend: SqliteBackend
+) -> None:
+    now = await store.clock()
+    older = message("a", "b", "c", now=now)
+    newer = message("f", now=now, order_id="order-8", sequence=8)
+    other = sqlite_backend.open()
+
+    class Superseded(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            receipt = await super().commit_matrix_update(*arguments, **options)
+            if options["commit_id"] == "order-7/0001":
+                await carry_out(other, newer)
+            return receipt
+
+    report = await carry_out(Superseded(store, 9), older, batch=1)
+    assert (report.code, report.complete, report.deleted_keys) == (4, False, 1)
+    assert "order-8" in (report.stopped or "")
+    assert await live(store) == ["b", "c", "d", "e"]
+    again = await carry_out(store, older, batch=1)
+    assert (again.replayed, again.code, again.stopped) == (True, 4, report.stopped)
+    await other.close()
+
+
+async def test_a_half_done_order_that_was_superseded_is_not_taken_up_again(store: Store) -> None:
+    now = await store.clock()
+    older = message("a", "b", "c", now=now)
+    run = await stranded(store, 1, older, batch=1)
+    await carry_out(store, message("f", now=now, order_id="order-8", sequence=8))
+    report = await carry_out(store, older, batch=1)
+    assert (report.code, report.deleted_keys) == (4, 1)
+    with pytest.raises(CommitAborted):
+        await run.arrive()
+    assert await live(store) == ["b", "c", "d", "e"]
+
+
+async def test_what_an_order_had_deleted_when_it_was_superseded_counts(store: Store) -> None:
+    now = await store.clock()
+    older = message("a", "b", "c", now=now)
+    run = await stranded(store, 1, older, batch=1)
+    await carry_out(store, message("f", now=now, order_id="order-8", sequence=8))
+    await run.arrive()
+    report = await carry_out(store, older, batch=1)
+    assert (report.code, report.deleted_keys, len(report.batches)) == (4, 2, 2)
+
+
+async def test_a_half_done_order_that_expired_is_not_taken_up_again(store: Store) -> None:
+    now = await store.clock()
+    order = message("a", "b", "c", now=now, expires_at=now + 0.5)
+    await stranded(store, 1, order, batch=1)
+    await asyncio.sleep(0.6)
+    report = await carry_out(store, order, batch=1)
+    assert (report.code, report.stopped) == (4, "the order expired before it was done")
+    assert await live(store) == ["b", "c", "d", "e", "f"]
+
+
+async def test_a_store_that_fails_in_the_middle_leaves_what_stands_and_goes_on_later(store: Store) -> None:
+    class Failing(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            if options["commit_id"] == "o/0003":
+                raise StoreUnavailable("gone")
+            return await super().commit_matrix_update(*arguments, **options)
+
+    order = text("a", "zz", "b", "c")
+    report = await carry_out(Failing(store, 9), order, batch=1, order_id="o")
+    assert (report.code, report.complete, report.deleted_keys) == (13, False, 1)
+    assert "gone" in (report.stopped or "")
+    report = await carry_out(store, order, batch=1, order_id="o")
+    assert (report.resumed, report.complete, report.counts) == (True, True, {"deleted": 3, "unknown": 1})
+    assert [item.key for item in report.not_applied] == ["zz"]
+
+
+async def test_a_store_that_fails_before_anything_was_deleted_is_an_error(store: Store) -> None:
+    class Failing(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            raise StoreUnavailable("gone")
+
+    with pytest.raises(StoreUnavailable):
+        await carry_out(Failing(store, 9), text("zz", "a"), batch=1, order_id="o")
+
+
+async def test_a_busy_key_is_tried_again_and_never_lost(store: Store) -> None:
+    script = [Event("commit_matrix_update", number, "put", "b") for number in range(3)]
+    stage = Stage(store, script)
+    await stage.put("a", "b", "c", "d", "e", "f")
+    report = await carry_out(stage, text("a", "b"))
+    assert (report.complete, report.deleted_keys) == (True, 2)  # the order ranked no version of b
+
+
+async def test_a_key_that_is_written_for_ever_ends_the_run(store: Store) -> None:
+    script = [Event("commit_matrix_update", number, "put", "b") for number in range(1, 20)]
+    stage = Stage(store, script)
+    await stage.put("a", "b", "c", "d", "e", "f")
+    report = await carry_out(stage, text("a", "b", "c"), batch=1, order_id="o")
+    assert (report.code, report.complete, report.deleted_keys) == (12, False, 1)
+    assert await live(store) == ["b", "c", "d", "e", "f"]
+    report = await carry_out(store, text("a", "b", "c"), batch=1, order_id="o")
+    assert (report.complete, report.deleted_keys) == (True, 3)
