@@ -147,15 +147,21 @@ def in_another_loop(work: Callable[[], Any]) -> Any:
 
 @dataclass
 class Target:
-    """One store to migrate into; `cache` "" for none."""
+    """One store to migrate into; `cache` "" for none. Its clients try again for `retry_seconds`."""
 
     url: str
     cache: str = ""
+    retry_seconds: float = 5.0
 
     @property
     def environment(self) -> dict[str, str]:
         cache = {"SOMACTL_CACHE": self.cache, "SFM_RHO_READ_TIMEOUT_MS": "5000"} if self.cache else {}
-        return {"SOMACTL_STORE": self.url, "SOMACTL_NAMESPACE": NAMESPACE, **cache}
+        return {
+            "SOMACTL_STORE": self.url,
+            "SOMACTL_NAMESPACE": NAMESPACE,
+            "SOMACTL_RETRY_SECONDS": str(self.retry_seconds),
+            **cache,
+        }
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:

@@ -194,7 +194,7 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
                 async for batch in ahead:
                     last = batch.values[-1].key
                     claim(batch, workspace.texts)
-                    _count(report, await _copy_batch(run, journal, batch, planned))
+                    _count(report, await _copy_batch(run, journal, batch, planned, resumed=resume))
                     _tell(run, report, batch, len(workspace.names))
             report.complete = _is_last(workspace, last)
             if report.complete:
@@ -216,7 +216,7 @@ def _is_last(workspace: Workspace, key: str | None) -> bool:
 def _ahead(
     run: Run, workspace: Workspace, after: str | None, stop: asyncio.Event
 ) -> AsyncGenerator[Batch, None]:
-    found = values(run.source, workspace.names, after)
+    found = values(run.source, workspace.names, after, run.pace)
     return one_ahead(batches(found, run.examiner, run.pace, stop))
 
 
@@ -273,14 +273,20 @@ async def _recover(store: Store, journal: Journal) -> None:
     """Settle the batch that was under way, and go back to the last one whose matrices are all there.
 
     A store may have lost its newest commits, a Redis without fsync say. What it still has is a beginning of
-    what it had, so that the first page from the end that stands is where to go on.
+    what it had, so that the first page from the end that stands is where to go on. A page without a commit
+    says nothing about that.
     """
     await journal.recover()
-    pages = journal.state.pages
-    while pages >= journal.state.first_page and not await _stands(store, await journal.page(pages)):
-        pages -= 1
-    if pages < journal.state.pages:
-        await journal.advance(phase="copying", pages=pages)
+    standing = journal.state.pages
+    for number in range(standing, journal.state.first_page - 1, -1):
+        page = await journal.page(number)
+        if not page.commits:
+            continue
+        if await _stands(store, page):
+            break
+        standing = number - 1
+    if standing < journal.state.pages:
+        await journal.advance(phase="copying", pages=standing)
 
 
 async def _stands(store: Store, page: Page) -> bool:
@@ -293,7 +299,7 @@ async def _stands(store: Store, page: Page) -> bool:
     for key, content in contents.items():
         stat = stats.get(key)
         if stat is None or stat.content != content:
-            if not await _was_there(store, key, page.commit_id):
+            if not await _was_there(store, key, page.commits):
                 return False
             continue
         try:
@@ -305,9 +311,9 @@ async def _stands(store: Store, page: Page) -> bool:
     return True
 
 
-async def _was_there(store: Store, key: str, commit_id: str) -> bool:
+async def _was_there(store: Store, key: str, commits: set[str]) -> bool:
     try:
-        return any(revision.commit_id == commit_id for revision in await store.history(key))
+        return any(revision.commit_id in commits for revision in await store.history(key))
     except KeyNotFound:
         return False
 
@@ -320,24 +326,27 @@ async def _after(journal: Journal) -> str | None:
     return to_text(bytes.fromhex((await journal.page(state.pages)).after))
 
 
-async def _copy_batch(run: Run, journal: Journal, batch: Batch, planned: PlannedRows | None) -> Page:
+async def _copy_batch(
+    run: Run, journal: Journal, batch: Batch, planned: PlannedRows | None, *, resumed: bool
+) -> Page:
     """Write down what is to be done, and do it. Where somebody writes a target in between, begin again."""
     done = journal.state.pages + journal.state.begun
     wanted = None if planned is None else planned.take(batch.values)
     for _ in range(_ATTEMPTS):
         rows = [msgspec.structs.replace(row) for row in batch.rows]
-        await compare(run.store, rows)
+        stats = await compare(run.store, rows)
+        puts = {row.target: batch.puts[row.target] for row in rows if row.outcome == "migrate"}
+        earlier = await _reclaim(run.store, journal, rows, stats) if resumed else []
         if wanted is not None:
             refuse_difference(rows, wanted)
-        puts = {row.target: batch.puts[row.target] for row in rows if row.outcome == "migrate"}
         plain, others = tally.split(rows)
         after = to_bytes(batch.values[-1].key).hex()
-        page = Page(new_commit_id() if puts else "", after, len(batch.values), plain, others)
+        page = Page(new_commit_id() if puts else "", after, len(batch.values), plain, others, earlier)
         state = msgspec.structs.replace(journal.state, pages=done, begun=True)
         await journal.write(state, {journal.page_name(done + 1): encode(page)})
         try:
             if puts:
-                await _commit(run.store, journal.id, puts, page.commit_id)
+                await _commit(run.store, _label(journal), puts, page.commit_id)
         except VersionConflict:
             continue
         except CommitAborted:
@@ -350,22 +359,51 @@ async def _copy_batch(run: Run, journal: Journal, batch: Batch, planned: Planned
     )
 
 
-async def _commit(store: Store, migration: str, puts: Mapping[str, Admitted], commit_id: str) -> None:
+def _label(journal: Journal) -> dict[str, str]:
+    """What marks the commits of one pass of a migration."""
+    return {"migration": journal.id, "pass": str(journal.state.first_page)}
+
+
+async def _reclaim(
+    store: Store, journal: Journal, rows: Sequence[MigrationRow], stats: Mapping[str, Stat]
+) -> list[str]:
+    """Commits of this very pass that wrote some of the rows: these are no others' work, but `migrate`.
+
+    A run may outlive the store's loss of its newest writes by one commit, which then stands in no journal.
+    """
+    by_commit: dict[str, list[MigrationRow]] = {}
+    for row in rows:
+        if row.outcome == "identical" and row.reason != "collision" and row.target in stats:
+            by_commit.setdefault(stats[row.target].commit_id, []).append(row)
+    own: list[str] = []
+    for commit_id, written in by_commit.items():
+        record = (await store.commit_status(commit_id)).record
+        if record is not None and record.metadata is not None and record.metadata.user == _label(journal):
+            own.append(commit_id)
+            for row in written:
+                row.outcome = "migrate"
+    return own
+
+
+async def _commit(
+    store: Store, label: Mapping[str, str], puts: Mapping[str, Admitted], commit_id: str
+) -> None:
     await store.commit_matrix_update(
         {key: admitted.data for key, admitted in puts.items()},
-        CommitMetadata({"migration": migration}, verdicts_of(puts), COMMAND),
+        CommitMetadata(label, verdicts_of(puts), COMMAND),
         dict.fromkeys(puts, 0),
         commit_id=commit_id,
     )
 
 
-async def compare(store: Store, rows: Sequence[MigrationRow]) -> None:
+async def compare(store: Store, rows: Sequence[MigrationRow]) -> Mapping[str, Stat]:
     """Settle by what stands under their targets now the rows that are to migrate, and those that are
-    identical to one of these."""
+    identical to one of these. Returns what stands there."""
     open_ = [row for row in rows if row.outcome == "migrate" or (row.outcome, row.reason) == _TWIN]
     stats = (await store.stat_many([row.target for row in open_])).stats if open_ else {}
     for row in open_:
         settle(row, stats.get(row.target))
+    return stats
 
 
 def settle(row: MigrationRow, there: Stat | None) -> None:

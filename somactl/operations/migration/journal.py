@@ -68,6 +68,7 @@ class Page(msgspec.Struct, frozen=True):
     """One batch.
 
     commit_id  of its commit; "" where nothing had to be written
+    earlier    commits of this pass that wrote rows of this page before, and of which the store lost the page
     after      the last of its keys, the bytes in hex: the next batch begins behind it
     values     how many values it had
     plain      those without a matrix, by the reason
@@ -79,6 +80,12 @@ class Page(msgspec.Struct, frozen=True):
     values: int
     plain: dict[str, Tally]
     rows: list[MigrationRow]
+    earlier: list[str] = []
+
+    @property
+    def commits(self) -> set[str]:
+        """All that wrote rows of it."""
+        return {*self.earlier, self.commit_id} - {""}
 
 
 class Original(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ async def _withdraw(store: Store, page: Page, kept: Texts, report: MigrateReport
     ours = [row for row in page.rows if row.outcome == "migrate" and kept.get(row.key) is None]
     for _ in range(_ATTEMPTS):
         stats = (await store.stat_many([row.target for row in ours])).stats if ours else {}
-        unchanged = {key: stat.version for key, stat in stats.items() if stat.commit_id == page.commit_id}
+        unchanged = {key: stat.version for key, stat in stats.items() if stat.commit_id in page.commits}
         try:
             if unchanged:
                 metadata = CommitMetadata(command=COMMAND)
