@@ -28,8 +28,8 @@ from source.backends import Backend, PostgresBackend, RedisBackend
 WRITES = {
     "append", "copy", "decr", "del", "expire", "expireat", "flushdb", "getdel", "getex", "getset", "hdel",
     "hincrby", "hset", "hsetnx", "incr", "incrby", "lpush", "ltrim", "mset", "pexpire", "pexpireat",
-    "persist", "psetex", "rename", "restore", "rpush", "sadd", "set", "setex", "setnx", "spop", "srem", "unlink", "xadd",
-    "xtrim", "zadd", "zincrby", "zrem", "zremrangebyrank", "zremrangebyscore",
+    "persist", "psetex", "rename", "restore", "rpush", "sadd", "set", "setex", "setnx", "spop", "srem",
+    "unlink", "xadd", "xtrim", "zadd", "zincrby", "zrem", "zremrangebyrank", "zremrangebyscore",
 }  # fmt: skip
 """What changes a Redis; a script's own commands are counted like anybody's."""
 

@@ -86,16 +86,19 @@ async def list_names(source: Source, match: str | None, names: SortedNames) -> N
         names.add(page)
 
 
-async def values(source: Source, names: SortedNames, after: str | None) -> AsyncGenerator[list[Value], None]:
-    """The values behind the key `after`, as many at a time as the source brings at once."""
-    pages = names.pages(after, BATCH_VALUES)
+async def values(
+    source: Source, names: SortedNames, after: str | None, pace: Pace | None = None
+) -> AsyncGenerator[list[Value], None]:
+    """The values behind the key `after`, as many at a time as the source brings at once and `pace` allows."""
+    most = BATCH_VALUES if pace is None else pace.portion(BATCH_VALUES)
+    pages = names.pages(after, most)
     pending: list[str] = []
     while True:
-        if len(pending) < BATCH_VALUES:  # so that no batch is small but the last one
+        if len(pending) < most:  # so that no batch is small but the last one
             pending += next(pages, [])
         if not pending:
             return
-        found = await source.fetch(pending[:BATCH_VALUES])
+        found = await source.fetch(pending[:most])
         pending = pending[len(found) :]
         yield found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from somactl.errors import NamespaceNotFound
 from somactl.operations.admission import Policy
@@ -37,11 +38,8 @@ async def migrate_json_payload_to_matrix(
     found = await asyncio.to_thread(
         examine, value, store.namespace, selection or Selection(), policy or Policy()
     )
-    try:
+    with contextlib.suppress(NamespaceNotFound):  # whether a commit creates it is for the store to say
         await compare(store, found.rows)
-    except NamespaceNotFound:
-        if not dry_run:
-            raise
     puts = {row.target: found.puts[row.target] for row in found.rows if row.outcome == "migrate"}
     if puts and not dry_run:
         await store.commit_matrix_update(

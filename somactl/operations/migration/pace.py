@@ -48,6 +48,10 @@ class Pace:
             await self._sleep(ahead, stop)
         return not stop.is_set() and not self.time_is_up
 
+    def portion(self, most: int) -> int:
+        """How many values to take at once, `most` at most: no more than the rate allows in a second."""
+        return most if self.values is None else max(1, min(most, int(self.values)))
+
     @property
     def time_is_up(self) -> bool:
         return self._left() <= 0
