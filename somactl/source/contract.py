@@ -24,7 +24,8 @@ class Value(msgspec.Struct, frozen=True):
 
     key     as the source has it, bytes that are no UTF-8 as surrogates (`surrogateescape`)
     state   text: `data` holds it; other: something that is no text at all, such as a Redis hash;
-            unreadable: larger than MAX_VALUE_BYTES; gone: it was listed, and is there no more
+            unreadable: larger than MAX_VALUE_BYTES, damaged, or a line that is no value at all; gone: it
+            was listed, and is there no more
     data    the bytes of a Redis string or a file, or the text of a JSONB value, in UTF-8
     detail  for other and unreadable, what it is: `a Redis hash`, `493 MB of JSON`
     expires_at  seconds since 1970 when the source removes it by itself; None: never
@@ -40,6 +41,8 @@ class Value(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True):
     """Replace the value of `key`, if it still is `before`, by `after`. None: not there.
 
+    What a source spells in a way of its own, as JSONB does, is compared in that spelling.
+
     expires_at  when the source is to remove what is put back where nothing was; None: never. A value that is
                 replaced keeps what it has
     """
@@ -51,7 +54,11 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Source(Protocol):
-    """Values by their keys. Its errors are those of the stores: StoreUnavailable, ConfigurationError."""
+    """Values by their keys. Safe for concurrent use by the tasks of one event loop.
+
+    Its errors are those of the stores: StoreUnavailable, ConfigurationError; NotFound where there is no
+    such table.
+    """
 
     name: str
     """For reports, which name no host: `postgres table kv_store`, `redis`, `json files`, `ndjson`."""
@@ -61,21 +68,26 @@ class Source(Protocol):
     """Whether `swap` can be asked of this kind of source at all; values that came by a pipe cannot be."""
 
     def names(self, match: Pattern | None) -> AsyncIterator[list[str]]:
-        """Pages of the keys that match, in any order; a key may come more than once. No value is read."""
+        """Pages of the keys that match, in any order; a key may come more than once. No value is read.
+
+        Keys that are there during the whole listing come in any case.
+        """
         ...
 
     async def fetch(self, keys: Sequence[str]) -> list[Value]:
         """Values of the first of `keys`, in their order: one at least, and no more than about FETCH_BYTES.
 
-        The caller asks again for those that did not come.
+        The caller asks again for those that did not come. A value that cannot be had says so itself, and
+        hides no other.
         """
         ...
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
         """Carry out each change by itself, atomically; whether the value now is `after`.
 
-        True also where it was so before, so that a repetition after a lost reply tells the same. Raises
-        ReadOnlyStore on a source that was opened read-only.
+        True also where it was so before, so that a repetition after a lost reply tells the same. False where
+        the value is another, or the source cannot hold `after`. Raises ReadOnlyStore on a source that was
+        opened read-only, OutcomeUnknown where no reply came: then repeat it.
         """
         ...
 

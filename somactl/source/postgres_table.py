@@ -100,7 +100,11 @@ def translate(exc: Exception, place: str, name: str) -> SomactlError | None:
     if state.startswith("42") and isinstance(exc, asyncpg.PostgresError):
         return ConfigurationError(f"the table {name} of {place} is not what it was ({exc.args[0]})")
     if state.startswith(_OF_A_VALUE):
-        return StoreDamaged(f"a value of the table {name} of {place} is none ({exc.args[0]})", sqlstate=state)
+        return StoreDamaged(
+            f"the table {name} of {place} holds what cannot be read ({exc.args[0]})",
+            hint="look for the row with psql, and mend it or take it out",
+            sqlstate=state,
+        )
     return failures.translate(exc, place)
 
 

@@ -247,6 +247,29 @@ class SwappingContract(ReadingContract):
         assert await opener(read_only=False).swap(changes) == [True, True, False, True]
         assert await backend.read("a") == b"3"
 
+    async def test_any_changes_do_what_a_dict_would(self, backend: Backend, opener: Opener) -> None:
+        dice = random.Random(20)
+        values = (None, b"1", b"[2]", b'{"a": 3}')
+        model: dict[str, bytes | None] = dict.fromkeys("abcd")
+        await backend.put(model)
+        source = opener(read_only=False)
+        outcomes = []
+        for _ in range(60):
+            changes = [
+                Change(dice.choice("abcd"), dice.choice(values), dice.choice(values))
+                for _ in range(dice.randint(1, 8))
+            ]
+            expected = []
+            for change in changes:
+                now = model[change.key]
+                expected.append(now in (change.before, change.after))
+                if now == change.before:
+                    model[change.key] = change.after
+            assert await source.swap(changes) == expected, changes
+            outcomes += expected
+        assert {key: await backend.read(key) for key in "abcd"} == model
+        assert 50 < sum(outcomes) < len(outcomes) - 50
+
     async def test_no_changes_are_no_work(self, opener: Opener) -> None:
         assert await opener(read_only=False).swap([]) == []
 

@@ -361,3 +361,59 @@ async def test_after_close_nothing_is_asked_any_more(make: Maker) -> None:
     await source.close()
     with pytest.raises(SomactlError, match="after it was closed"):
         await source.fetch(["a"])
+
+
+@pytest.fixture
+def in_encoding(postgres_server: PostgresServer | ExternalPostgres) -> Iterator[Callable[[str], str]]:
+    """Makes databases of another encoding, with the table."""
+    made: list[str] = []
+
+    def make_database(encoding: str) -> str:
+        made.append(postgres_server.create_database())
+        name = made[-1].rpartition("/")[2]
+        postgres_server.run(f"DROP DATABASE {name}")
+        postgres_server.run(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        postgres_server.run(TABLE, name)
+        return made[-1]
+
+    yield make_database
+    for url in made:
+        postgres_server.drop_database(url)
+
+
+async def test_a_database_of_another_encoding_gives_utf8(
+    in_encoding: Callable[[str], str], open_: Callable[..., PostgresSource]
+) -> None:
+    source = open_(in_encoding("LATIN1"), read_only=False)
+    value = '"é"'.encode()
+    assert await source.swap([Change("clé", None, value), Change("🎉", None, b"1")]) == [True, False]
+    assert await all_names(source) == ["clé"]
+    assert await source.fetch(["clé"]) == [Value("clé", "text", value)]
+    assert await source.swap([Change("clé", value, '"🎉"'.encode())]) == [False]
+    assert await source.swap([Change("clé", value, None)]) == [True]
+
+
+async def test_bytes_without_a_meaning_spoil_their_own_value_alone(
+    in_encoding: Callable[[str], str],
+    open_: Callable[..., PostgresSource],
+    postgres_server: PostgresServer | ExternalPostgres,
+) -> None:
+    """In a database of encoding SQL_ASCII, which takes any."""
+    url = in_encoding("SQL_ASCII")
+    database = url.rpartition("/")[2]
+    bad = "('\"' || convert_from('\\xff', 'SQL_ASCII') || '\"')::jsonb"
+    postgres_server.run(f"INSERT INTO kv_store VALUES ('a', '1'), ('bad', {bad}), ('c', '3')", database)
+    source = open_(url)
+    values = await all_values(source, await all_names(source))
+    assert [(value.key, value.state) for value in values] == [
+        ("a", "text"),
+        ("bad", "unreadable"),
+        ("c", "text"),
+    ]
+    assert "invalid byte sequence" in values[1].detail
+    postgres_server.run("INSERT INTO kv_store VALUES (convert_from('\\xfe', 'SQL_ASCII'), '4')", database)
+    with pytest.raises(StoreUnavailable, match="holds what cannot be read") as caught:
+        await all_names(source)
+    assert not caught.value.retryable
