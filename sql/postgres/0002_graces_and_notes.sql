@@ -245,5 +245,5 @@ ALTER TABLE somactl.commit_record ADD COLUMN extras text;
 -- Last, since nobody reads until it is done: the table is looked through once, for an index that is empty yet.
 -- Until when a delete can be undone, where that is not what the retention says.
 ALTER TABLE somactl.revision ADD COLUMN expires_at double precision;
-CREATE INDEX revision_expiring ON somactl.revision (namespace, expires_at)
+CREATE INDEX revision_expiring ON somactl.revision (namespace, expires_at, id)
     WHERE superseded_version IS NULL AND expires_at IS NOT NULL;

@@ -337,27 +337,34 @@ ON CONFLICT (namespace, commit_id) DO NOTHING;
 -- What is no longer kept, oldest first. In all of these: $1 the namespace's id, $2 the limit.
 
 -- First all that belongs to keys whose tombstone had a deadline of its own, and is past it: whatever the
--- retention says of them, it says no longer. $3 the time
+-- retention says of them, it says no longer. One key after the other, so that no batch looks again at what the
+-- batches before it have emptied. $3 the time
 -- name: ungraced_values
-SELECT r.id, r.size FROM somactl.revision AS t
+SELECT r.id, r.size FROM (
+    SELECT * FROM somactl.revision AS first
+    WHERE first.namespace = $1 AND first.superseded_version IS NULL AND first.expires_at <= $3
+    ORDER BY first.expires_at, first.id LIMIT $2
+) AS t
 JOIN somactl.revision AS r ON r.namespace = t.namespace AND r.key = t.key
-WHERE t.namespace = $1 AND t.superseded_version IS NULL AND t.expires_at <= $3
-    AND r.superseded_version IS NOT NULL AND r.content IS NOT NULL AND NOT r.compacted
-ORDER BY t.expires_at LIMIT $2;
+WHERE r.superseded_version IS NOT NULL AND r.content IS NOT NULL AND NOT r.compacted
+ORDER BY t.expires_at, t.id LIMIT $2;
 
 -- $3 the time
 -- name: ungraced_entries
-SELECT r.id, 0 AS size FROM somactl.revision AS t
+SELECT r.id, 0 AS size FROM (
+    SELECT * FROM somactl.revision AS first
+    WHERE first.namespace = $1 AND first.superseded_version IS NULL AND first.expires_at <= $3
+    ORDER BY first.expires_at, first.id LIMIT $2
+) AS t
 JOIN somactl.revision AS r ON r.namespace = t.namespace AND r.key = t.key
-WHERE t.namespace = $1 AND t.superseded_version IS NULL AND t.expires_at <= $3
-    AND r.superseded_version IS NOT NULL
-ORDER BY t.expires_at LIMIT $2;
+WHERE r.superseded_version IS NOT NULL
+ORDER BY t.expires_at, t.id LIMIT $2;
 
 -- $3 the time
 -- name: ungraced_tombstones
 SELECT t.id, 0 AS size FROM somactl.revision AS t
 WHERE t.namespace = $1 AND t.superseded_version IS NULL AND t.expires_at <= $3
-ORDER BY t.expires_at LIMIT $2;
+ORDER BY t.expires_at, t.id LIMIT $2;
 
 -- The rest is the retention's, but for what a tombstone hides until its own deadline.
 
@@ -368,8 +375,8 @@ SELECT r.id, r.size FROM somactl.revision AS r
 WHERE r.namespace = $1 AND r.superseded_version IS NOT NULL AND r.content IS NOT NULL AND NOT r.compacted
     AND NOT EXISTS (
         SELECT FROM somactl.revision AS t
-        WHERE t.namespace = r.namespace AND t.key = r.key AND t.superseded_version IS NULL AND t.content IS NULL
-            AND (t.expires_at <= $5 OR (t.expires_at IS NOT NULL AND t.version = r.superseded_version)))
+        WHERE t.namespace = r.namespace AND t.key = r.key AND t.superseded_version IS NULL
+            AND t.expires_at IS NOT NULL AND (t.expires_at <= $5 OR t.version = r.superseded_version))
     AND (r.superseded_at <= $3 OR (
         SELECT count(*) FROM (
             SELECT FROM somactl.revision AS newer
@@ -386,8 +393,8 @@ SELECT r.id, 0 AS size FROM somactl.revision AS r
 WHERE r.namespace = $1 AND r.superseded_version IS NOT NULL
     AND NOT EXISTS (
         SELECT FROM somactl.revision AS t
-        WHERE t.namespace = r.namespace AND t.key = r.key AND t.superseded_version IS NULL AND t.content IS NULL
-            AND (t.expires_at <= $5 OR (t.expires_at IS NOT NULL AND t.version = r.superseded_version)))
+        WHERE t.namespace = r.namespace AND t.key = r.key AND t.superseded_version IS NULL
+            AND t.expires_at IS NOT NULL AND (t.expires_at <= $5 OR t.version = r.superseded_version))
     AND (r.content IS NULL OR r.compacted OR r.superseded_at <= $3 OR (
         SELECT count(*) FROM (
             SELECT FROM somactl.revision AS newer

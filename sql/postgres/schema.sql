@@ -70,7 +70,7 @@ CREATE UNIQUE INDEX revision_tombstone ON somactl.revision (namespace, key)
     WHERE superseded_version IS NULL AND content IS NULL;
 CREATE INDEX revision_superseded ON somactl.revision (namespace, superseded_at)
     WHERE superseded_version IS NOT NULL;
-CREATE INDEX revision_expiring ON somactl.revision (namespace, expires_at)
+CREATE INDEX revision_expiring ON somactl.revision (namespace, expires_at, id)
     WHERE superseded_version IS NULL AND expires_at IS NOT NULL;
 
 -- What became of a commit id. Only `recorded_at` and `id_time` say something where the id was claimed as

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from servers.pgbouncer import PgBouncer
 from servers.postgres import Databases
 from somactl.errors import SchemaMismatch, VersionConflict
 from somactl.store import named_sql
@@ -105,15 +106,18 @@ async def test_everything_else_works_before_the_migration(
     assert (findings["migrations"].status, findings["permissions"].status) == ("problem", "ok")
 
 
+@pytest.mark.parametrize("pooled", [False, True], ids=["directly", "behind pgbouncer"])
 async def test_a_store_sees_at_once_that_somebody_has_migrated(
-    backend: PostgresBackend, opener: Opener, unmigrated: PostgresStore
+    backend: PostgresBackend, opener: Opener, unmigrated: PostgresStore, pgbouncer: PgBouncer, pooled: bool
 ) -> None:
     """It had looked at the schema before, and would rely on that for minutes."""
-    await put(unmigrated, "a", "b")
-    await opener().init()
-    assert await unmigrated.write_notes({"n": b"x"}) == {"n": 1}
-    receipt = await prune(unmigrated, "a", grace=50.0)
-    (stat,) = await listed(unmigrated.scan(deleted=True))
+    store = opener(url=pgbouncer.url(backend.database)) if pooled else unmigrated
+    for number in range(3):
+        await put(store, "a", "b", seed=number)
+    await unmigrated.init()
+    assert await store.write_notes({"n": b"x"}) == {"n": 1}
+    receipt = await prune(store, "a", grace=50.0)
+    (stat,) = await listed(store.scan(deleted=True))
     assert stat.recoverable_until == pytest.approx(receipt.committed_at + 50.0, abs=1e-3)
 
 
