@@ -270,6 +270,24 @@ class SwappingContract(ReadingContract):
         assert {key: await backend.read(key) for key in "abcd"} == model
         assert 50 < sum(outcomes) < len(outcomes) - 50
 
+    async def test_a_cancelled_swap_can_be_repeated_and_its_reply_reaches_nobody_else(
+        self, backend: Backend, opener: Opener
+    ) -> None:
+        dice = random.Random(21)
+        keys = [f"key {number}" for number in range(40)]
+        await backend.put(dict.fromkeys(keys, b"0"))
+        source = opener(read_only=False)
+        for turn in range(12):
+            changes = [Change(key, b"%d" % turn, b"%d" % (turn + 1)) for key in keys]
+            task = asyncio.create_task(source.swap(changes))
+            await asyncio.sleep(dice.random() * 0.02)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            values = await all_values(source, keys)
+            assert {value.data for value in values} <= {b"%d" % turn, b"%d" % (turn + 1)}
+            assert await source.swap(changes) == [True] * len(keys)
+        assert {value.data for value in await all_values(source, keys)} == {b"12"}
+
     async def test_no_changes_are_no_work(self, opener: Opener) -> None:
         assert await opener(read_only=False).swap([]) == []
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 
+from servers.postgres import PostgresServer
 from somactl.core.names import Pattern
 from somactl.errors import AccessDenied, OutcomeUnknown, SomactlError, StoreUnavailable
 from somactl.source.contract import Change, Value
 from somactl.source.retrying import MOST_LISTINGS, Retrying
-from source.suite import all_names
+from source.backends import PostgresBackend
+from source.suite import all_names, all_values, value_of
 
 GONE = StoreUnavailable("gone")
 UNKNOWN = OutcomeUnknown("no reply", commit_id="")
@@ -97,3 +101,31 @@ async def test_it_stands_for_its_source() -> None:
     assert (source.name, source.identity, source.replaceable) == ("failing", "failing://", True)
     await source.close()
     assert failing.closed
+
+
+async def test_a_server_that_is_killed_meanwhile_costs_nothing_but_time(tmp_path: Path) -> None:
+    values = {f"key {number:04d}": value_of("k", 40_000) for number in range(1500)}
+    with PostgresServer(tmp_path / "own", settings={"fsync": "on", "full_page_writes": "on"}) as server:
+        backend = PostgresBackend(server)
+        await backend.put(values)
+        source = Retrying(backend.open(read_only=False), seconds=60)
+
+        async def kill_and_start() -> None:
+            for _ in range(3):
+                await asyncio.sleep(0.15)
+                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(server.start)
+
+        killing = asyncio.create_task(kill_and_start())
+        turns = 0
+        while not killing.done() or turns < 2:
+            names = await all_names(source)
+            assert sorted(set(names)) == sorted(values)
+            found = await all_values(source, sorted(values))
+            assert all(value.data == values[value.key] for value in found)
+            marks = dict.fromkeys(("key 0000", "key 0001"), b'{"turn": %d}' % turns)
+            assert all(await source.swap([Change(key, values[key], new) for key, new in marks.items()]))
+            values |= marks
+            turns += 1
+        await killing
+        await source.close()
