@@ -6,14 +6,18 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, BinaryIO, Literal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import fields
+from types import TracebackType
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.cli.signals import abortable
 from somactl.cli.text import size
+from somactl.core.json_pointer import parse_pointer
 from somactl.core.legacy_values import A_LIST, AN_OBJECT
 from somactl.errors import InvalidFile, OutcomeUnknown, StoreUnavailable, UsageError
 from somactl.operations.admission import Policy
@@ -27,6 +31,7 @@ from somactl.operations.migration.plan import Head, Plan, PlanWriter
 from somactl.operations.migration.revert import forget as forget_migration
 from somactl.operations.migration.revert import revert as revert_migration
 from somactl.report import MigrateReport, Report
+from somactl.source.contract import Source
 
 PROGRESS_SECONDS = 0.2
 LOG_SECONDS = 30.0  # where stderr is no terminal
@@ -109,6 +114,8 @@ async def migrate_json(
         readdress=readdress,
         tolerances=session.settings.tolerances,
     )
+    for each in pointer:
+        parse_pointer(each)  # a UsageError, and not only when the first value is looked at
     wishes = Wishes(match, Selection(tuple(pointer), discover, kind), policy)
     words = _Words(session, source or [], wishes)
     if not source and migration is None and sys.stdin.isatty():
@@ -136,6 +143,11 @@ async def migrate_json(
         remark=session.out.talk,
     )
     if finalize or revert or forget:
+        if words.has_wishes:
+            raise UsageError(
+                f"{chosen[0]} is about all that the migration did; it takes no other wishes",
+                hint="leave them out; --migration ID names one of several",
+            )
         if (finalize or forget) and not yes:
             _ask(
                 session, "--finalize" if finalize else "--forget", may_ask=not no_input and sys.stdin.isatty()
@@ -152,9 +164,15 @@ class _Words:
     """The command line, to repeat it in what the report suggests."""
 
     def __init__(self, session: Session, source: Sequence[str], wishes: Wishes) -> None:
-        self.source = list(source)
+        self.source = [] if list(source) == ["-"] else list(source)
         self.wishes = wishes
         self._session = session
+
+    @property
+    def has_wishes(self) -> bool:
+        """Whether the command line asks for anything in particular."""
+        plain = Wishes(policy=Policy(tolerances=self._session.settings.tolerances))
+        return self.wishes.as_json() != plain.as_json()
 
     def with_wishes(self, *more: str) -> str:
         w, s, p = self.wishes, self.wishes.selection, self.wishes.policy
@@ -167,6 +185,12 @@ class _Words:
             *(["--clamp", "--max-move", repr(p.max_move)] if p.clamp else []),
             *(["--normalize"] if p.normalize else []),
             *(["--readdress"] if p.readdress else []),
+            *(
+                word
+                for tolerance in fields(p.tolerances)
+                if (value := getattr(p.tolerances, tolerance.name)) != tolerance.default
+                for word in (f"--{tolerance.name}-tolerance", repr(value))
+            ),
         ]
         return self._session.command("migrate-json", *self.source, *words, *more)
 
@@ -175,25 +199,25 @@ class _Words:
 
 
 async def _dry_run(session: Session, words: _Words, pace: Pace, plan_file: str | None) -> Report:
-    from somactl.runtime import open_source
-
     async with (
-        open_source(words.source, stdin=sys.stdin.buffer, read_only=True) as source,
+        _source(words, read_only=True) as source,
         session.store(read_only=True) as store,
     ):
         run = Run(source, store, words.wishes, pace, _Follow(session))
         if plan_file is None:
             report = await look(run)
         else:
-            with _replacing(plan_file) as file:
+            with _Replacing(plan_file) as plan:
                 head = Head(
                     PLAN_FORMAT, source.identity, source.name, store.namespace, words.wishes.as_json()
                 )
-                writer = PlanWriter(file, head)
+                writer = PlanWriter(plan.file, head)
                 report = await look(run, writer.add)
-                if not report.complete:
-                    raise UsageError(f"stopped by {report.stopped}: no plan was written")
-                writer.seal()
+                if report.complete:
+                    writer.seal()
+                    plan.keep()
+                else:
+                    report.warnings.append(f"no plan was written to {plan_file}")
     if report.complete:
         report.next = (
             session.command("migrate-json", *words.source, "--apply", plan_file)
@@ -205,10 +229,8 @@ async def _dry_run(session: Session, words: _Words, pace: Pace, plan_file: str |
 
 
 async def _copy(session: Session, words: _Words, pace: Pace, apply: str | None, *, resume: bool) -> Report:
-    from somactl.runtime import open_source
-
     async with (
-        open_source(words.source, stdin=sys.stdin.buffer, read_only=True) as source,
+        _source(words, read_only=True) as source,
         session.store() as store,
     ):
         if apply is None:
@@ -219,10 +241,7 @@ async def _copy(session: Session, words: _Words, pace: Pace, apply: str | None, 
         else:
             with _opened(apply) as file:
                 plan = Plan(file, apply)
-                if (
-                    words.wishes.as_json()
-                    != Wishes(policy=Policy(tolerances=session.settings.tolerances)).as_json()
-                ):
+                if words.has_wishes:
                     raise UsageError("what is asked for stands in the plan; --apply takes no other wishes")
                 plan.refuse_other(source.identity, store.namespace)
                 run = Run(source, store, Wishes.from_json(plan.head.asked), pace, _Follow(session))
@@ -260,8 +279,6 @@ async def _resumable(work: Any) -> MigrateReport:
 
 
 async def _follow_up(session: Session, words: _Words, verb: str, migration: str | None, pace: Pace) -> Report:
-    from somactl.runtime import open_source
-
     if migration is not None and not words.source and verb != "--finalize":
         async with session.store() as store:
             journal = await find(store, "", migration)
@@ -272,7 +289,7 @@ async def _follow_up(session: Session, words: _Words, verb: str, migration: str 
             )
     async with (
         # Also for --forget, which changes nothing there: only so may files be named that are gone by now.
-        open_source(words.source, stdin=sys.stdin.buffer, read_only=False) as source,
+        _source(words, read_only=False) as source,
         session.store() as store,
     ):
         journal = await find(store, source.identity, migration)
@@ -311,20 +328,50 @@ def _ask(session: Session, verb: str, *, may_ask: bool) -> None:
         raise UsageError("not confirmed; nothing was changed")
 
 
-@contextmanager
-def _replacing(path: str) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` at the end, if all went well."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".somactl-")
-    except OSError as exc:
-        raise InvalidFile(f"{path}: cannot be written: {exc.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+class _Replacing:
+    """A new `file` that takes the place of the one at `path` if it is to be kept. Raises InvalidFile."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._keep = False
+
+    def keep(self) -> None:
+        self._keep = True
+
+    def __enter__(self) -> Self:
+        try:
+            handle, self._temporary = tempfile.mkstemp(
+                dir=os.path.dirname(self._path) or ".", prefix=".somactl-"
+            )
+        except OSError as exc:
+            raise InvalidFile(f"{self._path}: cannot be written: {exc.strerror}") from None
+        self.file: BinaryIO = os.fdopen(handle, "wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.file.close()
+            if self._keep and exc is None:
+                os.replace(self._temporary, self._path)
+                return
+        except OSError as error:
+            os.unlink(self._temporary)
+            raise InvalidFile(f"{self._path}: cannot be written: {error.strerror}") from None
+        os.unlink(self._temporary)
+
+
+@asynccontextmanager
+async def _source(words: _Words, *, read_only: bool) -> AsyncIterator[Source]:
+    """What the words name. A signal ends the reading of standard input at once."""
+    from somactl.runtime import open_source
+
+    async with AsyncExitStack() as stack:
+        with abortable() if not words.source else nullcontext():
+            opening = open_source(words.source, stdin=sys.stdin.buffer, read_only=read_only)
+            source = await stack.enter_async_context(opening)
+        yield source
 
 
 @contextmanager
