@@ -15,13 +15,13 @@
 --
 -- A delete leaves the bytes where they are, under a tombstone: the line of the value stays open, and its end is
 -- the tombstone, the next line. Only a put over the tombstone closes both, and takes the bytes out of the way.
--- With a grace, the tombstone says until when the value can come back, and the bytes expire then.
+-- With a grace, the tombstone says until when the value can come back; that the bytes expire then is for lapse.
 --
 -- A subject is {version, content, since}: its live version ('0': none) and content, or since when it is deleted.
 
 local FIXED = 14
 local LAYOUT = 2 -- what this script writes where something is deleted
-local LATER_MS = 60000 -- no bytes expire sooner: freeing them takes time, and is for others to do piece by piece
+local LATER_MS = 60000 -- bytes that nobody needs any more are not freed here, which takes time
 
 -- The fields of a head, as every reply has them, and behind them the counts.
 local head = redis.call('HMGET', KEYS[1], 'incarnation', 'version', 'created_at', 'versions', 'seconds',
@@ -229,20 +229,15 @@ for i = 1, puts do
 end
 
 local noops = {}
-local deadline, expires = '', ''
+local deadline = ''
 if ARGV[11] ~= '' then
-    local over = tonumber(now) + tonumber(ARGV[11])
-    deadline = string.format(',"until":%.6f', over)
-    expires = string.format('%.0f', math.max(over, tonumber(now) + LATER_MS / 1000) * 1000)
+    deadline = string.format(',"until":%.6f', tonumber(now) + tonumber(ARGV[11]))
 end
 local tomb = version .. ' ' .. now .. ' - - tomb\n{"commit":"' .. ARGV[2] .. '"' .. deadline .. '}\n'
 for i = puts + 1, puts + deletes do
     local here = there[i]
     if here.alive then
         redis.call('ZADD', KEYS[here.base + 2], version, tomb)
-        if expires ~= '' then
-            redis.call('PEXPIREAT', KEYS[here.base + 1], expires)
-        end
         bytes = bytes - here.size
         dead_keys[#dead_keys + 1] = here.key
         push(tombs, 0, here.key)

@@ -2,18 +2,18 @@
 -- commit_v2 does in the plain case, and nothing at all in any other.
 --
 -- KEYS  1 head  2 keys  3 deleted  4 log  5 records  6 outbox  7 commit:ID  8 graves  9 graces  10 grave
---       the history of each key; with a grace, its `live` behind each history
+--       the history of each key
 -- ARGV  1 layout this writer knows  2 commit id  3 time inside the id, or ''  4 identity  5 detail
 --       6 durability  7 token of `grave`  8 grace in seconds, or ''  9 number of lists of deleted keys, then these
 --       lists, then the expected version of each key, or '' for any
 -- Reply {'done', version, time, incarnation, ''}, or {'other'}, with nothing written: ask commit_v2
 --
--- What costs time here is each key's: two calls, three with a grace. Numbers are written as text, since turning
--- a number of Lua's into an argument takes as long as a call.
+-- What costs time here is each key's: two calls, and most of it is waiting for memory. So the keys should come
+-- in byte order, as the indexes have them. Numbers are written as text, since turning one of Lua's into an
+-- argument takes as long as a call.
 
 local FIXED = 10
 local LAYOUT = 2
-local LATER_MS = 60000
 local call, sub, byte, find, match = redis.call, string.sub, string.byte, string.find, string.match
 
 local head = call('HMGET', KEYS[1], 'incarnation', 'version', 'layout', 'least_reader', 'least_writer',
@@ -36,14 +36,12 @@ for i = 4, 9 do
     end
 end
 
-local graced = ARGV[8] ~= ''
-local step = graced and 2 or 1
 local first_version = 9 + tonumber(ARGV[9])
 local OPEN = ' - - live\n{"content":"' -- behind the two times of a live value's line; 32 digits, and its size
 local behind = #OPEN + 34
-for i = FIXED + 1, #KEYS, step do
+for i = FIXED + 1, #KEYS do
     local line = call('ZRANGE', KEYS[i], '-1', '-1')[1] or ''
-    local wanted = ARGV[first_version + (i - FIXED - 1) / step + 1]
+    local wanted = ARGV[first_version + i - FIXED]
     local open = find(line, OPEN, #wanted + 1, true)
     local size = open and match(line, '^"size":(%d+)', open + behind)
     if not size or (wanted ~= '' and (sub(line, 1, #wanted) ~= wanted or byte(line, #wanted + 1) ~= 32)) then
@@ -56,12 +54,10 @@ local version = string.format('%.0f', tonumber(head[2]) + 1)
 -- The first write can still be refused: where memory is full, or where the outbox is ahead of the head.
 call('XADD', KEYS[6], version .. '-0', 'commit', ARGV[2], 'incarnation', head[1], 'at', now)
 
-local deadline, expires = nil, nil
+local deadline = ''
 local tomb = version .. ' ' .. now .. ' - - tomb\n{"commit":"' .. ARGV[2] .. '"'
-if graced then
-    local over = tonumber(now) + tonumber(ARGV[8])
-    deadline = string.format('%.6f', over)
-    expires = string.format('%.0f', math.max(over, tonumber(now) + LATER_MS / 1000) * 1000)
+if ARGV[8] ~= '' then
+    deadline = string.format('%.6f', tonumber(now) + tonumber(ARGV[8]))
     tomb = tomb .. ',"until":' .. deadline
 end
 tomb = tomb .. '}\n'
@@ -73,13 +69,9 @@ local function flush(count)
     tombstones = tombstones + call('ZADD', KEYS[3], unpack(dead_keys, 1, 2 * count)) -- at most 1,000
 end
 local count = 0
-for i = FIXED + 1, #KEYS, step do
-    local history = KEYS[i]
-    call('ZADD', history, version, tomb)
-    if graced then
-        call('PEXPIREAT', KEYS[i + 1], expires)
-    end
-    local key = sub(history, prefix)
+for i = FIXED + 1, #KEYS do
+    call('ZADD', KEYS[i], version, tomb)
+    local key = sub(KEYS[i], prefix)
     count = count + 1
     live_keys[count] = key
     dead_keys[2 * count - 1] = '0'
@@ -96,7 +88,7 @@ end
 for i = 10, first_version do
     call('RPUSH', KEYS[10], ARGV[i])
 end
-if graced then
+if deadline ~= '' then
     call('ZADD', KEYS[9], deadline, version .. ' ' .. ARGV[7])
 else
     call('ZADD', KEYS[8], now, version .. ' ' .. ARGV[7])
@@ -104,7 +96,7 @@ end
 call('HSET', KEYS[1], 'version', version, 'keys', string.format('%.0f', keys),
     'tombstones', string.format('%.0f', tombstones), 'bytes', string.format('%.0f', bytes),
     'layout', math.max(tonumber(head[3]), LAYOUT),
-    'least_reader', math.max(tonumber(head[4]), graced and LAYOUT or 1),
+    'least_reader', math.max(tonumber(head[4]), deadline ~= '' and LAYOUT or 1),
     'least_writer', math.max(tonumber(head[5]), LAYOUT))
 call('HSET', KEYS[7], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
     'detail', ARGV[5], 'noops', '', 'durability', ARGV[6])

@@ -19,7 +19,7 @@ from somactl.store.contract import Retention
 from somactl.store.redis import RedisStore, connection
 from somactl.store.redis.pool import pieces
 from somactl.store.redis.scripts import Script
-from somactl.testing.values import commit_id_of_age, compact_fully, delete, envelope, listed, put, write
+from somactl.testing.values import commit_id_of_age, compact_fully, delete, envelope, listed, prune, put, write
 from store.redis_backend import RedisBackend
 
 FILES = sorted(file for file in data_file("lua").glob("*.lua") if not file.name.startswith("cache_"))
@@ -114,6 +114,12 @@ async def use_everything(store: RedisStore) -> None:
     await put(store, "b", seed=1)
     await delete(store, "b")
     await compact_fully(store)
+    await put(store, "c", "d", "e")
+    await prune(store, "c", "d", grace=50.0)
+    await prune(store, "e", "never", grace=0.0)
+    await put(store, "d", "e", seed=1)
+    await prune(store, "d", grace=0.0)
+    await compact_fully(store, past_grace=True)
     await store.write_notes({"n": b"1", "m": bytes(100_000)}, {"n": 0, "other": 0})
     assert len(await store.read_notes(["n", "m", "never"])) == 2
     await store.write_notes({"m": None, "n": None})

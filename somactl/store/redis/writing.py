@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from msgspec.structs import replace
@@ -36,6 +37,7 @@ from somactl.store.request import (
 
 COMMIT = Script("commit_v2")
 DELETE = Script("delete")
+LAPSE = Script("lapse")
 INIT = Script("init")
 STAGE = Script("stage")
 
@@ -47,6 +49,10 @@ _SMALL = 16 << 10
 """Smaller values are staged many at a time, by a script, larger ones each by a command."""
 _BATCH_BYTES = 8 << 20
 _BATCH_KEYS = 1000
+_LAPSING_KEYS = 500
+"""Keys in one script: some 2 ms in which the server does nothing else."""
+_LAPSE_SECONDS = 60.0
+"""No bytes expire sooner, so that `compact` can free those without a grace, many megabytes at a time."""
 _LISTED_KEYS = 250
 """Deleted keys in one element of their list: what `compact` looks at, and removes, at a time."""
 
@@ -104,7 +110,10 @@ async def commit(reader: Reader, request: Request, conditions: Conditions, wait_
             outcome = await _ask(reader, request, call)
         if outcome[0] == b"done":
             durability = await replication.confirm(reader, request.commit_id, wait_replicas)
-            return _receipt(request, outcome[1:], durability or conditions.durability)
+            receipt = _receipt(request, outcome[1:], durability or conditions.durability)
+            if request.metadata.grace is not None:
+                await _let_lapse(reader, receipt, request.metadata.grace)
+            return receipt
     except SomactlError as exc:
         if "reply" in exc.facts:  # a server that has not answered would keep us waiting once more
             await _discard(reader, staging)
@@ -140,16 +149,12 @@ def _is_plain_delete(request: Request) -> bool:
 
 def _delete(names: Names, request: Request, durability: str) -> Call:
     """The script of plain deletes with its keys and arguments; `lua/delete.lua` says what they are."""
-    deletes, token, grace = list(request.updates), layout.token(), request.metadata.grace
+    deletes, token, grace = sorted(request.updates), layout.token(), request.metadata.grace
     keys: list[Argument] = [
         names.head, names.keys, names.deleted, names.log, names.records, names.outbox,
         names.commit(request.commit_id), names.graves, names.graces, names.grave(token),
     ]  # fmt: skip
-    if grace is None:
-        keys += map(names.history, deletes)
-    else:
-        for key in deletes:
-            keys += names.history(key), names.live(key)
+    keys += map(names.history, deletes)
     lists = _lists(deletes)
     expected = request.expectations
     versions: list[Argument] = [(expected[key].version or "") if key in expected else "" for key in deletes]
@@ -166,6 +171,21 @@ def _delete(names: Names, request: Request, durability: str) -> Call:
         len(lists),
     ]
     return Call(DELETE, keys, [*fixed, *lists, *versions])
+
+
+async def _let_lapse(reader: Reader, receipt: Receipt, grace: float) -> None:
+    """Have the server free what the commit's tombstones hide when their grace is over, some keys at a time.
+
+    Should it fail, or never happen, `compact` frees them: what can be read depends on the tombstones alone.
+    """
+    absent = set(receipt.noops)
+    keys = [key for key, content in receipt.keys.items() if content is None and key not in absent]
+    expires = (receipt.committed_at + max(grace, _LAPSE_SECONDS)) * 1000
+    names = reader.names
+    with contextlib.suppress(SomactlError):
+        for start in range(0, len(keys), _LAPSING_KEYS):
+            pairs = ((names.history(key), names.live(key)) for key in keys[start : start + _LAPSING_KEYS])
+            await reader.link.call(LAPSE, [*chain.from_iterable(pairs)], [receipt.version, f"{expires:.0f}"])
 
 
 def _lists(keys: Sequence[str]) -> list[str]:
@@ -241,7 +261,7 @@ async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> 
     if what == b"damaged":
         raise layout.damaged(namespace, bytes(facts[0]).decode())
     if what == b"known":
-        return _replay(request, facts[0])
+        return await _replay(reader, request, facts[0])
     if what == b"unstaged":
         raise StoreUnavailable(
             f"the value of {bytes(facts[0]).decode()!r} was gone before commit {request.commit_id} took it",
@@ -255,11 +275,14 @@ async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> 
     raise StoreDamaged(f"commit {request.commit_id} was refused, and nothing that was found says why")
 
 
-def _replay(request: Request, fields: Sequence[Any]) -> Receipt:
+async def _replay(reader: Reader, request: Request, fields: Sequence[Any]) -> Receipt:
     record = records.record(request.namespace, request.commit_id, fields)
     assert record is not None  # the script has seen one
     settle(request, None if fields[0] is None else bytes(fields[0]).decode())
     assert record.receipt is not None  # `settle` has refused the aborted ones
+    assert record.metadata is not None
+    if record.metadata.grace is not None:  # whoever sent it first may not have come that far
+        await _let_lapse(reader, record.receipt, record.metadata.grace)
     return replace(record.receipt, replayed=True)
 
 
