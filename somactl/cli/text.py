@@ -33,3 +33,11 @@ def size(count: int | None) -> str:
 
 def shape(dimensions: Sequence[int] | None) -> str:
     return "-" if dimensions is None else "x".join(map(str, dimensions))
+
+
+def printable(text: str) -> str:
+    """What stands in a key of foreign data, made harmless: a terminal obeys control characters, and those
+    that turn the direction of writing make one key read as another."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -16,7 +16,7 @@ import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.signals import abortable
-from somactl.cli.text import size
+from somactl.cli.text import printable, size
 from somactl.core.json_pointer import parse_pointer
 from somactl.core.legacy_values import A_LIST, AN_OBJECT
 from somactl.errors import InvalidFile, OutcomeUnknown, StoreUnavailable, UsageError
@@ -405,7 +405,7 @@ class _Follow:
         if progress.done >= progress.total:
             if self._slowest[0]:
                 key, seconds = self._slowest
-                self._out.talk(f"slowest to examine: {shown(key)}, {seconds * 1e3:.1f} ms")
+                self._out.talk(f"slowest to examine: {printable(shown(key))}, {seconds * 1e3:.1f} ms")
         elif now - self._last >= self._every:
             self._last = now
             text = (
