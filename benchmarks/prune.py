@@ -1,6 +1,6 @@
 """Pruning 10,000 keys as one atomic commit, against the same keys deleted plainly through the same driver.
 
-One function a store, one group a function: `postgres` here, others beside it. Both sides lie on one server
+One function a store, one group a function. Both sides lie on one server
 with the settings that an operator would choose (see `stores.py`), and hold the same keys and bytes. What a
 round deletes is put back before the next one, which is not timed.
 """
@@ -8,6 +8,9 @@ round deletes is put back before the next one, which is not timed.
 from __future__ import annotations
 
 import asyncio
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -15,16 +18,19 @@ from typing import Any
 import asyncpg
 from matrices import density
 from measure import Effort, Row, Side, interleave, ratio
-from stores import VERDICT, plain_postgres, postgres_server
+from stores import VERDICT, plain_postgres, postgres_server, redis_server
 
 from somactl.core.envelope import serialize_matrix
 from somactl.core.framing import peek
 from somactl.store.contract import CommitMetadata, Store
 from somactl.store.postgres import PostgresStore
+from somactl.store.redis import RedisStore
+from somactl.store.redis.connection import connect
 
 KEYS = [f"acme:(9.0, 14.0, {number}.0):rho" for number in range(10_000)]
-"""Keys as the old service names them, in an order as an order would have them: no two neighbours together."""
+"""Named as the old service names them."""
 ORDER = [KEYS[number * 7919 % len(KEYS)] for number in range(len(KEYS))]
+"""As a ranking would have them: no two neighbours stand together."""
 _AT_ONCE = 500
 
 
@@ -55,11 +61,11 @@ class Prunes:
             receipt = await self._store.commit_matrix_update(some, metadata, commit_id=self._id())
             self._versions |= dict.fromkeys(receipt.keys, receipt.version)
 
-    async def prune(self) -> None:
-        expected = {key: self._versions[key] for key in ORDER}
+    async def prune(self, order: Sequence[str] = ORDER) -> None:
+        expected = {key: self._versions[key] for key in order}
         metadata = CommitMetadata(command="prune", stands_for="0" * 32, grace=86_400.0)
         receipt = await self._store.commit_matrix_update(
-            dict.fromkeys(ORDER), metadata, expected, commit_id=self._id()
+            dict.fromkeys(order), metadata, expected, commit_id=self._id()
         )
         if receipt.noops:
             raise RuntimeError(f"{len(receipt.noops)} keys were not there")
@@ -138,3 +144,123 @@ async def _fill_postgres(admin: Mapping[str, Any], fill: Callable[[], Awaitable[
 
 async def _fill_plain(plain: asyncpg.Connection[Any], values: Mapping[str, bytes]) -> None:
     await plain.executemany("INSERT INTO plain VALUES ($1, $2)", values.items())
+
+
+DEFAULT_BATCH = 2000
+"""What `somactl prune` deletes at once where more is ordered than one commit may hold."""
+
+
+def redis(effort: Effort) -> list[Row]:
+    """A bare UNLINK through redis-py is the other side; beside both, how long others had to wait."""
+    values = envelopes()
+    slowlog = {"slowlog-log-slower-than": "1000", "slowlog-max-len": "128"}
+    with redis_server(**slowlog) as server, asyncio.Runner() as runner, server.client() as raw:
+        store = RedisStore(server.url)
+        plain = connect(server.url, timeout=30.0, connect_timeout=5.0)
+        prunes = Prunes(store, values)
+
+        async def fill_store() -> None:
+            raw.flushdb()
+            await store.init()
+            await prunes.fill()
+            raw.slowlog_reset()
+
+        def fill_plain() -> None:
+            raw.flushdb()
+            for start in range(0, len(KEYS), _AT_ONCE):
+                raw.mset({key: values[key] for key in KEYS[start : start + _AT_ONCE]})
+
+        async def again() -> None:
+            await asyncio.to_thread(fill_plain)
+
+        blocked: dict[int, list[float]] = {len(ORDER): [], DEFAULT_BATCH: []}
+        waited: dict[int, list[float]] = {count: [] for count in blocked}
+
+        async def prune() -> None:
+            await prunes.prune()
+            blocked[len(ORDER)].append(_longest(raw))
+
+        ours, bare = interleave(
+            [
+                restored("prune", runner, fill_store, prune),
+                restored("UNLINK", runner, again, lambda: plain.unlink(*ORDER)),
+            ],
+            few_rounds(effort),
+        )
+        for count in blocked:
+            for _ in range(few_rounds(effort).least):
+                runner.run(fill_store())
+                with Pinger(server.url) as pinger:
+                    runner.run(prunes.prune(ORDER[:count]))
+                blocked[count].append(_longest(raw))
+                waited[count].append(pinger.worst)
+        runner.run(plain.aclose())
+        runner.run(store.close())
+    whole, batch = (_blocked(count, blocked[count], waited[count]) for count in blocked)
+    return [
+        ratio(
+            "prune-redis",
+            "Redis prune of 10,000 rho, n = 64, in one commit with expectations / bare UNLINK of them",
+            ours,
+            bare,
+            sense="<=",
+            goal=6.0,
+            digits=2,
+            detail=f"{1000 * ours.median:.0f} ms",
+        ),
+        Row("prune-redis-blocked", "the same: how long it keeps Redis from all others", *whole),
+        Row("prune-redis-batch", "the same for a batch of 2,000", *batch),
+    ]
+
+
+def _longest(raw: Any) -> float:
+    """The longest script since the slow log was reset, in seconds: nobody else was served meanwhile."""
+    scripts = (e["duration"] for e in raw.slowlog_get(128) if e["command"].upper().startswith(b"EVAL"))
+    return max(scripts, default=0.0) / 1e6
+
+
+def _blocked(count: int, scripts: Sequence[float], waits: Sequence[float]) -> tuple[Any, ...]:
+    """The rest of a row in milliseconds, from the longest scripts and the worst waits of its rounds."""
+    figures = [1000 * seconds for seconds in scripts]
+    detail = f"a PING beside it waited up to {1000 * statistics.median(waits):.0f} ms"
+    goal = 60.0 if count == len(ORDER) else 15.0
+    return statistics.median(figures), min(figures), max(figures), "<=", goal, 1, " ms", detail
+
+
+_PING = """
+import sys, time, redis
+raw = redis.Redis.from_url(sys.argv[1])
+raw.ping()
+print(flush=True)
+worst = 0.0
+while not raw.exists("the end"):
+    start = time.perf_counter()
+    raw.ping()
+    worst = max(worst, time.perf_counter() - start)
+print(worst)
+"""
+
+
+class Pinger:
+    """Another process that asks the server for a PING without pause; `worst` of its waits, in seconds."""
+
+    worst = 0.0
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> Pinger:
+        argv = [sys.executable, "-c", _PING, self._url]
+        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        argv = [
+            sys.executable,
+            "-c",
+            "import sys, redis; redis.Redis.from_url(sys.argv[1]).set('the end', 1)",
+        ]
+        subprocess.run([*argv, self._url], check=True)
+        self.worst = float(self._process.communicate()[0])
