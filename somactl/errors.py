@@ -231,7 +231,7 @@ class CommitAborted(InputRejected):
 
 
 class OrderRefused(InputRejected):
-    """A prune order that may not be carried out, here or any more; `facts.ruling` says which rule it broke."""
+    """A prune order that may not be carried out, here or any more; `facts.ruling` names the rule it broke."""
 
     runbook = "prune"
 

@@ -30,6 +30,7 @@ async def prune(store: Store, order: Order | bytes | None, request: PruneRequest
     stands in it stands. Raises OrderRefused, CommitIdReused, CommitExpired, InputRejected and UsageError
     before anything is written, and what the store raises if nothing of the order was done.
     """
+    request.check()
     directed = order is not None
     if order is None:
         order = await limit.oldest_first(store, request) if request.fallback else None

@@ -13,6 +13,7 @@ from somactl.core.retention import DEFAULT_BATCH, MAX_BATCH, Goal
 from somactl.errors import UsageError
 from somactl.report import PruneItem
 from somactl.store.contract import DAY
+from somactl.store.request import MAX_GRACE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,15 @@ class PruneRequest:
     announce: Callable[[str], None] = lambda order_id: None
     each: Callable[[PruneItem], None] = lambda item: None
 
+    def check(self) -> None:
+        """Raises UsageError for what no order could be carried out with."""
+        if not 0 <= self.grace <= MAX_GRACE_SECONDS:
+            raise UsageError(
+                f"--grace {self.grace:g} s cannot be kept", hint=f"at most {MAX_GRACE_SECONDS / DAY:g}d"
+            )
+        if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
+            raise UsageError(f"--batch {self.batch} is outside 1 to {MAX_BATCH}")
+
     @property
     def bounds_namespace(self) -> bool:
         """Whether it says how much the namespace may hold, and not only what to delete."""
@@ -51,8 +61,6 @@ class PruneRequest:
                 f"the order has {items} items, and one commit deletes at most {MAX_BATCH} keys",
                 hint=f"add --batch {DEFAULT_BATCH}: each batch is then atomic, and the whole can be resumed",
             )
-        if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
-            raise UsageError(f"--batch {self.batch} is outside 1 to {MAX_BATCH}")
         return self.batch or max(1, items)
 
     def identity(self, order: Order, *, directed: bool) -> str:
