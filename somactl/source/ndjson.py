@@ -87,6 +87,9 @@ class NdjsonSource:
                 values.append(self._defect(key))
                 continue
             start, size = place
+            if size > MAX_VALUE_BYTES:
+                values.append(Value(key, "unreadable", detail=f"{size / 1e6:.0f} MB of JSON"))
+                continue
             if total and total + size > FETCH_BYTES:
                 break
             self._values.seek(start)
