@@ -33,7 +33,7 @@ from somactl.store.contract import Store
 NAMESPACE = "legacy"
 SECONDS = 60.0
 BATCH = 16
-DISCOVER = ("migrate-json", "env:LEGACY", "--discover", "--output", "json")
+COMMAND = ("migrate-json", "env:LEGACY", "--output", "json")
 
 
 def numpy_form(array: np.ndarray) -> dict[str, Any]:
@@ -322,14 +322,16 @@ class Runs:
         *words: str,
         signals: Mapping[str, signal.Signals] | None = None,
         batch_values: int = BATCH,
-        command: Sequence[str] = DISCOVER,
     ) -> Running:
+        """With `words`; a run that copies looks for matrices everywhere."""
         folder = self._folder / f"run-{self._count}"
         folder.mkdir()
         self._count += 1
         environment = {**target.environment, "LEGACY": source, "PATH": os.environ["PATH"]}
         numbers = {step: int(number) for step, number in (signals or {}).items()}
-        order = Order([*command, *words], environment, str(folder), batch_values, numbers)
+        if not {"--finalize", "--revert", "--forget"} & set(words):
+            words = ("--discover", *words)
+        order = Order([*COMMAND, *words], environment, str(folder), batch_values, numbers)
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(order).decode() + "\n")
         self._process.stdin.flush()
