@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, TypeAlias
 
 import xxhash
@@ -210,8 +210,12 @@ def unsupported_version(version: int) -> UnsupportedVersion:
     )
 
 
+@lru_cache(maxsize=2048)
 def parse_header(head: bytes) -> Header:
-    """The fields of exactly one header, whose digest holds. Raises BadHeader for any that is wrong."""
+    """The fields of exactly one header, whose digest holds. Raises BadHeader for any that is wrong.
+
+    The last ones are remembered: on its way through a commit an envelope is looked at four times and more.
+    """
     fields = _FIXED.unpack_from(head)
     (_, version, reserved_a, size, payload_length, raw, rows, columns, timestamp) = fields[:9]
     (kind, dtype, layout, compression, namespace_bytes, reserved_b, key_bytes) = fields[9:16]
