@@ -12,7 +12,10 @@ import pytest_asyncio
 from prune.orders import carry_out, live, message, text
 from prune.stage import Event, KilledError, Stage
 from somactl.core.retention import Goal
+from somactl.core.verdict import Tolerances
 from somactl.errors import CommitAborted, StoreUnavailable
+from somactl.operations.commit import Request
+from somactl.operations.undo import restore_commit
 from somactl.store.contract import Store
 from somactl.testing.values import delete, put
 from support.sqlite_backend import SqliteBackend
@@ -114,6 +117,27 @@ async def test_a_commit_that_arrives_in_between_counts_by_its_own_account(store:
     report = await carry_out(Late(store, 9), order, Goal("limit", 3), batch=2, order_id="o")
     assert report.deleted_keys == 3
     assert await live(store) == ["a", "e", "f"]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+async def test_an_id_that_was_given_up_does_not_stop_the_order(store: Store, batch: int | None) -> None:
+    order, first = text("a", "b", "c"), "o" if batch is None else "o/0001"
+    run = await stranded(store, 0, order, batch=batch, order_id="o")
+    await store.commit_status(first, resolve=True)
+
+    class GivenUpAgain(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            if options["commit_id"] == f"{first}/again-1":
+                await store.commit_status(options["commit_id"], resolve=True)
+            return await super().commit_matrix_update(*arguments, **options)
+
+    report = await carry_out(GivenUpAgain(store, 9), order, batch=batch, order_id="o")
+    assert (report.complete, report.deleted_keys) == (True, 3)
+    assert report.batches[0].commit_id == f"{first}/again-2"
+    with pytest.raises(CommitAborted):
+        await run.arrive()
+    await restore_commit(store, "o", Request(), Tolerances())
+    assert await live(store) == ["a", "b", "c", "d", "e", "f"]
 
 
 async def test_a_run_that_lost_its_order_to_another_stops(

@@ -57,6 +57,7 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     request   identity of order and flags: see `PruneRequest.identity`
     batch     items in one commit; None: all of them
     pending   None before the first commit, and once the order is done
+    renamed   commit ids of slices (by number) whose own ids were claimed by an `aborted` record
     report    the first report; there if and only if `state` is `done`
     """
 
@@ -72,6 +73,7 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     state: Literal["running", "done"] = "running"
     settled: Settled = Settled()
     pending: Pending | None = None
+    renamed: dict[int, str] = {}
     not_applied: list[PruneItem] = []
     batches: list[PruneBatch] = []
     batches_total: int = 0

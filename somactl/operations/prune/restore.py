@@ -16,7 +16,7 @@ from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune.parts import add, name_parts, stop
 from somactl.operations.prune.record import MAX_LISTED, OrderRecord, decoded, order_note
-from somactl.operations.prune.run import commit_ids
+from somactl.operations.prune.run import commits_sent
 from somactl.operations.readmission import readmit
 from somactl.report import LeftAlone, RestoreReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
@@ -45,14 +45,14 @@ async def pruned_by(store: Store, commit_id: str, status: CommitStatus) -> list[
 
     `status` is that of `commit_id`. Raises CommitNotFound for an order that deleted nothing.
     """
-    if status.record is not None:
+    if status.state == "committed" and status.record is not None:
         metadata, receipt = status.record.metadata, status.record.receipt
         return [receipt] if receipt and metadata and metadata.command == "prune" else None
     note = (await store.read_notes([order_note(commit_id)])).get(order_note(commit_id))
     if note is None:
         return None
     record = decoded(note, OrderRecord)
-    found = await each_of(store.commit_status, commit_ids(record), at_once=AT_ONCE)
+    found = await each_of(store.commit_status, commits_sent(record), at_once=AT_ONCE)
     receipts = [one.record.receipt for one in found if one.record and one.record.receipt]
     if not receipts:
         raise CommitNotFound(

@@ -79,10 +79,10 @@ class Run:
         if pending.after.deletes == self.record.settled.deletes:
             await self._close_off(pending)
             return
-        status = await self._store.commit_status(self._ids[pending.number])
+        status = await self._store.commit_status(self._id(pending.number))
         if status.state == "aborted":
-            raise _given_up(status.commit_id)
-        if status.record is not None:
+            self._rename(pending.number)
+        elif status.record is not None:
             self._adopt(status.record, pending)
         else:
             self._unseen = pending.number
@@ -97,7 +97,7 @@ class Run:
         pending = self.record.pending
         if pending is None:
             return
-        status = await self._store.commit_status(self._ids[pending.number])
+        status = await self._store.commit_status(self._id(pending.number))
         if status.state == "committed" and status.record is not None:
             self._adopt(status.record, pending)
 
@@ -106,7 +106,7 @@ class Run:
         pending = self.record.pending
         if pending is None:
             return
-        status = await self._store.commit_status(self._ids[pending.number], resolve=True)
+        status = await self._store.commit_status(self._id(pending.number), resolve=True)
         if status.state == "committed" and status.record is not None:
             self._adopt(status.record, pending)
 
@@ -127,7 +127,7 @@ class Run:
         settled = self.record.settled
         number = settled.items // self._size
         stop = min(settled.items + self._size, len(self.order.items))
-        conflict: VersionConflict | None = None
+        conflict: VersionConflict | CommitAborted | None = None
         for _ in range(TRIES):
             part = await look(self._store, self.order, self._request, settled.items, stop, settled.deletes)
             refuse_offending(self.order, part)
@@ -144,6 +144,10 @@ class Run:
             except VersionConflict as exc:
                 conflict = exc
                 continue
+            except CommitAborted as exc:  # by `status --resolve`, or a retry that could not tell its outcome
+                self._rename(number)
+                conflict = exc
+                continue
             await self._committed(receipt, Pending(number, after, skipped))
             break
         else:
@@ -152,6 +156,14 @@ class Run:
         items = [*skipped, *deletions(self.order, part, dry_run=False)]
         for item in sorted(items, key=lambda item: item.line):
             self._request.each(item)
+
+    def _id(self, number: int) -> str:
+        return self.record.renamed.get(number, self._ids[number])
+
+    def _rename(self, number: int) -> None:
+        """Nothing was committed under the slice's id, nor ever will be: so another is as good."""
+        tried = self._id(number).removeprefix(self._ids[number]).removeprefix("/again-")
+        self.record.renamed[number] = f"{self._ids[number]}/again-{int(tried or 0) + 1}"
 
     async def _commit(self, number: int, start: int, stop: int, part: Part, after: Settled) -> Receipt:
         metadata = CommitMetadata(
@@ -162,7 +174,7 @@ class Run:
         )
         deletes = dict.fromkeys(one.key for one in part.plan.deletes)
         return await self._store.commit_matrix_update(
-            deletes, metadata, expected(part.plan.deletes), commit_id=self._ids[number]
+            deletes, metadata, expected(part.plan.deletes), commit_id=self._id(number)
         )
 
     async def _committed(self, receipt: Receipt, pending: Pending) -> None:
@@ -207,7 +219,7 @@ class Run:
             self._settle(pending, None)
 
     async def _close_off(self, pending: Pending) -> None:
-        status = await self._store.commit_status(self._ids[pending.number], resolve=True)
+        status = await self._store.commit_status(self._id(pending.number), resolve=True)
         if status.state == "committed" and status.record is not None:
             self._adopt(status.record, pending)
         else:
@@ -255,6 +267,11 @@ def commit_ids(record: OrderRecord) -> tuple[str, ...]:
     return batch_ids(record.order_id, record.items, record.batch)
 
 
+def commits_sent(record: OrderRecord) -> list[str]:
+    """The ids under which slices were committed, if they were."""
+    return [record.renamed.get(number, own) for number, own in enumerate(commit_ids(record))]
+
+
 def refuse_offending(order: Order, part: Part) -> None:
     """Raises VersionConflict or KeyNotFound for the items that `fail` forbids, if there are any."""
     found = [
@@ -292,12 +309,4 @@ def _after(settled: Settled, part: Part) -> Settled:
         changed=settled.changed + counts.get("changed", 0),
         freed_now=settled.freed_now,
         goal_met=beyond > 0,
-    )
-
-
-def _given_up(commit_id: str) -> CommitAborted:
-    return CommitAborted(
-        f"commit {commit_id} was given up by `status --resolve`, so that the order cannot go on",
-        hint="have an order of the rest issued under a new id",
-        commit_id=commit_id,
     )
