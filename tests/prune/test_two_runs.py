@@ -102,21 +102,20 @@ async def test_a_run_that_dies_while_it_closes_off_a_slice_is_continued(store: S
 
 
 async def test_a_commit_that_arrives_in_between_counts_by_its_own_account(store: Store) -> None:
-    order = text("a", "b", "c", "d")
-    run = await stranded(store, 0, order, Goal("limit", 3), batch=2, order_id="o")
-    await delete(store, "a")
+    order, goal = text("a", "b", "c"), Goal("keep", 4)
+    run = await stranded(store, 0, order, goal, order_id="o")
+    await delete(store, "f")  # only a has to go now
 
-    class Late(Stranded):
-        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
-            if options["commit_id"] == "o/0001":
-                await put(store, "a", expected=0)
-                arguments_then = dict(run._held[0][0])
-                assert set(arguments_then) == {"a", "b"}
-            return await self._store.commit_matrix_update(*arguments, **options)
+    class Overtaken(Stranded):
+        async def commit_matrix_update(self, updates: Any, *arguments: Any, **options: Any) -> Any:
+            assert set(updates) == {"a"}
+            await run.arrive()
+            return await super().commit_matrix_update(updates, *arguments, **options)
 
-    report = await carry_out(Late(store, 9), order, Goal("limit", 3), batch=2, order_id="o")
-    assert report.deleted_keys == 3
-    assert await live(store) == ["a", "e", "f"]
+    report = await carry_out(Overtaken(store, 9), order, goal, order_id="o")
+    assert (report.deleted_keys, report.batches[0].keys) == (2, 2)
+    assert report.counts == {"deleted": 2, "beyond-limit": 1}
+    assert await live(store) == ["c", "d", "e"]
 
 
 @pytest.mark.parametrize("batch", [None, 2])
