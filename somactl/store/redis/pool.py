@@ -188,18 +188,22 @@ def _chunks(commands: Sequence[Command]) -> Iterator[bytes | memoryview]:
 
     for command in commands:
         # By type, not isinstance: a commit has hundreds of thousands of arguments.
-        if not any(type(part) in _BUFFERS and len(part) >= _LARGE for part in command):  # type: ignore[arg-type]
+        large = [i for i, part in enumerate(command) if type(part) in _BUFFERS and len(part) >= _LARGE]  # type: ignore[arg-type]
+        if not large:
             yield pack_command(tuple(command))  # type: ignore[arg-type]
             continue
-        start = bytearray(b"*%d\r\n" % len(command))
-        for part in command:
-            data = part if isinstance(part, _BUFFERS) else str(part).encode()
-            start += b"$%d\r\n" % len(data)
-            if len(data) < _LARGE:
-                start += data
-            else:
-                yield bytes(start)
-                yield data
-                start.clear()
-            start += b"\r\n"
-        yield bytes(start)
+        before, start = b"*%d\r\n" % len(command), 0
+        for place in large:
+            data: Any = command[place]
+            yield before + _packed(command[start:place]) + b"$%d\r\n" % len(data)
+            yield data
+            before, start = b"\r\n", place + 1
+        yield before + _packed(command[start:])
+
+
+def _packed(parts: Command) -> bytes:
+    """Arguments in the middle of a command."""
+    from hiredis import pack_command
+
+    packed: bytes = pack_command(tuple(parts))  # type: ignore[arg-type]
+    return packed[packed.index(b"\n") + 1 :]

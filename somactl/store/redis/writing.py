@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 from msgspec.structs import replace
@@ -181,11 +180,14 @@ async def _let_lapse(reader: Reader, receipt: Receipt, grace: float) -> None:
     absent = set(receipt.noops)
     keys = [key for key, content in receipt.keys.items() if content is None and key not in absent]
     expires = (receipt.committed_at + max(grace, _LAPSE_SECONDS)) * 1000
-    names = reader.names
+    names, arguments = reader.names, (receipt.version, f"{expires:.0f}")
     with contextlib.suppress(SomactlError):
         for start in range(0, len(keys), _LAPSING_KEYS):
-            pairs = ((names.history(key), names.live(key)) for key in keys[start : start + _LAPSING_KEYS])
-            await reader.link.call(LAPSE, [*chain.from_iterable(pairs)], [receipt.version, f"{expires:.0f}"])
+            part = keys[start : start + _LAPSING_KEYS]
+            places: list[Argument] = [names.head, *map(names.live, part)]
+            if await reader.link.call(LAPSE, places, [*arguments, ""]) is None:
+                places += map(names.history, part)
+                await reader.link.call(LAPSE, places, [*arguments, "told"])
 
 
 def _lists(keys: Sequence[str]) -> list[str]:
