@@ -1,0 +1,194 @@
+"""Finalizing and reverting that fail at the worst moments: a repetition ends as if nothing had been."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from migration.forms import density, text
+from migration.places import LEFT, RHO, VALUES, fill, same, shown
+from migration.running import DISCOVER, Migration
+from somactl.config import Settings
+from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable, UsageError
+from somactl.operations.migration import batches
+from somactl.operations.migration.copying import Wishes
+from somactl.operations.migration.finalize import finalize
+from somactl.operations.migration.journal import find
+from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.revert import revert
+from source.backends import Backend, RedisBackend
+
+Swap = Callable[[Any, Any], Awaitable[list[bool]]]
+
+
+def failing(swap: Swap, when: str) -> Swap:
+    """A `swap` whose server dies before it did anything, in the middle, or before it could say so."""
+
+    async def fails(self: Any, changes: Any) -> list[bool]:
+        if when == "in the middle":
+            await swap(self, changes[: len(changes) // 2])
+        elif when == "after":
+            await swap(self, changes)
+            raise OutcomeUnknown("no reply came", commit_id="", hint="run it again")
+        raise StoreUnavailable("the server is gone")
+
+    return fails
+
+
+async def finalized(backend: Backend, migration: Migration) -> bool:
+    found = {key: shown(await backend.read(key)) for key in VALUES}
+    return found == LEFT
+
+
+@pytest.mark.parametrize("when", ["before", "in the middle", "after"])
+async def test_a_source_that_dies_while_values_are_taken_out(
+    legacy: Backend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    await fill(legacy)
+    migration = Migration(legacy.open, sqlite, DISCOVER)
+    await migration.copy()
+    source_type = type(legacy.open())
+    with monkeypatch.context() as patch:
+        patch.setattr(source_type, "swap", failing(source_type.swap, when))
+        with pytest.raises(SomactlError) as caught:
+            await migration.finalize()
+        assert caught.value.exit_code in (13, 14)
+    report = await migration.finalize()
+    assert (report.phase, report.finalized, report.left_alone, report.code) == ("finalized", 5, {}, 0)
+    assert await finalized(legacy, migration)
+    with monkeypatch.context() as patch:
+        patch.setattr(source_type, "swap", failing(source_type.swap, when))
+        with pytest.raises(SomactlError):
+            await migration.revert()
+    reverted = await migration.revert()
+    assert (reverted.phase, reverted.left_alone, reverted.code) == ("reverted", {}, 0)
+    for key, value in VALUES.items():
+        assert same(legacy, await legacy.read(key), value)
+    assert await migration.contents() == {}
+
+
+@pytest.mark.parametrize("when", ["before", "in the middle", "after"])
+async def test_a_finalizing_that_died_can_be_reverted_at_once(
+    legacy: Backend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    await fill(legacy)
+    migration = Migration(legacy.open, sqlite, DISCOVER)
+    await migration.copy()
+    source_type = type(legacy.open())
+    with monkeypatch.context() as patch:
+        patch.setattr(source_type, "swap", failing(source_type.swap, when))
+        with pytest.raises(SomactlError):
+            await migration.finalize()
+    reverted = await migration.revert()
+    assert (reverted.phase, reverted.left_alone, reverted.withdrawn, reverted.code) == ("reverted", {}, 6, 0)
+    for key, value in VALUES.items():
+        assert same(legacy, await legacy.read(key), value)
+    assert await migration.contents() == {}
+
+
+async def test_a_forgetting_that_died_is_finished_and_is_no_way_back(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(redis_values)
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    await migration.finalize()
+    async with migration.store() as store:
+        store_type = type(store)
+    write, calls = store_type.write_notes, 0
+
+    async def dies(self: Any, *arguments: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise StoreUnavailable("the server is gone")
+        return await write(self, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_type, "write_notes", dies)
+        with pytest.raises(StoreUnavailable):
+            await migration.forget()
+    forgotten = await migration.forget()
+    assert forgotten.phase == "forgotten"
+    async with migration.store() as store:
+        assert [note async for page in store.scan_notes("migration/") for note in page] == []
+
+
+async def test_of_two_finalizings_at_once_both_leave_the_same(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH_VALUES", 1)
+    await fill(redis_values)
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    results = await asyncio.gather(migration.finalize(), migration.finalize(), return_exceptions=True)
+    for result in results:
+        assert not isinstance(result, BaseException) or isinstance(result, LockHeld), result
+    report = await migration.finalize()
+    assert (report.finalized, report.left_alone, report.code) == (5, {}, 0)
+    assert await finalized(redis_values, migration)
+    assert (await migration.revert()).code == 0
+    for key, value in VALUES.items():
+        assert await redis_values.read(key) == value
+
+
+async def test_twins_are_both_taken_out_and_both_come_back(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    """Two values whose matrices go to one key of the store."""
+    values = {"K": text({"rho": RHO.tolist()}), "K#/rho": text(RHO.tolist())}
+    await redis_values.put(dict(values))
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    assert (await migration.finalize()).finalized == 2
+    assert await redis_values.read("K#/rho") is None
+    assert shown(await redis_values.read("K")) == {"rho": "K#/rho"}
+    reverted = await migration.revert()
+    assert (reverted.restored, reverted.withdrawn, reverted.code) == (2, 1, 0)
+    for key, value in values.items():
+        assert await redis_values.read(key) == value
+
+
+async def test_a_reference_that_somebody_spelt_anew_is_still_recognised(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    """A client that reads and writes the value prints the same JSON otherwise; the original is not lost."""
+    await fill(redis_values)
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    await migration.finalize()
+    value = json.loads(await redis_values.read("embedded") or b"")
+    respelt = json.dumps(value, indent=1, sort_keys=True).encode()
+    await redis_values.put({"embedded": respelt})
+    again = await migration.finalize()
+    assert (again.finalized, again.left_alone) == (5, {})
+    reverted = await migration.revert()
+    assert (set(reverted.left_alone), reverted.code) == ({"embedded"}, 4)
+    assert await redis_values.read("embedded") == respelt
+    assert set(await migration.contents()) == {"embedded#/rho"}
+
+
+async def test_two_migrations_of_one_source_do_not_touch_each_other(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    """Each by its own wishes; the second finds what the first has left."""
+    await redis_values.put({"a": text(RHO.tolist()), "b": text(density(3).tolist())})
+    first = Migration(redis_values.open, sqlite, Wishes(match="a"))
+    second = replace(first, wishes=Wishes(match="b"))
+    ids = [(await migration.copy()).migration for migration in (first, second)]
+    assert len(set(ids)) == 2
+    with pytest.raises(UsageError, match="there are 2 migrations of this source"):
+        await first.finalize()
+    async with first.source(read_only=False) as source, first.store() as store:
+        report = await finalize(source, store, await find(store, source.identity, ids[0]), Pace())
+        assert report.finalized == 1
+        undone = await revert(source, store, await find(store, source.identity, ids[1]), Pace())
+        assert (undone.restored, undone.withdrawn) == (0, 1)
+    assert await redis_values.read("a") is None
+    assert await redis_values.read("b") == text(density(3).tolist())
+    assert set(await first.contents()) == {"a"}
