@@ -67,6 +67,7 @@ class ReadingContract:
     """Subclasses give a fixture `backend`, and the source's `module`, whose limits some tests lower."""
 
     module: str
+    largest = 100 * MEGABYTE
 
     @pytest_asyncio.fixture
     async def opener(self, backend: Backend) -> AsyncIterator[Opener]:
@@ -145,8 +146,8 @@ class ReadingContract:
         assert await source.fetch(["small", "large", "other"]) == [Value("small", "text", b"1")]
         assert await source.fetch(["large", "other"]) == [Value("large", "text", large)]
 
-    async def test_a_value_of_100_megabytes_comes_whole(self, backend: Backend, opener: Opener) -> None:
-        large = value_of("large", 100 * MEGABYTE)
+    async def test_a_very_large_value_comes_whole(self, backend: Backend, opener: Opener) -> None:
+        large = value_of("large", self.largest)
         await backend.put({"large": large})
         (value,) = await opener().fetch(["large"])
         assert (value.state, len(value.data), value.data == large) == ("text", len(large), True)

@@ -12,7 +12,7 @@ from servers.pgbouncer import PgBouncer
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from source.backends import FilesBackend, NdjsonBackend, PostgresBackend, RedisBackend
-from source.suite import ReadingContract, SwappingContract
+from source.suite import MEGABYTE, ReadingContract, SwappingContract
 
 
 class TestPostgres(SwappingContract):
@@ -27,6 +27,7 @@ class TestPostgres(SwappingContract):
 
 class TestPostgresBehindPgBouncer(SwappingContract):
     module = "somactl.source.postgres"
+    largest = 20 * MEGABYTE
 
     @pytest.fixture
     def backend(
@@ -41,6 +42,7 @@ class TestPostgresInAnotherOrder(SwappingContract):
     """A table of odd names, in whose keys' order `a` stands before `B`, and blanks count for less."""
 
     module = "somactl.source.postgres"
+    largest = 20 * MEGABYTE
 
     @pytest.fixture
     def backend(self, postgres_server: PostgresServer | ExternalPostgres) -> Iterator[PostgresBackend]:

@@ -254,11 +254,12 @@ def test_its_identity_holds_the_table_and_no_password() -> None:
 
 
 async def test_a_value_that_the_server_cannot_send_does_not_hide_the_others(
-    make: Maker, open_: Callable[..., PostgresSource]
+    make: Maker, open_: Callable[..., PostgresSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the server may use no disk for what a value takes; a damaged one fails in the same place."""
     backend = make()
-    large = value_of("large", 80 << 20)
+    monkeypatch.setattr(postgres.sql, "WALK_SETTINGS", "SET LOCAL work_mem = '64kB'")
+    large = value_of("large", 1 << 20)
     await backend.put({"a": b"1", "large": large, "z": b"2"})
     async with backend.raw() as raw:
         await raw.execute(f"ALTER DATABASE {backend.database} SET temp_file_limit = '64kB'")

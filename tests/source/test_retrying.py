@@ -104,14 +104,14 @@ async def test_it_stands_for_its_source() -> None:
 
 
 async def test_a_server_that_is_killed_meanwhile_costs_nothing_but_time(tmp_path: Path) -> None:
-    values = {f"key {number:04d}": value_of("k", 40_000) for number in range(1500)}
+    values = {f"key {number:04d}": value_of("k", 40_000) for number in range(500)}
     with PostgresServer(tmp_path / "own", settings={"fsync": "on", "full_page_writes": "on"}) as server:
         backend = PostgresBackend(server)
         await backend.put(values)
         source = Retrying(backend.open(read_only=False), seconds=60)
 
         async def kill_and_start() -> None:
-            for _ in range(3):
+            for _ in range(2):
                 await asyncio.sleep(0.15)
                 await asyncio.to_thread(server.kill)
                 await asyncio.to_thread(server.start)
