@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from servers.external import ExternalPostgres
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
+from somactl.errors import NamespaceNotFound, ReadOnlyStore
 from somactl.operations.commit import commit_matrix_update
+from somactl.operations.migration.copying import copy
 from somactl.report import MigrationRow
 from somactl.source.postgres import PostgresSource
 from somactl.source.redis import RedisSource
@@ -222,8 +225,6 @@ async def test_reports_of_two_servers_and_two_days_do_not_differ(
     clean_redis: RedisServer, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a clock nor a host nor a port stands in them, nor the version of a library."""
-    import time
-
     backend = RedisBackend(clean_redis)
     await fill(backend)
     by_name = Migration(
@@ -259,9 +260,6 @@ def replace_fields(report: object, **changes: object) -> object:
 
 async def test_nothing_goes_through_a_store_that_refuses_writes(sqlite: Settings) -> None:
     """The leaf itself is read-only: had `look` tried to write, it would have raised."""
-    from somactl.errors import ReadOnlyStore
-    from somactl.operations.migration.copying import copy
-
     migration = of_lines(VALUES, sqlite, DISCOVER)
     await migration.copy()
     async with migration.run(read_only=True) as run:
@@ -273,3 +271,21 @@ async def test_rows_are_told_one_by_one_in_the_order_of_keys(sqlite: Settings) -
     _, rows = await of_lines(VALUES, replace(sqlite), DISCOVER).look()
     assert isinstance(rows[0], MigrationRow)
     assert [row.key for row in rows] == sorted(row.key for row in rows)
+
+
+async def test_a_namespace_of_a_server_that_was_not_initialised_is_looked_at_as_empty_and_not_written_to(
+    postgres_server: PostgresServer | ExternalPostgres, tmp_path: Path
+) -> None:
+    """A server's operator makes namespaces, and no migration does in passing; a plan for one that is made
+    later is good."""
+    url = postgres_server.create_database()
+    migration = of_lines(VALUES, Settings(store=url), DISCOVER)
+    report = await migration.plan(tmp_path / "plan")
+    assert outcomes(report) == {"migrate": 6, "not-a-matrix": 1, "rejected": 2}
+    assert "does not exist yet" in report.warnings[0]
+    for attempt in (migration.copy(), migration.apply(tmp_path / "plan")):
+        with pytest.raises(NamespaceNotFound):
+            await attempt
+    await asyncio.to_thread(initialised, migration.settings)
+    assert (await migration.apply(tmp_path / "plan")).phase == "copied"
+    postgres_server.drop_database(url)
