@@ -57,6 +57,8 @@ def test_help_and_version_import_nothing_heavy(words: list[str], tmp_path: Path)
         ["get", "a", "-o", "json"],
         ["init"],
         ["compact", "--yes"],
+        ["prune", "--keep", "9"],
+        ["prune", "--keep", "9", "--fallback", "oldest"],
         ["rm", "a", "--dry-run"],
     ],
     ids=" ".join,

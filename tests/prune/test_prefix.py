@@ -38,7 +38,7 @@ moments = st.sampled_from([(method, number) for method, count in MOMENTS.items()
 happenings = st.tuples(st.sampled_from(["put", "put", "rm", "die", "die-after"]), st.sampled_from(KEYS))
 events = st.lists(
     st.builds(lambda moment, happening: Event(*moment, *happening), moments, happenings),
-    max_size=4,  # one less than a slice is tried
+    max_size=4,  # fewer than a slice is tried
 )
 
 

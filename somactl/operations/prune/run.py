@@ -30,7 +30,7 @@ from somactl.report import PruneBatch
 from somactl.store.cached import cached
 from somactl.store.contract import CommitMetadata, CommitRecord, Receipt, Store
 
-TRIES = 5
+TRIES = 10
 COPIES_AT_ONCE = 500
 COMPACT_AT_ONCE = 500
 
