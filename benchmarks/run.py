@@ -26,15 +26,16 @@ from typing import NamedTuple
 
 import certificate
 import codec
+import legacy_values
 import load
 import memory
 import peers
-import prune
 import startup
 import stores
 from measure import QUICK, Effort, Memory, Row, cores, large_buffers
 from threadpoolctl import threadpool_info
 
+import prune
 from somactl.core.lapack import flapack
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "BENCHMARKS.md"
@@ -93,6 +94,11 @@ GROUPS = [
         [f"small-{name}-{spread}" for name in ("postgres", "redis") for spread in ("many", "one")],
     ),
     Group(prune.postgres, ["prune-postgres"]),
+    Group(legacy_values.lists, ["json-lists", "json-lists-proved"]),
+    Group(legacy_values.numpy_forms, ["json-base64"]),
+    Group(legacy_values.whole, ["migrate"]),
+    Group(legacy_values.memory, ["migrate-memory"]),
+    Group(prune.redis, ["prune-redis", "prune-redis-blocked", "prune-redis-batch"]),
 ]
 NAMES = [name for group in GROUPS for name in group.names]
 
