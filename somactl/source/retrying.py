@@ -49,7 +49,24 @@ class Retrying:
         return await self._again(lambda: self._source.fetch(keys))
 
     async def swap(self, changes: Sequence[Change]) -> list[bool]:
-        return await self._again(lambda: self._source.swap(changes))
+        """As the source's. Where an answer was lost, a repetition that finds another value tells nothing: it
+        may have been written before the change or after it. That stays OutcomeUnknown."""
+        lost: list[OutcomeUnknown] = []
+
+        async def attempt() -> list[bool]:
+            try:
+                done = await self._source.swap(changes)
+            except OutcomeUnknown as exc:
+                lost.append(exc)
+                raise
+            if lost and not all(done):
+                raise _Undecided from lost[0]
+            return done
+
+        try:
+            return await self._again(attempt)
+        except _Undecided:
+            raise lost[0] from None
 
     async def close(self) -> None:
         await self._source.close()
@@ -62,6 +79,10 @@ class Retrying:
             except SomactlError as exc:
                 pause = _pause(exc, left)
             await asyncio.sleep(pause)
+
+
+class _Undecided(Exception):
+    """Whether a change was made before somebody else's write cannot be told any more."""
 
 
 def _pause(exc: SomactlError, left: Iterator[float]) -> float:

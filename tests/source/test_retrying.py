@@ -129,3 +129,19 @@ async def test_a_server_that_is_killed_meanwhile_costs_nothing_but_time(tmp_path
             turns += 1
         await killing
         await source.close()
+
+
+async def test_a_refusal_after_a_lost_answer_stays_unknown() -> None:
+    """The change may have been made, and another value been written behind it."""
+
+    class Overtaken(Failing):
+        async def swap(self, changes: Sequence[Change]) -> list[bool]:
+            await super().swap(changes)
+            return [False for _ in changes]
+
+    changes = [Change("a", b"1", None)]
+    assert await Retrying(Overtaken(), seconds=5).swap(changes) == [False]
+    overtaken = Overtaken(UNKNOWN)
+    with pytest.raises(OutcomeUnknown):
+        await Retrying(overtaken, seconds=5).swap(changes)
+    assert overtaken.calls == 2

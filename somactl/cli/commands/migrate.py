@@ -200,7 +200,7 @@ class _Words:
 
 async def _dry_run(session: Session, words: _Words, pace: Pace, plan_file: str | None) -> Report:
     async with (
-        _source(words, read_only=True) as source,
+        _source(session, words, read_only=True) as source,
         session.store(read_only=True) as store,
     ):
         run = Run(source, store, words.wishes, pace, _Follow(session))
@@ -230,7 +230,7 @@ async def _dry_run(session: Session, words: _Words, pace: Pace, plan_file: str |
 
 async def _copy(session: Session, words: _Words, pace: Pace, apply: str | None, *, resume: bool) -> Report:
     async with (
-        _source(words, read_only=True) as source,
+        _source(session, words, read_only=True) as source,
         session.store() as store,
     ):
         if apply is None:
@@ -289,7 +289,7 @@ async def _follow_up(session: Session, words: _Words, verb: str, migration: str 
             )
     async with (
         # Also for --forget, which changes nothing there: only so may files be named that are gone by now.
-        _source(words, read_only=False) as source,
+        _source(session, words, read_only=False) as source,
         session.store() as store,
     ):
         journal = await find(store, source.identity, migration)
@@ -363,13 +363,18 @@ class _Replacing:
 
 
 @asynccontextmanager
-async def _source(words: _Words, *, read_only: bool) -> AsyncIterator[Source]:
+async def _source(session: Session, words: _Words, *, read_only: bool) -> AsyncIterator[Source]:
     """What the words name. A signal ends the reading of standard input at once."""
     from somactl.runtime import open_source
 
     async with AsyncExitStack() as stack:
-        with abortable() if not words.source else nullcontext():
-            opening = open_source(words.source, stdin=sys.stdin.buffer, read_only=read_only)
+        with abortable() if words.source in ([], ["-"]) else nullcontext():
+            opening = open_source(
+                words.source,
+                stdin=sys.stdin.buffer,
+                read_only=read_only,
+                retry_seconds=session.settings.retry_seconds,
+            )
             source = await stack.enter_async_context(opening)
         yield source
 
