@@ -22,7 +22,7 @@ import msgspec
 
 from somactl import runtime
 from somactl.cli import main as somactl
-from somactl.operations.migration import batches
+from somactl.operations.migration import batches, revert
 
 NEEDED = (
     "somactl.cli.app",
@@ -117,7 +117,7 @@ def carry_out(order: Order) -> int:
     ):
         os.dup2(os.open(path, mode), number)
     steps = Steps(order)
-    batches.BATCH_VALUES = order.batch_values
+    batches.BATCH_VALUES = revert.RESTORE_VALUES = order.batch_values
     runtime.open_store = watched(runtime.open_store, steps)
     runtime.open_source = watched(runtime.open_source, steps)
     sys.argv = ["somactl", *order.words]

@@ -124,6 +124,30 @@ async def test_a_revert_killed_between_any_two_writes_loses_nothing_and_ends_as_
         await assert_undone(source, target, before)
 
 
+async def test_what_is_forgotten_in_part_cannot_be_reverted_and_is_forgotten_when_asked_again(
+    ground: Ground,
+) -> None:
+    """A revert would take matrices out of the store whose values it could not put back."""
+    source = ground.sources["redis"]
+    full, _ = await finalized(ground, "sqlite", "redis")
+    async with full.store() as store:
+        stored = await live(store)
+    steps = [step for step, _ in ground.runs.run(source.url, ground.clone(full), "--forget", "--yes").steps]
+    for step in steps[1:-1]:
+        target = ground.clone(full)
+        run = ground.runs.run(source.url, target, "--forget", "--yes", signals={step: signal.SIGKILL})
+        assert run.code is None, step
+        for words in (("--revert",), FINALIZE, ()):
+            run = ground.runs.run(source.url, target, *words)
+            assert run.code == 2, f"{step}: {run.err}"
+            assert "--forget" in run.err
+        finish(ground, "redis", target, "--forget", "--yes")
+        assert await state(target) is None
+        async with target.store() as store:
+            assert await live(store) == stored
+            assert [page async for page in store.scan_notes()] == []
+
+
 @pytest.mark.parametrize(("kind", "name"), WAYS)
 async def test_killed_at_random_a_finalize_and_its_revert_still_undo_each_other(
     ground: Ground, kind: str, name: str

@@ -147,6 +147,19 @@ async def test_of_two_finalizing_runs_one_stops_and_nothing_is_lost(ground: Grou
     assert ground.sources["redis"].all() == ground.values
 
 
+async def test_a_finalizing_run_that_a_revert_overtook_takes_nothing_out(ground: Ground, source: str) -> None:
+    """It may have been about to, for however long: what it then takes out, nobody else would put back."""
+    target = await undisturbed(ground)
+    words = ("--finalize", "--yes")
+    first = ground.runs.start(source, target, *words, signals={"before swap 2": signal.SIGSTOP})
+    first.wait_until_stopped()
+    second = ground.runs.run(source, target, "--revert")
+    assert second.code == 0, second.err
+    first.signal(signal.SIGCONT)
+    assert first.wait().code == 16, first.err
+    assert ground.sources["redis"].all() == ground.values
+
+
 async def test_values_that_go_while_a_migration_is_stopped_do_not_make_it_complete(
     ground: Ground, source: str
 ) -> None:

@@ -19,7 +19,7 @@ from somactl.config import Settings
 from somactl.errors import NotFound, UsageError
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches, second_reading
+from somactl.operations.migration import batches, revert, second_reading
 from source.backends import Backend, RedisBackend
 from support.sqlite_backend import SqliteBackend
 
@@ -333,6 +333,7 @@ async def test_a_run_that_was_stopped_can_be_reverted(
 @pytest.fixture
 def batches_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "BATCH_VALUES", 2)
+    monkeypatch.setattr(revert, "RESTORE_VALUES", 1)
 
 
 @pytest.mark.usefixtures("batches_of_two")

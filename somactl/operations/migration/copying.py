@@ -52,6 +52,7 @@ from somactl.store.contract import CommitMetadata, Stat, Store
 COMMAND = "migrate-json"
 _ATTEMPTS = 5
 _TWIN = ("identical", "collision")
+_UNFINISHED = {"finalizing": "--finalize", "reverting": "--revert", "forgetting": "--forget"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +236,9 @@ def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
     if not journal.exists:
         return False
     state, digest = journal.state, plan.digest if plan else None
-    if state.phase in ("finalizing", "reverting"):
-        verb = "finalize" if state.phase == "finalizing" else "revert"
-        raise UsageError(f"migration {journal.id} is {state.phase}", hint=f"finish that first: --{verb}")
+    if state.phase in _UNFINISHED:
+        verb = _UNFINISHED[state.phase]
+        raise UsageError(f"migration {journal.id} is {state.phase}", hint=f"finish that first: {verb}")
     if state.phase == "copied" and resume and digest is not None and state.plan == digest:
         return True
     if state.phase != "copying" or (state.plan != digest and not resume):

@@ -15,11 +15,11 @@ from somactl.core.json_edit import Reference, replace_nodes
 from somactl.errors import CorruptValue, InputRejected, NotFound, UsageError
 from somactl.operations.migration.batches import until_told
 from somactl.operations.migration.examine import difference, digest, shown
-from somactl.operations.migration.journal import Journal, Original, Page, encode
+from somactl.operations.migration.journal import Journal, Original, Page, encode, lock_held
 from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.contract import Change, Source, Value
-from somactl.source.workspace import to_bytes
+from somactl.source.workspace import to_bytes, to_text
 from somactl.store.contract import Entry, Stat, Store
 
 MAX_LEFT_ALONE = 10_000
@@ -69,6 +69,8 @@ async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -
 
 def _refuse_other_phase(journal: Journal) -> None:
     phase = journal.state.phase
+    if phase == "forgetting":
+        raise UsageError(f"migration {journal.id} is being forgotten", hint="finish that first: --forget")
     if phase in ("reverting", "reverted"):
         raise UsageError(f"migration {journal.id} is {phase}", hint="run it again before it is finalized")
     if phase == "copying":
@@ -124,9 +126,15 @@ async def _settle_values(
     if not removals:
         return
     await journal.write(
-        journal.state, {journal.original_name(to_bytes(r.value.key)): _kept(r) for r in removals}
+        journal.state, {journal.original_name(to_bytes(r.value.key)): encode(_original(r)) for r in removals}
     )
     swapped = await source.swap([Change(r.value.key, r.value.data, r.left) for r in removals])
+    now = await journal.overtaken()
+    if now is not None:
+        if now.phase in ("reverting", "reverted"):
+            # It may have put these back, as it thinks, and forgotten them, before they were taken out.
+            await source.swap([put_back(_original(removal)) for removal in removals])
+        raise lock_held(journal.id)
     refused = [removal.value.key for removal, done in zip(removals, swapped, strict=True) if not done]
     report.finalized += len(removals) - len(refused)
     for key in refused:
@@ -151,10 +159,15 @@ def _same_json(a: bytes, b: bytes) -> bool:
         return False
 
 
-def _kept(removal: Removal) -> bytes:
+def _original(removal: Removal) -> Original:
     value = removal.value
-    key = to_bytes(value.key).hex()
-    return encode(Original(key, value.data, removal.left, value.expires_at))
+    return Original(to_bytes(value.key).hex(), value.data, removal.left, value.expires_at)
+
+
+def put_back(original: Original) -> Change:
+    """What undoes the removal of a value, unless it was changed since."""
+    key = to_text(bytes.fromhex(original.key))
+    return Change(key, original.left, original.data, original.expires_at)
 
 
 async def _judge(store: Store, value: Value, rows: Sequence[MigrationRow]) -> Removal | str:

@@ -12,7 +12,7 @@ next, and each expects the state to be where it was left: of two runs of one mig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -35,9 +35,11 @@ FORMAT = 1
 PREFIX = "migration/"
 _COMPRESSION = 3
 _MAX_PAGE_BYTES = 512 << 20
+_READ_BYTES = 16 << 20
+_READ_NOTES = 100
 
 T = TypeVar("T", bound=msgspec.Struct)
-Phase = Literal["copying", "copied", "finalizing", "finalized", "reverting", "reverted"]
+Phase = Literal["copying", "copied", "finalizing", "finalized", "reverting", "reverted", "forgetting"]
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,11 +201,23 @@ class Journal:
 
     async def originals(self) -> AsyncIterator[Original]:
         """Every value that was taken out of the source and not forgotten."""
-        async for names in self._store.scan_notes(f"{PREFIX}{self.id}/original/"):
-            for each in names:
-                found = (await self._store.read_notes([each.name])).get(each.name)
-                if found is not None and found.data is not None:
-                    yield _decode(found.data, Original, each.name)
+        async for notes in self._store.scan_notes(f"{PREFIX}{self.id}/original/"):
+            for names in _portions(notes):
+                found = await self._store.read_notes(names)
+                for name in names:
+                    note = found.get(name)
+                    if note is not None and note.data is not None:
+                        yield _decode(note.data, Original, name)
+
+    async def overtaken(self) -> State | None:
+        """The state that somebody else wrote since this object wrote or read its own; None where nobody has.
+
+        Raises LockHeld where the journal is gone.
+        """
+        now = await Journal.open(self._store, self.id)
+        if not now.exists:
+            raise lock_held(self.id)
+        return None if now._version == self._version else now.state
 
     async def originals_of(self, keys: Sequence[bytes]) -> dict[bytes, Original]:
         """Those among `keys` that were taken out before."""
@@ -214,6 +228,20 @@ class Journal:
             for name, note in found.items()
             if note.data is not None
         }
+
+
+def _portions(notes: Sequence[Note]) -> Iterator[list[str]]:
+    """Their names, as many at a time as may be read at once."""
+    names: list[str] = []
+    size = 0
+    for note in notes:
+        if names and (size + note.size > _READ_BYTES or len(names) == _READ_NOTES):
+            yield names
+            names, size = [], 0
+        names.append(note.name)
+        size += note.size
+    if names:
+        yield names
 
 
 def _are(found: Mapping[str, Note], changes: Mapping[str, bytes | None]) -> bool:

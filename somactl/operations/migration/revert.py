@@ -7,21 +7,25 @@ source still refers, because that value was changed after it was finalized, stay
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 
 from somactl.errors import LockHeld, UsageError, VersionConflict
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration.batches import until_told
-from somactl.operations.migration.finalize import leave
+from somactl.operations.migration.finalize import leave, put_back
 from somactl.operations.migration.journal import PREFIX, Journal, Original, Page
 from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport
-from somactl.source.contract import Change, Source
-from somactl.source.workspace import Texts, Workspace, to_text
+from somactl.source.contract import Source
+from somactl.source.workspace import Texts, Workspace
 from somactl.store.contract import CommitMetadata, Store
 
 COMMAND = "migrate-json --revert"
 _ATTEMPTS = 5
 _FORGET_AT_ONCE = 100
+RESTORE_VALUES = 100
+_RESTORE_BYTES = 16 << 20
+"""What is put back into the source at once, unless a single value is larger."""
 
 
 async def revert(source: Source | None, store: Store, journal: Journal, pace: Pace) -> MigrateReport:
@@ -37,6 +41,11 @@ async def revert(source: Source | None, store: Store, journal: Journal, pace: Pa
         )
     if state.phase == "reverted":
         raise UsageError(f"migration {journal.id} is reverted already")
+    if state.phase == "forgetting":
+        raise UsageError(
+            f"originals of migration {journal.id} are forgotten already: it cannot be reverted",
+            hint="finish that: --forget",
+        )
     await journal.recover()
     if state.phase != "reverting":
         await journal.advance(phase="reverting", settled=state.dead)
@@ -77,23 +86,42 @@ async def _restore_all(
 
     `kept` notes the keys whose values stay as they are now.
     """
-    async for original in journal.originals():
+    async for portion in _portions(journal.originals(), pace.portion(RESTORE_VALUES)):
         if not await pace.turn(stop):
             return False
-        key = to_text(bytes.fromhex(original.key))
-        if await _restore(source, key, original):
-            report.restored += 1
-            await journal.write(journal.state, {journal.original_name(bytes.fromhex(original.key)): None})
-        else:
-            leave(report, key, "it was changed after it was finalized")
-            kept.put(key, "changed")
-        pace.did(1, len(original.data))
+        await _restore(source, journal, portion, report, kept)
+        pace.did(len(portion), sum(len(original.data) for original in portion))
     return True
 
 
-async def _restore(source: Source, key: str, original: Original) -> bool:
-    change = Change(key, original.left, original.data, original.expires_at)
-    return (await source.swap([change]))[0]
+async def _portions(originals: AsyncIterator[Original], most: int) -> AsyncIterator[list[Original]]:
+    portion: list[Original] = []
+    size = 0
+    async for original in originals:
+        if portion and (size + len(original.data) > _RESTORE_BYTES or len(portion) == most):
+            yield portion
+            portion, size = [], 0
+        portion.append(original)
+        size += len(original.data)
+    if portion:
+        yield portion
+
+
+async def _restore(
+    source: Source, journal: Journal, originals: Sequence[Original], report: MigrateReport, kept: Texts
+) -> None:
+    """Put these back, and drop the notes of those that are."""
+    changes = [put_back(original) for original in originals]
+    swapped = await source.swap(changes)
+    done = [original for original, restored in zip(originals, swapped, strict=True) if restored]
+    for change, restored in zip(changes, swapped, strict=True):
+        if not restored:
+            leave(report, change.key, "it was changed after it was finalized")
+            kept.put(change.key, "changed")
+    if done:
+        names = [journal.original_name(bytes.fromhex(original.key)) for original in done]
+        await journal.write(journal.state, dict.fromkeys(names))
+        report.restored += len(done)
 
 
 async def _withdraw(store: Store, page: Page, kept: Texts, report: MigrateReport) -> None:
@@ -118,10 +146,14 @@ async def _withdraw(store: Store, page: Page, kept: Texts, report: MigrateReport
 
 
 async def forget(store: Store, journal: Journal) -> MigrateReport:
-    """Drop the original bytes and the journal: from now on the migration cannot be reverted."""
+    """Drop the original bytes and the journal: from now on the migration cannot be reverted.
+
+    Not in part either: a revert would take out of the store what it cannot put back into the source.
+    """
     state = journal.state
-    if state.phase not in ("finalized", "reverted", "copied"):
+    if state.phase not in ("finalized", "reverted", "copied", "forgetting"):
         raise UsageError(f"migration {journal.id} is {state.phase}", hint="let it come to its end first")
+    await journal.advance(phase="forgetting")
     report = MigrateReport(
         store=store.name,
         namespace=store.namespace,
