@@ -122,6 +122,7 @@ async def _accepted(
 
 async def _interrupted(run: Run, report: PruneReport) -> None:
     report.stopped = "interrupted"
+    report.conclude(4)
     try:
         await asyncio.wait_for(run.settle_interrupted(), SETTLE_SECONDS)
     except (SomactlError, asyncio.CancelledError, TimeoutError):
@@ -166,7 +167,8 @@ async def _foresee(
         if known.record.report is not None:
             return replace(known.record.report, replayed=True)
         settled, report.resumed = known.record.settled, True
-    part = await look(store, order, request, settled.items, len(order.items), settled.deletes)
+    stop = settled.items if settled.goal_met else len(order.items)
+    part = await look(store, order, request, settled.items, stop, settled.deletes)
     refuse_offending(order, part)
     skipped, deleted = not_applied(order, part), deletions(order, part, dry_run=True)
     for item in sorted([*skipped, *deleted], key=lambda item: item.line):
