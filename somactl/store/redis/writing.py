@@ -48,7 +48,7 @@ _SMALL = 16 << 10
 """Smaller values are staged many at a time, by a script, larger ones each by a command."""
 _BATCH_BYTES = 8 << 20
 _BATCH_KEYS = 1000
-_LAPSING_KEYS = 500
+_LAPSING_KEYS = 1000
 """Keys in one script: some 2 ms in which the server does nothing else."""
 _LAPSE_SECONDS = 60.0
 """No bytes expire sooner, so that `compact` can free those without a grace, many megabytes at a time."""
