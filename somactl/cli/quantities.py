@@ -1,4 +1,4 @@
-"""Times and sizes as people write them: `24h`, `10MiB`."""
+"""Times, sizes and rates as people write them: `24h`, `10MiB`, `5MB/s`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def parse_duration(text: str, option: str) -> float:
     if match is None or match[2] not in _SECONDS:
         raise UsageError(f"{option} {text!r} is no time", hint="write 90s, 30m, 24h or 7d")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_rate(text: str, option: str) -> tuple[float | None, float | None]:
+    """Things and bytes per second, one of them None, of `200`, `200/s`, `5MB`, `5MB/s`. UsageError."""
+    amount = text.removesuffix("/s")
+    match = _NUMBER.match(amount)
+    if match is None or match[2] not in _BYTES or not float(match[1]) > 0:
+        raise UsageError(f"{option} {text!r} is no rate", hint="write 200 (values per second) or 5MB/s")
+    return (None, float(parse_size(amount, option))) if match[2] else (float(match[1]), None)
 
 
 def parse_size(text: str, option: str) -> int:

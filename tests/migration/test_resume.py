@@ -20,7 +20,7 @@ from somactl.operations.migration import batches
 from somactl.operations.migration.batches import until_told
 from somactl.operations.migration.copying import Progress
 from somactl.operations.migration.journal import Journal, find
-from somactl.operations.migration.pace import Pace, parse_duration, parse_rate
+from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport
 from source.backends import RedisBackend
 from support.sqlite_backend import SqliteBackend
@@ -296,33 +296,6 @@ async def test_a_failure_is_raised_though_a_signal_came_before_it() -> None:
     running.cancel()
     with pytest.raises(LockHeld):
         await running
-
-
-@pytest.mark.parametrize(
-    ("text_", "rate"),
-    [("200", (200.0, None)), ("0.5/s", (0.5, None)), ("5MB", (None, 5e6)), ("1.5MiB/s", (None, 1.5 * 2**20))],
-)
-def test_rates_are_values_or_bytes_per_second(text_: str, rate: tuple[float | None, float | None]) -> None:
-    assert parse_rate(text_) == rate
-
-
-@pytest.mark.parametrize("text_", ["", "0", "-1", "fast", "5 MB", "5mb", "1e3", "inf", "nan", "0MB", "٣"])
-def test_other_rates_are_refused(text_: str) -> None:
-    with pytest.raises(UsageError, match="is no rate"):
-        parse_rate(text_)
-
-
-@pytest.mark.parametrize(
-    ("text_", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)]
-)
-def test_durations_have_a_unit(text_: str, seconds: float) -> None:
-    assert parse_duration(text_, "--max-duration") == seconds
-
-
-@pytest.mark.parametrize("text_", ["", "soon", "-1s", "1w", "1 h", "inf"])
-def test_other_durations_are_refused(text_: str) -> None:
-    with pytest.raises(UsageError, match="is no time"):
-        parse_duration(text_, "--max-duration")
 
 
 async def test_the_journal_of_nothing_is_not_made_by_looking(sqlite: Settings) -> None:

@@ -1,10 +1,10 @@
-"""Times and sizes as people write them."""
+"""Times, sizes and rates as people write them."""
 
 from __future__ import annotations
 
 import pytest
 
-from somactl.cli.quantities import parse_duration, parse_size
+from somactl.cli.quantities import parse_duration, parse_rate, parse_size
 from somactl.errors import UsageError
 
 
@@ -48,3 +48,19 @@ def test_a_unit_that_could_mean_two_things_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_size(text, "--max-bytes")
     assert "10MiB" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("200", (200.0, None)), ("0.5/s", (0.5, None)), ("5MB", (None, 5e6)), ("1.5MiB/s", (None, 1.5 * 2**20))],
+)
+def test_rates_are_things_or_bytes_per_second(text: str, rate: tuple[float | None, float | None]) -> None:
+    assert parse_rate(text, "--rate") == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "fast", "5 MB", "5mb", "1e3", "inf", "nan", "0MB", "٣", "1/m"]
+)
+def test_other_rates_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--rate .* is no rate"):
+        parse_rate(text, "--rate")

@@ -15,6 +15,7 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.cli.quantities import parse_duration, parse_rate
 from somactl.cli.signals import abortable
 from somactl.cli.text import printable, size
 from somactl.core.json_pointer import parse_pointer
@@ -25,7 +26,7 @@ from somactl.operations.migration.copying import Progress, Run, Wishes, copy, lo
 from somactl.operations.migration.examine import Selection, shown
 from somactl.operations.migration.finalize import finalize as finalize_migration
 from somactl.operations.migration.journal import find
-from somactl.operations.migration.pace import Pace, parse_duration, parse_rate
+from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.plan import FORMAT as PLAN_FORMAT
 from somactl.operations.migration.plan import Head, Plan, PlanWriter
 from somactl.operations.migration.revert import forget as forget_migration
@@ -134,7 +135,7 @@ async def migrate_json(
         raise UsageError("--plan-file goes with --dry-run")
     if resume and chosen not in ([], ["--apply"]):
         raise UsageError(f"--resume does not go with {chosen[0]}, which goes on by itself")
-    values_rate, bytes_rate = parse_rate(rate) if rate else (None, None)
+    values_rate, bytes_rate = parse_rate(rate, "--rate") if rate else (None, None)
     pace = Pace(
         values_rate,
         bytes_rate,

@@ -6,18 +6,11 @@ import asyncio
 import contextlib
 import math
 import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from somactl.errors import UsageError
-
 _PAUSE_LOOK_SECONDS = 0.5
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(MB|MiB|kB|KiB|GB|GiB)?(?:/s)?\Z")
-_UNITS = {"kB": 1e3, "KiB": 2**10, "MB": 1e6, "MiB": 2**20, "GB": 1e9, "GiB": 2**30}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)?\Z")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 @dataclass(slots=True)
@@ -81,20 +74,3 @@ class Pace:
             await self._sleep(_PAUSE_LOOK_SECONDS, stop)
         self._paused += time.monotonic() - since
         self.remark("going on")
-
-
-def parse_rate(text: str) -> tuple[float | None, float | None]:
-    """Values and bytes per second, one of them None, from `200` or `5MB`, with `/s` or not; UsageError."""
-    match = _RATE.match(text)
-    number = float(match[1]) if match else 0.0
-    if match is None or number <= 0:
-        raise UsageError(f"--rate {text!r} is no rate", hint="write 200 (values per second) or 5MB/s")
-    return (None, number * _UNITS[match[2]]) if match[2] else (number, None)
-
-
-def parse_duration(text: str, option: str) -> float:
-    """Seconds from `90`, `90s`, `30m`, `24h` or `7d`; raises UsageError naming `option`."""
-    match = _DURATION.match(text)
-    if match is None:
-        raise UsageError(f"{option} {text!r} is no time", hint="write 90s, 30m, 24h or 7d")
-    return float(match[1]) * _SECONDS[match[2] or "s"]

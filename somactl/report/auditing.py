@@ -1,0 +1,105 @@
+"""What audits return: of matrices, and of the copies in a cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import msgspec
+
+from somactl.core.verdict import Verdict, Witness
+from somactl.report.base import Report
+
+
+class CacheFinding(msgspec.Struct, kw_only=True):
+    """A copy that the authority cannot explain, or a value that is corrupt in the authority itself."""
+
+    key: str
+    what: str
+    detail: str
+
+
+class CacheWarmReport(Report, tag="cache-warm"):
+    """Counts of keys. checked, not_cached (of a kind of which no copies are kept) and current are always
+    there, and filled: what was copied, or in a dry run would be.
+
+    With `--reconcile` each key that is not current stands in one of these: missing; outdated (the authority
+    has a newer value); deleted (there); newer (than the authority has ever committed), unknown (never
+    committed), contradicting (another content at the same version); foreign (of another incarnation, so
+    never served); corrupt. newer, unknown, contradicting and corrupt are findings; all are mended unless it
+    is a dry run. oldest_stale_seconds is the age, by the cache's clock, of the oldest outdated or deleted
+    copy. adopted: the cache served another incarnation, and serves the authority's now.
+    """
+
+    dry_run: bool = False
+    reconcile: bool = False
+    adopted: bool = False
+    checked: int = 0
+    not_cached: int = 0
+    current: int = 0
+    filled: int = 0
+    bytes_filled: int = 0
+    missing: int = 0
+    outdated: int = 0
+    deleted: int = 0
+    newer: int = 0
+    unknown: int = 0
+    contradicting: int = 0
+    foreign: int = 0
+    corrupt: int = 0
+    evicted: int = 0
+    oldest_stale_key: str | None = None
+    oldest_stale_seconds: float | None = None
+    stopped: str | None = None
+    findings: list[CacheFinding] = []
+    findings_total: int = 0
+
+
+class Checked(msgspec.Struct, kw_only=True):
+    """The outcome for one matrix of an audit.
+
+    outcome: a verdict's status; `corrupt` where the stored bytes fail their digest or framing; `rejected`
+    where a file is no matrix; `unreadable` where it could not be fetched. store names the cache where the
+    copy there was checked.
+    """
+
+    source: str
+    store: str | None = None
+    outcome: Literal[
+        "valid", "clampable", "violated", "undecided", "corrupt", "rejected", "unreadable", "skipped"
+    ]
+    version: int | None = None
+    error: str | None = None
+    verdict: Verdict | None = None
+
+
+class VerifyReport(Report, tag="verify-psd"):
+    """Counts over all matrices; `results` lists those that are not `valid`, up to a bound.
+
+    checked counts matrices with a verdict of valid, clampable or violated; what could not be checked
+    (undecided, unreadable, rejected) is never among them. skipped counts values that are no `rho`.
+    """
+
+    method: str
+    rigour: str | None = None
+    checked: int = 0
+    valid: int = 0
+    clampable: int = 0
+    violated: int = 0
+    corrupt: int = 0
+    undecided: int = 0
+    rejected: int = 0
+    unreadable: int = 0
+    skipped: int = 0
+    worst_trace_error: float | None = None
+    lowest_lambda_min: float | None = None
+    blas: str | None = None
+    results: list[Checked] = []
+    results_omitted: int = 0
+
+
+def without_witness_vector(verdict: Verdict) -> Verdict:
+    """The verdict without the n components of its witness, which a report of many would drown in."""
+    if verdict.witness is None:
+        return verdict
+    return replace(verdict, witness=Witness(value=verdict.witness.value, vector=()))

@@ -1,0 +1,142 @@
+"""What commands return that only look, and what they show of namespaces, keys and commits."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from somactl.core.verdict import Verdict
+from somactl.report.base import Report
+
+
+class RetentionView(msgspec.Struct, kw_only=True):
+    versions: int
+    seconds: float
+    record_seconds: float
+
+
+class NamespaceView(msgspec.Struct, kw_only=True):
+    namespace: str
+    incarnation: str
+    version: int
+    created_at: float
+    retention: RetentionView
+    keys: int | None = None
+    tombstones: int | None = None
+    stored_bytes: int | None = None
+
+
+class InitReport(Report, tag="init"):
+    head: NamespaceView
+
+
+class FindingView(msgspec.Struct, kw_only=True):
+    """One aspect of one service. advice says what to do; empty where there is nothing to do."""
+
+    service: str
+    check: str
+    status: Literal["ok", "warning", "problem", "unknown"]
+    detail: str
+    advice: str = ""
+
+
+class DoctorReport(Report, tag="doctor"):
+    findings: list[FindingView] = []
+
+
+class NamespacesReport(Report, tag="namespaces"):
+    namespaces: list[NamespaceView]
+
+
+class KeyView(msgspec.Struct, kw_only=True):
+    key: str
+    version: int
+    kind: str
+    dtype: str
+    shape: list[int]
+    layout: str
+    bytes: int
+    content: str
+    commit_id: str
+    committed_at: float
+    deleted: bool = False
+    recoverable_until: float | None = None
+
+
+class LsReport(Report, tag="ls"):
+    """In ndjson mode the keys come a line each and `keys` here is empty."""
+
+    total: int = 0
+    stored_bytes: int = 0
+    keys: list[KeyView] = []
+
+
+class GetReport(Report, tag="get"):
+    """value is the envelope as base64 text, as pipes carry it; None where it went to a file."""
+
+    key: str
+    version: int
+    incarnation: str
+    content: str
+    bytes: int
+    served_by: str
+    format: str
+    file: str | None = None
+    value: str | None = None
+
+
+class ShowReport(Report, tag="show"):
+    """stored_verdict is what was proven at commit; verdict is what a check found now (with --check).
+
+    metadata are the labels of the commit that wrote the value, as long as its record is kept.
+    """
+
+    key: KeyView
+    incarnation: str
+    envelope_digest: str
+    compression: str
+    timestamp: float
+    metadata: dict[str, str] = {}
+    stored_verdict: dict[str, Any] | None = None
+    verdict: Verdict | None = None
+
+
+class RevisionView(msgspec.Struct, kw_only=True):
+    key: str
+    version: int
+    commit_id: str
+    committed_at: float
+    action: Literal["put", "delete"]
+    content: str | None = None
+    kind: str | None = None
+    bytes: int = 0
+    psd: str | None = None
+    compacted: bool = False
+
+
+class CommitView(msgspec.Struct, kw_only=True):
+    commit_id: str
+    state: Literal["committed", "aborted", "unseen"]
+    version: int | None = None
+    incarnation: str | None = None
+    recorded_at: float | None = None
+    made_by: str | None = None
+    metadata: dict[str, str] = {}
+    keys: dict[str, str | None] = {}
+    verdicts: dict[str, str] = {}
+
+
+class LogReport(Report, tag="log"):
+    """Without a key: the namespace's commits. With one: the key's revisions. Newest first."""
+
+    key: str | None = None
+    commits: list[CommitView] = []
+    revisions: list[RevisionView] = []
+
+
+class StatusReport(Report, tag="status"):
+    """`unseen` with final=false may still arrive; after `--resolve` the answer is final."""
+
+    commit: CommitView
+    final: bool
