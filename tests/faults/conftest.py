@@ -94,10 +94,17 @@ def store_place(request: pytest.FixtureRequest) -> MakePlace:
 
 
 @pytest.fixture(scope="module")
-def ground(
+def shared_ground(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, redis_server: RedisServer
 ) -> Iterator[Ground]:
     """Where migrations run, and are killed."""
     folder = tmp_path_factory.mktemp("migrations")
     with RedisServer(folder / "old-redis") as old_redis, Runs(folder) as runs:
         yield Ground(folder, runs, postgres_server, redis_server, old_redis)
+
+
+@pytest.fixture
+def ground(shared_ground: Ground) -> Ground:
+    """The same, its sources as they were at first."""
+    shared_ground.reset()
+    return shared_ground

@@ -349,6 +349,16 @@ class Runs:
         self._process.communicate(timeout=SECONDS)  # no more orders: it ends, and its children with it
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A migration that nobody killed."""
+
+    outcome: Outcome
+    report: dict[str, Any]
+    steps: list[str]
+    seconds_of_a_step: float
+
+
 class Ground:
     """Sources that hold the same values, and as many targets as are asked for.
 
@@ -365,12 +375,15 @@ class Ground:
             "redis": LegacyRedis(old_redis),
             "postgres": LegacyPostgres(postgres),
         }
-        for source in self.sources.values():
-            source.load(self.values)
         self._folder = folder
         self._postgres = postgres
         self._redis = redis
         self._count = 0
+        self._undisturbed: dict[tuple[str, str], Undisturbed] = {}
+
+    def reset(self) -> None:
+        for source in self.sources.values():
+            source.load(self.values)
 
     async def target(self, kind: str) -> Target:
         if kind == "sqlite":
@@ -384,6 +397,18 @@ class Ground:
         return await Target(
             self._postgres.create_database(), self._redis.url if kind == "hybrid" else ""
         ).init()
+
+    async def undisturbed(self, kind: str, source: str) -> Undisturbed:
+        """How it ends where nothing happens on the way. The source must hold what it held at first."""
+        if (kind, source) not in self._undisturbed:
+            target = await self.target(kind)
+            run = self.runs.run(self.sources[source].url, target)
+            assert run.code == 3, run.err  # some values are rejected
+            names = [step for step, _ in run.steps]
+            seconds = run.steps[-1][1] - run.steps[0][1]
+            found = Undisturbed(await outcome(target), run.report, names, seconds / len(names))
+            self._undisturbed[kind, source] = found
+        return self._undisturbed[kind, source]
 
     def clone(self, target: Target) -> Target:
         """Another SQLite file that holds the same."""

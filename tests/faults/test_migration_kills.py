@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 import signal
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from faults.migrations import Ground, Outcome, Running, Target, live, outcome, state
+from faults.migrations import Ground, Running, Target, live, outcome, state
 
 KILLS = [
     ("sqlite", "redis", 14),
@@ -21,34 +19,6 @@ KILLS = [
 """Target, source, and how many runs are killed."""
 MORE_KILLS = 2
 """How often the resumption of a killed run is killed as well, at most."""
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """A migration that nobody killed."""
-
-    outcome: Outcome
-    report: dict[str, Any]
-    steps: list[str]
-    seconds_of_a_step: float
-
-
-_known: dict[tuple[str, str], Undisturbed] = {}
-
-
-async def undisturbed(ground: Ground, kind: str, source: str) -> Undisturbed:
-    if (kind, source) not in _known:
-        target = await ground.target(kind)
-        run = ground.runs.run(ground.sources[source].url, target)
-        assert run.code == 3, run.err  # some values are rejected
-        steps = run.steps
-        _known[kind, source] = Undisturbed(
-            await outcome(target),
-            run.report,
-            [step for step, _ in steps],
-            (steps[-1][1] - steps[0][1]) / len(steps),
-        )
-    return _known[kind, source]
 
 
 async def resume(ground: Ground, source: str, target: Target) -> Running:
@@ -69,7 +39,7 @@ async def withdrawn(ground: Ground, source: str, target: Target) -> dict[str, st
 async def test_a_copy_killed_at_random_ends_as_an_undisturbed_one(
     ground: Ground, kind: str, source: str, kills: int
 ) -> None:
-    wanted = await undisturbed(ground, kind, source)
+    wanted = await ground.undisturbed(kind, source)
     half_way = 0
     for seed in range(kills):
         dice = random.Random(f"{kind} {seed}")
@@ -99,7 +69,7 @@ def windows(steps: list[str]) -> list[str]:
 
 
 async def test_a_copy_killed_between_any_two_writes_ends_as_an_undisturbed_one(ground: Ground) -> None:
-    wanted = await undisturbed(ground, "sqlite", "redis")
+    wanted = await ground.undisturbed("sqlite", "redis")
     for step in windows(wanted.steps):
         target = await ground.target("sqlite")
         run = ground.runs.run(ground.sources["redis"].url, target, signals={step: signal.SIGKILL})
@@ -125,7 +95,7 @@ async def test_what_a_killed_run_committed_is_its_own_to_revert(
 
 
 async def test_a_run_killed_after_each_of_its_commits_still_comes_to_its_end(ground: Ground) -> None:
-    wanted = await undisturbed(ground, "sqlite", "redis")
+    wanted = await ground.undisturbed("sqlite", "redis")
     target = await ground.target("sqlite")
     runs = 0
     run = None

@@ -13,7 +13,6 @@ from faults.migrations import (
     BATCH,
     Ground,
     LegacyPostgres,
-    Outcome,
     Running,
     Target,
     live,
@@ -28,19 +27,18 @@ STOPPED = (13, 14, 16)
 """The store is unavailable; it did not say what became of a write; it has lost what this run wrote."""
 
 
+@pytest.fixture(scope="module")
+def postgres_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    with PostgresServer(tmp_path_factory.mktemp("postgres-node")) as server:
+        yield server
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis that writes down all it does, and now and then makes sure of it."""
     config = {"appendonly": "yes", "appendfsync": "everysec", "auto-aof-rewrite-percentage": "0"}
     with RedisServer(tmp_path / "node", config=config) as server:
         yield server
-
-
-async def undisturbed(ground: Ground, source: str) -> tuple[Outcome, Running]:
-    target = await ground.target("redis")
-    run = ground.runs.run(ground.sources[source].url, target)
-    assert run.code == 3, run.err
-    return await outcome(target), run
 
 
 def resume(ground: Ground, url: str, target: Target) -> Running:
@@ -56,28 +54,31 @@ async def assert_revertible(ground: Ground, url: str, target: Target) -> None:
         assert await live(store) == {}
 
 
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
 @pytest.mark.parametrize("step", ["before notes 6", "after notes 6", "before commit 6", "after commit 6"])
 async def test_a_target_that_dies_ends_the_run_which_is_resumed(
-    ground: Ground, node: RedisServer, step: str
+    ground: Ground, node: RedisServer, postgres_node: PostgresServer, kind: str, step: str
 ) -> None:
     url = ground.sources["redis"].url
-    wanted, undisturbed_run = await undisturbed(ground, "redis")
-    target = await Target(node.url, retry_seconds=0).init()
+    server = node if kind == "redis" else postgres_node
+    wanted = await ground.undisturbed("redis", "redis")
+    place = node.url if kind == "redis" else postgres_node.create_database()
+    target = await Target(place, retry_seconds=0).init()
     run = ground.runs.start(url, target, signals={step: signal.SIGSTOP})
     run.wait_until_stopped()
-    node.kill()
+    server.kill()
     run.signal(signal.SIGCONT)
     assert run.wait().code in STOPPED, run.err
     assert "--resume" in run.err
-    node.start()
-    assert resume(ground, url, target).report == undisturbed_run.report
-    assert await outcome(target) == wanted
+    server.start()
+    resume(ground, url, target)
+    assert await outcome(target) == wanted.outcome
     await assert_revertible(ground, url, target)
 
 
 async def test_a_target_that_is_back_in_time_goes_unnoticed(ground: Ground, node: RedisServer) -> None:
     url = ground.sources["redis"].url
-    wanted, _ = await undisturbed(ground, "redis")
+    wanted = await ground.undisturbed("redis", "redis")
     target = await Target(node.url, retry_seconds=30).init()
     run = ground.runs.start(url, target, signals={"before commit 6": signal.SIGSTOP})
     run.wait_until_stopped()
@@ -85,7 +86,7 @@ async def test_a_target_that_is_back_in_time_goes_unnoticed(ground: Ground, node
     run.signal(signal.SIGCONT)
     node.start()
     assert run.wait().code == 3, run.err
-    assert await outcome(target) == wanted
+    assert await outcome(target) == wanted.outcome
 
 
 class Backup:
@@ -114,7 +115,7 @@ async def test_a_target_that_lost_its_newest_writes_gets_them_again(
 ) -> None:
     """Commits and journal are of one server, and go back together."""
     url = ground.sources["redis"].url
-    wanted, undisturbed_run = await undisturbed(ground, "redis")
+    wanted = await ground.undisturbed("redis", "redis")
     target = await Target(node.url).init()
     run = ground.runs.start(url, target, signals={earlier: signal.SIGSTOP, later: signal.SIGKILL})
     run.wait_until_stopped()
@@ -122,8 +123,8 @@ async def test_a_target_that_lost_its_newest_writes_gets_them_again(
     run.signal(signal.SIGCONT)
     assert run.wait().code is None
     backup.restore(node)
-    assert resume(ground, url, target).report == undisturbed_run.report
-    assert await outcome(target) == wanted
+    assert resume(ground, url, target).report == wanted.report
+    assert await outcome(target) == wanted.outcome
     await assert_revertible(ground, url, target)
 
 
@@ -134,7 +135,7 @@ async def test_a_run_that_outlives_the_loss_stops_and_what_it_still_wrote_is_kno
 ) -> None:
     """As where a replica takes over that has not heard of everything."""
     url = ground.sources["redis"].url
-    wanted, undisturbed_run = await undisturbed(ground, "redis")
+    wanted = await ground.undisturbed("redis", "redis")
     target = await Target(node.url).init()
     run = ground.runs.start(url, target, signals={earlier: signal.SIGSTOP, later: signal.SIGSTOP})
     run.wait_until_stopped()
@@ -145,8 +146,8 @@ async def test_a_run_that_outlives_the_loss_stops_and_what_it_still_wrote_is_kno
     backup.restore(node)
     run.signal(signal.SIGCONT)
     assert run.wait().code in STOPPED, run.err
-    assert resume(ground, url, target).report == undisturbed_run.report
-    assert await outcome(target) == wanted
+    assert resume(ground, url, target).report == wanted.report
+    assert await outcome(target) == wanted.outcome
     await assert_revertible(ground, url, target)
 
 
@@ -178,31 +179,31 @@ async def test_a_journal_that_is_ahead_of_the_matrices_goes_back(ground: Ground,
     await assert_revertible(ground, source.url, older)
 
 
-async def test_a_source_that_dies_ends_the_run_which_is_resumed(ground: Ground, tmp_path: Path) -> None:
+async def test_a_source_that_dies_ends_the_run_which_is_resumed(
+    ground: Ground, postgres_node: PostgresServer
+) -> None:
+    wanted = await ground.undisturbed("sqlite", "postgres")
+    source = LegacyPostgres(postgres_node)
+    source.load(ground.values)
     target = await ground.target("sqlite")
-    with PostgresServer(tmp_path / "old-postgres") as server:
-        source = LegacyPostgres(server)
-        source.load(ground.values)
-        wanted = ground.runs.run(source.url, target)
-        assert wanted.code == 3, wanted.err
-        target = await ground.target("sqlite")
-        run = ground.runs.start(source.url, target, signals={"before commit 5": signal.SIGSTOP})
-        run.wait_until_stopped()
-        server.kill()
-        run.signal(signal.SIGCONT)
-        assert run.wait().code == 13, run.err
-        assert "--resume" in run.err
-        known = await state(target)
-        assert known is not None
-        assert known.phase == "copying"
-        server.start()
-        assert resume(ground, source.url, target).report == wanted.report
-        await assert_revertible(ground, source.url, target)
+    run = ground.runs.start(source.url, target, signals={"before commit 5": signal.SIGSTOP})
+    run.wait_until_stopped()
+    postgres_node.kill()
+    run.signal(signal.SIGCONT)
+    assert run.wait().code == 13, run.err
+    assert "--resume" in run.err
+    known = await state(target)
+    assert known is not None
+    assert known.phase == "copying"
+    postgres_node.start()
+    resume(ground, source.url, target)
+    assert await outcome(target) == wanted.outcome
+    await assert_revertible(ground, source.url, target)
 
 
 async def test_a_dead_cache_does_not_stop_a_migration(ground: Ground, tmp_path: Path) -> None:
     url = ground.sources["redis"].url
-    wanted, _ = await undisturbed(ground, "redis")
+    wanted = await ground.undisturbed("redis", "redis")
     with RedisServer(tmp_path / "cache") as cache:
         target = await ground.target("postgres")
         target.cache = cache.url
@@ -216,4 +217,4 @@ async def test_a_dead_cache_does_not_stop_a_migration(ground: Ground, tmp_path: 
         assert report["degraded"]
         assert [part["service"] for part in report["degraded_services"]] == ["redis cache"]
         assert (report["complete"], report["phase"]) == (True, "copied")
-    assert await outcome(target) == wanted
+    assert await outcome(target) == wanted.outcome

@@ -27,7 +27,7 @@ async def pages(target: Target) -> int:
     return known.pages if known is not None else 0
 
 
-async def undisturbed(ground: Ground) -> Target:
+async def copied(ground: Ground) -> Target:
     target = await ground.target("sqlite")
     run = ground.runs.run(ground.sources["redis"].url, target)
     assert run.code == 3, run.err
@@ -36,8 +36,7 @@ async def undisturbed(ground: Ground) -> Target:
 
 @pytest.fixture
 def source(ground: Ground) -> str:
-    """The URL of the source, which holds what it held at first."""
-    ground.sources["redis"].load(ground.values)
+    """The URL of the source."""
     return ground.sources["redis"].url
 
 
@@ -63,14 +62,14 @@ async def test_a_signal_lets_the_batch_end_and_leaves_a_checkpoint(
     run = ground.runs.run(source, target, "--resume")
     assert run.code == 3, run.err
     assert run.report["complete"]
-    assert await outcome(target) == await outcome(await undisturbed(ground))
+    assert await outcome(target) == (await ground.undisturbed("sqlite", "redis")).outcome
 
 
 @pytest.mark.parametrize("verb", ["--finalize", "--revert"])
 async def test_a_signal_stops_what_follows_a_copy_where_it_can_go_on(
     ground: Ground, source: str, verb: str
 ) -> None:
-    target = await undisturbed(ground)
+    target = await copied(ground)
     if verb == "--revert":
         run = ground.runs.run(source, target, "--finalize", "--yes")
         assert run.code == 0, run.err
@@ -91,7 +90,7 @@ async def test_a_signal_at_the_very_last_write_changes_nothing(
     ground: Ground, source: str, verb: str
 ) -> None:
     words = [verb, "--yes"] if verb else []
-    target = await undisturbed(ground) if verb else await ground.target("sqlite")
+    target = await copied(ground) if verb else await ground.target("sqlite")
     copy = ground.clone(target)
     steps = ground.runs.run(source, copy, *words).steps
     ground.sources["redis"].load(ground.values)
@@ -105,7 +104,7 @@ async def test_a_signal_at_the_very_last_write_changes_nothing(
 async def test_of_two_runs_the_one_that_was_overtaken_stops(
     ground: Ground, source: str, kind: str, step: str
 ) -> None:
-    wanted = await outcome(await undisturbed(ground))
+    wanted = await ground.undisturbed("sqlite", "redis")
     target = await ground.target(kind)
     first = ground.runs.start(source, target, signals={step: signal.SIGSTOP})
     first.wait_until_stopped()
@@ -115,7 +114,7 @@ async def test_of_two_runs_the_one_that_was_overtaken_stops(
     assert second.code == 3, second.err
     first.signal(signal.SIGCONT)
     assert first.wait().code == 16, first.err
-    assert await outcome(target) == wanted
+    assert await outcome(target) == wanted.outcome
     run = ground.runs.run(source, target, "--revert")
     assert run.code == 0, run.err
     async with target.store() as store:
@@ -123,18 +122,18 @@ async def test_of_two_runs_the_one_that_was_overtaken_stops(
 
 
 async def test_two_runs_at_once_never_do_the_same_batch_twice(ground: Ground, source: str) -> None:
-    wanted = await outcome(await undisturbed(ground))
+    wanted = await ground.undisturbed("sqlite", "redis")
     target = await ground.target("postgres")
     runs = [ground.runs.start(source, target, "--resume") for _ in range(3)]
     codes = sorted(run.wait().code or 0 for run in runs)
     assert set(codes) <= {3, 16}, [run.err for run in runs]
     if 3 not in codes:  # each took the run over from another
         assert ground.runs.run(source, target, "--resume").code == 3
-    assert await outcome(target) == wanted
+    assert await outcome(target) == wanted.outcome
 
 
 async def test_of_two_finalizing_runs_one_stops_and_nothing_is_lost(ground: Ground, source: str) -> None:
-    target = await undisturbed(ground)
+    target = await copied(ground)
     words = ("--finalize", "--yes")
     first = ground.runs.start(source, target, *words, signals={"before swap 2": signal.SIGSTOP})
     first.wait_until_stopped()
@@ -149,7 +148,7 @@ async def test_of_two_finalizing_runs_one_stops_and_nothing_is_lost(ground: Grou
 
 async def test_a_finalizing_run_that_a_revert_overtook_takes_nothing_out(ground: Ground, source: str) -> None:
     """It may have been about to, for however long: what it then takes out, nobody else would put back."""
-    target = await undisturbed(ground)
+    target = await copied(ground)
     words = ("--finalize", "--yes")
     first = ground.runs.start(source, target, *words, signals={"before swap 2": signal.SIGSTOP})
     first.wait_until_stopped()
