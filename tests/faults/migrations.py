@@ -323,13 +323,13 @@ class Runs:
         signals: Mapping[str, signal.Signals] | None = None,
         batch_values: int = BATCH,
     ) -> Running:
-        """With `words`; a run that copies looks for matrices everywhere."""
+        """With `words`; a run that plans or copies looks for matrices everywhere."""
         folder = self._folder / f"run-{self._count}"
         folder.mkdir()
         self._count += 1
         environment = {**target.environment, "LEGACY": source, "PATH": os.environ["PATH"]}
         numbers = {step: int(number) for step, number in (signals or {}).items()}
-        if not {"--finalize", "--revert", "--forget"} & set(words):
+        if not {"--apply", "--finalize", "--revert", "--forget"} & set(words):
             words = ("--discover", *words)
         order = Order([*COMMAND, *words], environment, str(folder), batch_values, numbers)
         assert self._process.stdin is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,22 @@ async def test_what_a_killed_run_committed_is_its_own_to_revert(
     async with target.store() as store:
         assert await live(store) != {}
     assert await withdrawn(ground, source, target) == {}
+
+
+@pytest.mark.parametrize("step", ["after notes 1", "after notes 4", "after commit 4", "before notes 13"])
+async def test_a_plan_that_was_killed_half_way_is_carried_out_to_its_end(
+    ground: Ground, tmp_path: Path, step: str
+) -> None:
+    wanted = await ground.undisturbed("sqlite", "redis")
+    url, plan, target = ground.sources["redis"].url, str(tmp_path / "plan"), await ground.target("sqlite")
+    run = ground.runs.run(url, target, "--dry-run", "--plan-file", plan)
+    assert run.code == 3, run.err
+    run = ground.runs.run(url, target, "--apply", plan, signals={step: signal.SIGKILL})
+    assert run.code is None
+    run = ground.runs.run(url, target, "--apply", plan, "--resume")
+    assert run.code == 3, run.err
+    assert run.report["complete"]
+    assert await outcome(target) == wanted.outcome
 
 
 async def test_a_run_killed_after_each_of_its_commits_still_comes_to_its_end(ground: Ground) -> None:
