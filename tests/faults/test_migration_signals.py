@@ -121,6 +121,21 @@ async def test_of_two_runs_the_one_that_was_overtaken_stops(
         assert await live(store) == {}
 
 
+@pytest.mark.parametrize("step", ["before commit 4", "after commit 4", "before notes 5"])
+async def test_a_copy_that_a_revert_overtook_writes_nothing_more(
+    ground: Ground, source: str, step: str
+) -> None:
+    target = await ground.target("sqlite")
+    first = ground.runs.start(source, target, signals={step: signal.SIGSTOP})
+    first.wait_until_stopped()
+    second = ground.runs.run(source, target, "--revert")
+    assert second.code == 0, second.err
+    first.signal(signal.SIGCONT)
+    assert first.wait().code == 16, first.err
+    async with target.store() as store:
+        assert await live(store) == {}
+
+
 async def test_two_runs_at_once_never_do_the_same_batch_twice(ground: Ground, source: str) -> None:
     wanted = await ground.undisturbed("sqlite", "redis")
     target = await ground.target("postgres")
