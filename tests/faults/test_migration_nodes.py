@@ -201,6 +201,24 @@ async def test_a_source_that_dies_ends_the_run_which_is_resumed(
     await assert_revertible(ground, source.url, target)
 
 
+async def test_taking_values_out_warns_where_the_store_may_lose_what_it_was_given(
+    ground: Ground, node: RedisServer
+) -> None:
+    url = ground.sources["redis"].url
+    with node.client() as raw:
+        raw.config_set("appendfsync", "always")
+    target = await Target(node.url).init()
+    assert ground.runs.run(url, target).code == 3
+    run = ground.runs.run(url, target, "--finalize", "--yes", signals={"after swap 1": signal.SIGTERM})
+    assert (run.code, run.report["warnings"]) == (143, []), run.err
+    with node.client() as raw:
+        raw.config_set("appendfsync", "everysec")
+    run = ground.runs.run(url, target, "--finalize", "--yes")
+    assert run.code == 0, run.err
+    (warning,) = run.report["warnings"]
+    assert "no more than memory" in warning
+
+
 async def test_a_dead_cache_does_not_stop_a_migration(ground: Ground, tmp_path: Path) -> None:
     url = ground.sources["redis"].url
     wanted = await ground.undisturbed("redis", "redis")

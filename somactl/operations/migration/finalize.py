@@ -49,6 +49,11 @@ async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -
         migration=journal.id,
         phase="finalizing",
     )
+    if await store.durability() == "memory":
+        report.warnings.append(
+            f"{store.name} promises no more than memory: what it loses in a crash, matrices and original "
+            "bytes alike, is not in the source any more either"
+        )
 
     async def work(stop: asyncio.Event) -> None:
         while journal.state.settled < journal.state.pages and await pace.turn(stop):
