@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from migration.forms import density, text
 from migration.places import shown
@@ -29,13 +29,13 @@ from somactl.operations.migration.journal import recorded
 from somactl.report import MigrateReport
 from source.backends import FilesBackend
 
-KEYS = ("a", "b", "c")
+KEYS = ("a", "b")
 MATRICES = [density(2, seed=i) for i in range(3)]
 TARGETS = [key + pointer for key in KEYS for pointer in ("", "#/x", "#/y")]
 
 keys = st.sampled_from(KEYS)
 matrices = st.sampled_from(range(3))
-turns = st.sampled_from([1, 2, 99])
+turns = st.sampled_from([99, 99, 1])
 """How many batches a run may begin: some are stopped on the way."""
 
 
@@ -78,8 +78,10 @@ class Journeys(RuleBasedStateMachine):
         self.source = {key: Written(None, {}) for key in KEYS}
         self.theirs: dict[str, int | None] = {}  # target -> what another writer of the store put there last
         self.forgotten: set[str] = set()  # keys whose originals are no more
-        for key in KEYS:
-            self.write(key, Written(None, {}))
+        self.referred: set[str] = set()  # targets to which a value refers that somebody wrote himself
+        asyncio.run(self.backend.put(dict.fromkeys(KEYS)))
+        self.write("a", whole(0))
+        self.write("b", embedded(1, 2))
         self._batch_values = batches.BATCH_VALUES
         batches.BATCH_VALUES = 1
 
@@ -88,9 +90,19 @@ class Journeys(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def write(self, key: str, value: Written) -> None:
+        if value.data is None and asyncio.run(self.backend.read(key)) is None:
+            return  # whoever deletes what is gone has done nothing
         self.source[key] = value
         self.forgotten.discard(key)
+        self.referred = {target for target in self.referred if not target.startswith(f"{key}#")}
         asyncio.run(self.backend.put({key: value.data}))
+
+    @initialize(finalized=st.booleans())
+    def begin_somewhere(self, finalized: bool) -> None:
+        """Half of the journeys begin where most of them would never come to."""
+        if finalized:
+            self.copy(99)
+            self.finalize(99)
 
     @rule(key=keys, value=values)
     def somebody_writes_the_source(self, key: str, value: Written) -> None:
@@ -111,9 +123,27 @@ class Journeys(RuleBasedStateMachine):
         resume = self.phase() == "copying"
         self.attempt(lambda: self.migration.copy(resume=resume, pace=after_batches(count)))
 
+    @rule(key=keys, number=matrices)
+    def somebody_edits_what_stands_beside_a_reference(self, key: str, number: int) -> None:
+        found = asyncio.run(self.backend.read(key))
+        if found is not None and b"__somactl__" in found:
+            held = self.source[key].held
+            self.write(key, Written(found.replace(b'"n": 1.50', b'"n": %d' % number), {}))
+            left = shown(self.source[key].data)
+            assert isinstance(left, dict)
+            self.referred |= {f"{key}#{p}" for p in held if left[p[1:]] == f"{key}#{p}"}
+
     @rule(count=turns)
     def finalize(self, count: int) -> None:
+        """What it takes is in the store at that moment, whoever wrote there."""
+        before = {key: asyncio.run(self.backend.read(key)) for key in KEYS}
         self.attempt(lambda: self.migration.finalize(pace=after_batches(count)))
+        stored = asyncio.run(self.stored())
+        for key, value in self.source.items():
+            found = asyncio.run(self.backend.read(key))
+            for pointer in self.taken(key, value, found) if found != before[key] else []:
+                target = f"{key}#{pointer}" if pointer else key
+                assert same_bits(stored[target], MATRICES[value.held[pointer]]), target
 
     @rule(count=turns)
     def revert(self, count: int) -> None:
@@ -127,9 +157,18 @@ class Journeys(RuleBasedStateMachine):
                 if key not in self.forgotten:
                     assert asyncio.run(self.backend.read(key)) == value.data, key
 
+    @rule(at=st.sampled_from(TARGETS), number=matrices, key=keys)
+    def finalize_and_think_better_of_it(self, at: str, number: int, key: str) -> None:
+        self.finalize(99)
+        self.somebody_edits_what_stands_beside_a_reference(key, number)
+        self.somebody_writes_the_store(at, number)
+        self.revert(99)
+
     @precondition(lambda self: self.phase() in ("copied", "finalized", "reverted"))
-    @rule()
-    def forget(self) -> None:
+    @rule(certainty=st.integers(0, 4))
+    def forget(self, certainty: int) -> None:
+        if certainty < 4:
+            return  # it ends a journey, and most would end too soon
         self.attempt(self.migration.forget)
         self.forgotten.update(KEYS)
 
@@ -196,6 +235,11 @@ class Journeys(RuleBasedStateMachine):
                 assert target in stored, f"{target} was deleted"
                 assert same_bits(stored[target], MATRICES[number]), f"{target} was overwritten"
 
+    @invariant()
+    def nobody_refers_to_nothing(self) -> None:
+        stored = asyncio.run(self.stored()) if self.referred else {}
+        assert {target for target in self.referred - self.theirs.keys() if target not in stored} == set()
+
     async def stored(self) -> dict[str, np.ndarray]:
         try:
             contents = await self.migration.contents()
@@ -205,4 +249,4 @@ class Journeys(RuleBasedStateMachine):
 
 
 TestJourneys = Journeys.TestCase
-TestJourneys.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestJourneys.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
