@@ -102,7 +102,11 @@ def _mirrored(array: np.ndarray) -> float:
     with np.errstate(all="ignore"):
         for i, j in ((i, j) for i in starts for j in starts if i <= j):
             upper, lower = array[i : i + _TILE, j : j + _TILE], array[j : j + _TILE, i : i + _TILE]
-            within = int(np.count_nonzero(np.abs(upper - lower.conj().T) <= limit))
+            mirrored = lower.conj().T
+            if np.array_equal(upper, mirrored):  # nearly always, and three passes less
+                within = upper.size
+            else:
+                within = int(np.count_nonzero(np.abs(upper - mirrored) <= limit))
             close += within if i == j else 2 * within
     return close / array.size
 

@@ -74,7 +74,7 @@ def fields(namespace: str, fill: Fill) -> dict[str, Any]:
         account["digest"] = framing.peek(entry.data).envelope
         account["commit_id"] = entry.commit_id
         account["committed_at"] = repr(entry.committed_at)
-        account["verdict"] = "" if entry.verdict is None else json.dumps(entry.verdict, separators=(",", ":"))
+        account["verdict"] = "" if entry.verdict is None else msgspec.json.encode(entry.verdict).decode()
     account["seal"] = _seal(namespace, fill.key, [value.encode() for value in account.values()])
     if fill.entry is not None:
         account["envelope"] = fill.entry.data
