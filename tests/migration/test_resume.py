@@ -179,6 +179,8 @@ async def test_of_two_runs_at_once_one_is_told_that_it_is_not_alone(
 
     running = asyncio.create_task(first.copy(pace=Held()))
     await reached.wait()
+    while len(await first.contents()) < 5:  # what had begun is written; from now on it only waits
+        await asyncio.sleep(0.01)
     with pytest.raises(UsageError, match="was stopped"):
         await second.copy()
     report = await second.copy(resume=True)
