@@ -29,8 +29,9 @@ from stores import plain_postgres, postgres_server, redis_server
 from somactl.core.envelope import serialize_matrix
 from somactl.core.invariants import check
 from somactl.core.legacy_json import parse_matrix
-from somactl.operations.migration.copying import Run, Wishes, copy
+from somactl.operations.migration.copying import copy
 from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.run import Run, Wishes
 from somactl.source.contract import FETCH_BYTES
 from somactl.source.postgres import PostgresSource
 from somactl.store.hybrid import HybridStore

@@ -16,13 +16,14 @@ from msgspec.structs import asdict
 from somactl.config import Settings
 from somactl.core.envelope import deserialize_matrix
 from somactl.operations.admission import Policy
-from somactl.operations.migration.copying import Progress, Run, Wishes, copy, look
+from somactl.operations.migration.copying import copy, look
 from somactl.operations.migration.examine import Selection
 from somactl.operations.migration.finalize import finalize
 from somactl.operations.migration.journal import find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.plan import FORMAT, Head, Plan, PlanWriter
 from somactl.operations.migration.revert import forget, revert
+from somactl.operations.migration.run import Progress, Run, Wishes
 from somactl.report import MigrateReport, MigrationRow
 from somactl.runtime import open_store
 from somactl.source.contract import Source

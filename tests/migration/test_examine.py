@@ -15,8 +15,8 @@ from somactl.core.envelope import deserialize_matrix
 from somactl.core.json_edit import Reference, replace_nodes
 from somactl.core.json_pointer import parse_pointer
 from somactl.operations.admission import Policy
-from somactl.operations.migration.copying import Wishes
 from somactl.operations.migration.examine import Examined, Selection, difference, examine
+from somactl.operations.migration.run import Wishes
 from somactl.operations.migration.second_reading import read_again
 from somactl.source.contract import Value
 

@@ -19,7 +19,7 @@ from somactl.config import Settings
 from somactl.errors import NotFound, UsageError
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches, revert, second_reading
+from somactl.operations.migration import batches, finalize, revert, second_reading
 from source.backends import Backend, RedisBackend
 from support.sqlite_backend import SqliteBackend
 
@@ -410,6 +410,19 @@ async def test_without_its_originals_there_is_nothing_to_go_back_to(
     with pytest.raises(NotFound, match="no migration of this source"):
         await migration.forget()
     assert await redis_values.read("whole") is None
+
+
+async def test_a_value_whose_original_the_store_cannot_keep_stays_and_stops_no_other(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration = await migrated(redis_values, sqlite, finalized=False)
+    monkeypatch.setattr(finalize, "MAX_ORIGINAL_BYTES", 0)
+    done = await migration.finalize()
+    assert (done.phase, done.finalized, len(done.left_alone), done.code) == ("finalized", 0, 5, 4)
+    assert all("more than the store keeps" in why for why in done.left_alone.values())
+    assert await as_it_was(redis_values)
+    monkeypatch.undo()
+    assert (await migration.finalize()).finalized == 5
 
 
 async def test_what_came_by_a_pipe_cannot_be_finalized(sqlite: Settings) -> None:

@@ -17,8 +17,8 @@ from somactl.core.envelope import serialize_matrix
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.migration import batches
-from somactl.operations.migration.copying import Wishes
 from somactl.operations.migration.examine import Selection
+from somactl.operations.migration.run import Wishes
 from somactl.source.redis import RedisSource
 
 RHO = density(5)

@@ -19,8 +19,8 @@ from servers.external import ExternalPostgres
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
-from somactl.operations.migration.copying import Wishes
 from somactl.operations.migration.examine import Selection
+from somactl.operations.migration.run import Wishes
 from somactl.source.redis import RedisSource
 from source.backends import Backend, PostgresBackend, RedisBackend
 

@@ -16,11 +16,11 @@ from migration.running import DISCOVER, Migration
 from somactl.config import Settings
 from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable, UsageError
 from somactl.operations.migration import batches
-from somactl.operations.migration.copying import Wishes
 from somactl.operations.migration.finalize import finalize
 from somactl.operations.migration.journal import find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.revert import revert
+from somactl.operations.migration.run import Wishes
 from source.backends import Backend, RedisBackend
 
 Swap = Callable[[Any, Any], Awaitable[list[bool]]]

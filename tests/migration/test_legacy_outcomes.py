@@ -14,8 +14,8 @@ from migration.running import DISCOVER, WHOLE, Migration, by_place, outcomes, re
 from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.operations.admission import Policy
-from somactl.operations.migration.copying import Wishes
 from somactl.operations.migration.examine import Selection
+from somactl.operations.migration.run import Wishes
 from somactl.report import MigrationRow
 from somactl.source.postgres import PostgresSource
 from somactl.source.redis import RedisSource

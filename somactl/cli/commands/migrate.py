@@ -22,7 +22,7 @@ from somactl.core.json_pointer import parse_pointer
 from somactl.core.legacy_values import A_LIST, AN_OBJECT
 from somactl.errors import InvalidFile, OutcomeUnknown, StoreUnavailable, UsageError
 from somactl.operations.admission import Policy
-from somactl.operations.migration.copying import Progress, Run, Wishes, copy, look
+from somactl.operations.migration.copying import copy, look
 from somactl.operations.migration.examine import Selection, shown
 from somactl.operations.migration.finalize import finalize as finalize_migration
 from somactl.operations.migration.journal import find
@@ -31,6 +31,7 @@ from somactl.operations.migration.plan import FORMAT as PLAN_FORMAT
 from somactl.operations.migration.plan import Head, Plan, PlanWriter
 from somactl.operations.migration.revert import forget as forget_migration
 from somactl.operations.migration.revert import revert as revert_migration
+from somactl.operations.migration.run import Progress, Run, Wishes
 from somactl.report import MigrateReport, Report
 from somactl.source.contract import Source
 

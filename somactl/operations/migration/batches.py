@@ -16,7 +16,7 @@ from somactl.operations.migration.examine import Selection, examine
 from somactl.operations.migration.pace import Pace
 from somactl.report import MigrationRow
 from somactl.source.contract import Source, Value
-from somactl.source.workspace import SortedNames, Texts
+from somactl.source.workspace import SortedNames
 
 T = TypeVar("T")
 BATCH_VALUES = 500
@@ -137,26 +137,6 @@ async def one_ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         ahead.cancel()
         await asyncio.gather(ahead, return_exceptions=True)
         await items.aclose()
-
-
-def claim(batch: Batch, claims: Texts) -> None:
-    """Let each target belong to the first matrix that goes there: the others are identical or conflict."""
-    for row in batch.rows:
-        if row.outcome != "migrate":
-            continue
-        first = claims.get(row.target)
-        if first is None:
-            claims.put(row.target, row.content)
-        else:
-            collide(row, first)
-
-
-def collide(row: MigrationRow, first: str) -> None:
-    """Another matrix of the source, of content digest `first`, has the row's target already."""
-    row.reason = "collision"
-    row.outcome = "identical" if first == row.content else "conflict"
-    if row.outcome == "conflict":
-        row.why = f"another matrix of this source goes to {row.target!r}"
 
 
 async def until_told(work: Callable[[asyncio.Event], Awaitable[None]]) -> bool:

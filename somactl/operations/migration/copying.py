@@ -9,120 +9,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, fields
-from typing import Any
 
 import msgspec
 
 from somactl.errors import (
     CommitAborted,
-    CorruptValue,
-    InputRejected,
-    KeyNotFound,
     NamespaceNotFound,
-    NotFound,
-    StoreDamaged,
     UsageError,
     VersionConflict,
 )
-from somactl.operations.admission import Admitted, Policy
+from somactl.operations.admission import Admitted
 from somactl.operations.commit import verdicts_of
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration import tally
 from somactl.operations.migration.batches import (
     Batch,
-    Examiner,
     batches,
-    claim,
     list_names,
     one_ahead,
     until_told,
     values,
 )
-from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.journal import Journal, Page, State, encode, identify, lock_held
-from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.journal import Journal, Page, State, encode, lock_held
 from somactl.operations.migration.plan import Plan
+from somactl.operations.migration.resuming import label, reclaim, recover, settled_key
+from somactl.operations.migration.run import Progress, Run
 from somactl.operations.migration.staleness import PlannedRows, refuse_difference, refuse_stale
+from somactl.operations.migration.target import claim, compare
 from somactl.report import MigrateReport, MigrationRow
-from somactl.source.contract import Source
-from somactl.source.workspace import Texts, Workspace, to_bytes, to_text
-from somactl.store.contract import CommitMetadata, Stat, Store
+from somactl.source.workspace import Texts, Workspace, to_bytes
+from somactl.store.contract import CommitMetadata, Store
 
 COMMAND = "migrate-json"
 _ATTEMPTS = 5
-_TWIN = ("identical", "collision")
 _UNFINISHED = {"finalizing": "--finalize", "reverting": "--revert", "forgetting": "--forget"}
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a migration is asked for; together with source and namespace it makes its id."""
-
-    match: str | None = None
-    selection: Selection = field(default_factory=Selection)
-    policy: Policy = field(default_factory=Policy)
-
-    def as_json(self) -> dict[str, Any]:
-        named = {
-            name.name: getattr(part, name.name)
-            for part in (self.selection, self.policy)
-            for name in fields(part)
-        }
-        # The kind that counts is the selection's: a policy has none here.
-        return dict(msgspec.to_builtins({**named, "kind": self.selection.kind, "match": self.match}))
-
-    @classmethod
-    def from_json(cls, asked: Mapping[str, Any]) -> Wishes:
-        """The reverse of `as_json`; raises InputRejected for anything else."""
-        try:
-            selection = msgspec.convert({n: asked[n] for n in _names(Selection)}, Selection, strict=True)
-            policy = msgspec.convert({n: asked[n] for n in _names(Policy) - {"kind"}}, Policy, strict=True)
-            return cls(msgspec.convert(asked["match"], str | None), selection, policy)
-        except (KeyError, msgspec.ValidationError) as exc:
-            raise InputRejected(
-                f"what was asked for is not told as this somactl tells it ({exc})",
-                hint="make the plan again with this somactl",
-            ) from None
-
-
-def _names(kind: type[Selection] | type[Policy]) -> set[str]:
-    return {each.name for each in fields(kind)}
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """For whoever watches: of `total` keys, `done` were looked at; what was just found; and how fast."""
-
-    done: int
-    total: int
-    json_bytes: int
-    rows: Sequence[MigrationRow]
-    slowest: tuple[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run over a source. `each` is called after every batch."""
-
-    source: Source
-    store: Store
-    wishes: Wishes
-    pace: Pace
-    each: Callable[[Progress], None] = lambda progress: None
-
-    @property
-    def migration(self) -> str:
-        return identify(self.source.identity, self.store.namespace, self.wishes.as_json())
-
-    @property
-    def examiner(self) -> Examiner:
-        return Examiner(self.store.namespace, self.wishes.selection, self.wishes.policy)
-
-    def report(self, **given: Any) -> MigrateReport:
-        return MigrateReport(
-            store=self.store.name, namespace=self.store.namespace, source=self.source.name, **given
-        )
 
 
 async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda rows: None) -> MigrateReport:
@@ -140,7 +60,7 @@ async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda
             async with aclosing(_ahead(run, workspace, None, stop)) as ahead:
                 async for batch in ahead:
                     last = batch.values[-1].key
-                    claim(batch, workspace.texts)
+                    claim(batch.rows, workspace.texts)
                     try:
                         await compare(run.store, batch.rows)
                     except NamespaceNotFound:
@@ -172,7 +92,7 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
     journal = await Journal.open(run.store, run.migration)
     resumes = _resumes(journal, plan, resume=resume)
     if resumes:
-        await _recover(run.store, journal)
+        await recover(run.store, journal)
     report = run.report(migration=journal.id, phase="copying", plan=plan.digest if plan else None)
     with Workspace() as workspace:
         await list_names(run.source, run.wishes.match, workspace.names)
@@ -181,7 +101,7 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
             async for page in journal.pages(journal.state.first_page):
                 _count(report, page)
                 _claim_again(page, workspace.texts)
-            after = await _after(journal)
+            after = await settled_key(journal)
         last, planned = after, None
         if plan is not None:
             await refuse_stale(run.source, run.store, workspace.names, PlannedRows(plan, after), after)
@@ -194,7 +114,7 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
             async with aclosing(_ahead(run, workspace, after, stop)) as ahead:
                 async for batch in ahead:
                     last = batch.values[-1].key
-                    claim(batch, workspace.texts)
+                    claim(batch.rows, workspace.texts)
                     _count(report, await _copy_batch(run, journal, batch, planned, resumed=resume))
                     _tell(run, report, batch, len(workspace.names))
             report.complete = _is_last(workspace, last)
@@ -270,63 +190,6 @@ async def _begin(run: Run, journal: Journal, plan: Plan | None) -> None:
     await journal.advance(phase="copying", first_page=state.pages + 1, plan=digest, dead=dead)
 
 
-async def _recover(store: Store, journal: Journal) -> None:
-    """Settle the batch that was under way, and go back to the last one whose matrices are all there.
-
-    A store may have lost its newest commits, a Redis without fsync say. What it still has is a beginning of
-    what it had, so that the first page from the end that stands is where to go on. A page without a commit
-    says nothing about that.
-    """
-    await journal.recover()
-    standing = journal.state.pages
-    for number in range(standing, journal.state.first_page - 1, -1):
-        page = await journal.page(number)
-        if not page.commits:
-            continue
-        if await _stands(store, page):
-            break
-        standing = number - 1
-    if standing < journal.state.pages:
-        await journal.advance(phase="copying", pages=standing)
-
-
-async def _stands(store: Store, page: Page) -> bool:
-    """Whether the store holds every matrix that the page's commit wrote, its bytes digested anew.
-
-    What has been overwritten or deleted since was there, and counts. Raises StoreDamaged for corrupt bytes.
-    """
-    contents = {row.target: row.content for row in page.rows if row.outcome == "migrate"}
-    stats = (await store.stat_many(list(contents))).stats if contents else {}
-    for key, content in contents.items():
-        stat = stats.get(key)
-        if stat is None or stat.content != content:
-            if not await _was_there(store, key, page.commits):
-                return False
-            continue
-        try:
-            await store.read(key, stat.version)  # by its version: from the authority, not from a cache
-        except CorruptValue as error:
-            raise StoreDamaged(f"{key!r}, which this migration wrote, is corrupt: {error.message}") from error
-        except NotFound:
-            return False
-    return True
-
-
-async def _was_there(store: Store, key: str, commits: set[str]) -> bool:
-    try:
-        return any(revision.commit_id in commits for revision in await store.history(key))
-    except KeyNotFound:
-        return False
-
-
-async def _after(journal: Journal) -> str | None:
-    """The last key of the source that is settled in this pass."""
-    state = journal.state
-    if state.pages < state.first_page:
-        return None
-    return to_text(bytes.fromhex((await journal.page(state.pages)).after))
-
-
 async def _copy_batch(
     run: Run, journal: Journal, batch: Batch, planned: PlannedRows | None, *, resumed: bool
 ) -> Page:
@@ -337,7 +200,7 @@ async def _copy_batch(
         rows = [msgspec.structs.replace(row) for row in batch.rows]
         stats = await compare(run.store, rows)
         puts = {row.target: batch.puts[row.target] for row in rows if row.outcome == "migrate"}
-        earlier = await _reclaim(run.store, journal, rows, stats) if resumed else []
+        earlier = await reclaim(run.store, journal, rows, stats) if resumed else []
         if wanted is not None:
             refuse_difference(rows, wanted)
         plain, others = tally.split(rows)
@@ -347,7 +210,7 @@ async def _copy_batch(
         await journal.write(state, {journal.page_name(done + 1): encode(page)})
         try:
             if puts:
-                await _commit(run.store, _label(journal), puts, page.commit_id)
+                await _commit(run.store, label(journal), puts, page.commit_id)
         except VersionConflict:
             continue
         except CommitAborted:
@@ -360,32 +223,6 @@ async def _copy_batch(
     )
 
 
-def _label(journal: Journal) -> dict[str, str]:
-    """What marks the commits of one pass of a migration."""
-    return {"migration": journal.id, "pass": str(journal.state.first_page)}
-
-
-async def _reclaim(
-    store: Store, journal: Journal, rows: Sequence[MigrationRow], stats: Mapping[str, Stat]
-) -> list[str]:
-    """Commits of this very pass that wrote some of the rows: these are no others' work, but `migrate`.
-
-    A run may outlive the store's loss of its newest writes by one commit, which then stands in no journal.
-    """
-    by_commit: dict[str, list[MigrationRow]] = {}
-    for row in rows:
-        if row.outcome == "identical" and row.reason != "collision" and row.target in stats:
-            by_commit.setdefault(stats[row.target].commit_id, []).append(row)
-    own: list[str] = []
-    for commit_id, written in by_commit.items():
-        record = (await store.commit_status(commit_id)).record
-        if record is not None and record.metadata is not None and record.metadata.user == _label(journal):
-            own.append(commit_id)
-            for row in written:
-                row.outcome = "migrate"
-    return own
-
-
 async def _commit(
     store: Store, label: Mapping[str, str], puts: Mapping[str, Admitted], commit_id: str
 ) -> None:
@@ -395,26 +232,6 @@ async def _commit(
         dict.fromkeys(puts, 0),
         commit_id=commit_id,
     )
-
-
-async def compare(store: Store, rows: Sequence[MigrationRow]) -> Mapping[str, Stat]:
-    """Settle by what stands under their targets now the rows that are to migrate, and those that are
-    identical to one of these. Returns what stands there."""
-    open_ = [row for row in rows if row.outcome == "migrate" or (row.outcome, row.reason) == _TWIN]
-    stats = (await store.stat_many([row.target for row in open_])).stats if open_ else {}
-    for row in open_:
-        settle(row, stats.get(row.target))
-    return stats
-
-
-def settle(row: MigrationRow, there: Stat | None) -> None:
-    if there is None:
-        return
-    if there.content == row.content:
-        row.outcome = "identical"
-        return
-    row.outcome, row.reason = "conflict", "another value is there"
-    row.why = f"{row.target!r} holds another {there.kind} since version {there.version}"
 
 
 def _count(report: MigrateReport, page: Page) -> None:

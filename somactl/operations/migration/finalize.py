@@ -20,10 +20,12 @@ from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.contract import Change, Source, Value
 from somactl.source.workspace import to_bytes, to_text
-from somactl.store.contract import Entry, Stat, Store
+from somactl.store.contract import MAX_NOTE_BYTES, Entry, Stat, Store
 
 MAX_LEFT_ALONE = 10_000
 _SAFE = ("migrate", "identical")
+MAX_ORIGINAL_BYTES = MAX_NOTE_BYTES - (1 << 20)
+"""Compressed; the state is written with it. Values come one at a time long before they are so large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,7 @@ async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -
     if journal.state.phase != "finalizing":
         # The last pass has looked at every value; of what an earlier one found, it is the newer word.
         await journal.advance(phase="finalizing", settled=journal.state.first_page - 1)
-    report = MigrateReport(
-        store=store.name,
-        namespace=store.namespace,
-        source=journal.state.name,
-        migration=journal.id,
-        phase="finalizing",
-    )
+    report = journal.report("finalizing")
     if await store.durability() == "memory":
         report.warnings.append(
             f"{store.name} promises no more than memory: what it loses in a crash, matrices and original "
@@ -114,6 +110,7 @@ async def _settle_values(
 ) -> None:
     before = await journal.originals_of([to_bytes(value.key) for value in values])
     removals: list[Removal] = []
+    notes: dict[str, bytes | None] = {}
     for value in values:
         original = before.get(to_bytes(value.key))
         if original is not None and _is_left(value, original):
@@ -126,13 +123,18 @@ async def _settle_values(
         removal = await _judge(store, value, rows[shown(value.key)])
         if isinstance(removal, str):
             leave(report, value.key, removal)
-        else:
-            removals.append(removal)
+            continue
+        kept = encode(_original(removal))
+        if len(kept) > MAX_ORIGINAL_BYTES:
+            leave(
+                report, value.key, f"its original takes {len(kept)} bytes, more than the store keeps of one"
+            )
+            continue
+        notes[journal.original_name(to_bytes(value.key))] = kept
+        removals.append(removal)
     if not removals:
         return
-    await journal.write(
-        journal.state, {journal.original_name(to_bytes(r.value.key)): encode(_original(r)) for r in removals}
-    )
+    await journal.write(journal.state, notes)
     swapped = await source.swap([Change(r.value.key, r.value.data, r.left) for r in removals])
     now = await journal.overtaken()
     if now is not None:

@@ -28,7 +28,7 @@ from somactl.errors import (
     UsageError,
     VersionConflict,
 )
-from somactl.report import MigrationRow, Tally
+from somactl.report import MigrateReport, MigrationRow, Tally
 from somactl.store.contract import Note, Store
 
 FORMAT = 1
@@ -165,6 +165,16 @@ class Journal:
 
     async def advance(self, **changes: Any) -> None:
         await self.write(replace(self.state, **changes))
+
+    def report(self, phase: Phase | Literal["forgotten"]) -> MigrateReport:
+        """A report about this migration, to be filled."""
+        return MigrateReport(
+            store=self._store.name,
+            namespace=self._store.namespace,
+            source=self.state.name,
+            migration=self.id,
+            phase=phase,
+        )
 
     def page_name(self, number: int) -> str:
         return f"{PREFIX}{self.id}/page/{number:06d}"

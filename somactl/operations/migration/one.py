@@ -9,8 +9,9 @@ from somactl.errors import NamespaceNotFound
 from somactl.operations.admission import Policy
 from somactl.operations.commit import verdicts_of
 from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.migration.copying import COMMAND, compare
+from somactl.operations.migration.copying import COMMAND
 from somactl.operations.migration.examine import Selection, examine
+from somactl.operations.migration.target import compare
 from somactl.report import MigrationRow
 from somactl.source.contract import Source
 from somactl.store.contract import CommitMetadata, Store

@@ -49,13 +49,7 @@ async def revert(source: Source | None, store: Store, journal: Journal, pace: Pa
     await journal.recover()
     if state.phase != "reverting":
         await journal.advance(phase="reverting", settled=state.dead)
-    report = MigrateReport(
-        store=store.name,
-        namespace=store.namespace,
-        source=state.name,
-        migration=journal.id,
-        phase="reverting",
-    )
+    report = journal.report("reverting")
     with Workspace() as workspace:
 
         async def work(stop: asyncio.Event) -> None:
@@ -154,13 +148,7 @@ async def forget(store: Store, journal: Journal) -> MigrateReport:
     if state.phase not in ("finalized", "reverted", "copied", "forgetting"):
         raise UsageError(f"migration {journal.id} is {state.phase}", hint="let it come to its end first")
     await journal.advance(phase="forgetting")
-    report = MigrateReport(
-        store=store.name,
-        namespace=store.namespace,
-        source=state.name,
-        migration=journal.id,
-        phase="forgotten",
-    )
+    report = journal.report("forgotten")
     async for notes in store.scan_notes(f"{PREFIX}{journal.id}/"):
         names = [note.name for note in notes]
         for start in range(0, len(names), _FORGET_AT_ONCE):

@@ -8,10 +8,11 @@ from somactl.errors import NamespaceNotFound, PlanStale
 from somactl.operations.migration.batches import values
 from somactl.operations.migration.examine import digest, shown
 from somactl.operations.migration.plan import Plan
+from somactl.operations.migration.target import outcome_at
 from somactl.report import MigrationRow
 from somactl.source.contract import Source, Value
 from somactl.source.workspace import SortedNames
-from somactl.store.contract import Stat, Store
+from somactl.store.contract import Store
 
 _AGAIN = "make the plan again; nothing of this one was carried out"
 _STOPPED = "what was copied before stands; make a new plan for the rest"
@@ -81,15 +82,9 @@ async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow], plan
     except NamespaceNotFound:
         stats = {}  # so the plan took it to be, too
     for row in named:
-        now = _outcome(row, stats.get(row.target))
+        now = outcome_at(stats.get(row.target), row.content)
         if now != row.outcome:
             raise planned.stale(f"{row.target!r} was to end as {row.outcome}, and would end as {now} now")
-
-
-def _outcome(row: MigrationRow, there: Stat | None) -> str:
-    if there is None:
-        return "migrate"
-    return "identical" if there.content == row.content else "conflict"
 
 
 def refuse_difference(rows: Sequence[MigrationRow], planned: Sequence[MigrationRow]) -> None:

@@ -1,0 +1,89 @@
+"""What a migration is asked for, and what one run of it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import msgspec
+
+from somactl.errors import InputRejected
+from somactl.operations.admission import Policy
+from somactl.operations.migration.batches import Examiner
+from somactl.operations.migration.examine import Selection
+from somactl.operations.migration.journal import identify
+from somactl.operations.migration.pace import Pace
+from somactl.report import MigrateReport, MigrationRow
+from somactl.source.contract import Source
+from somactl.store.contract import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a migration is asked for; together with source and namespace it makes its id."""
+
+    match: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    policy: Policy = field(default_factory=Policy)
+
+    def as_json(self) -> dict[str, Any]:
+        named = {
+            name.name: getattr(part, name.name)
+            for part in (self.selection, self.policy)
+            for name in fields(part)
+        }
+        # The kind that counts is the selection's: a policy has none here.
+        return dict(msgspec.to_builtins({**named, "kind": self.selection.kind, "match": self.match}))
+
+    @classmethod
+    def from_json(cls, asked: Mapping[str, Any]) -> Wishes:
+        """The reverse of `as_json`; raises InputRejected for anything else."""
+        try:
+            selection = msgspec.convert({n: asked[n] for n in _names(Selection)}, Selection, strict=True)
+            policy = msgspec.convert({n: asked[n] for n in _names(Policy) - {"kind"}}, Policy, strict=True)
+            return cls(msgspec.convert(asked["match"], str | None), selection, policy)
+        except (KeyError, msgspec.ValidationError) as exc:
+            raise InputRejected(
+                f"what was asked for is not told as this somactl tells it ({exc})",
+                hint="make the plan again with this somactl",
+            ) from None
+
+
+def _names(kind: type[Selection] | type[Policy]) -> set[str]:
+    return {each.name for each in fields(kind)}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """For whoever watches: of `total` keys, `done` were looked at; what was just found; and how fast."""
+
+    done: int
+    total: int
+    json_bytes: int
+    rows: Sequence[MigrationRow]
+    slowest: tuple[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run over a source. `each` is called after every batch."""
+
+    source: Source
+    store: Store
+    wishes: Wishes
+    pace: Pace
+    each: Callable[[Progress], None] = lambda progress: None
+
+    @property
+    def migration(self) -> str:
+        return identify(self.source.identity, self.store.namespace, self.wishes.as_json())
+
+    @property
+    def examiner(self) -> Examiner:
+        return Examiner(self.store.namespace, self.wishes.selection, self.wishes.policy)
+
+    def report(self, **given: Any) -> MigrateReport:
+        return MigrateReport(
+            store=self.store.name, namespace=self.store.namespace, source=self.source.name, **given
+        )

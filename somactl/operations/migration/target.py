@@ -1,0 +1,59 @@
+"""Where a matrix goes: whether another of the source goes there too, or something stands there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from somactl.report import MigrationRow
+from somactl.source.workspace import Texts
+from somactl.store.contract import Stat, Store
+
+_TWIN = ("identical", "collision")
+
+
+def claim(rows: Iterable[MigrationRow], claims: Texts) -> None:
+    """Let each target belong to the first matrix that goes there: the others are identical or conflict."""
+    for row in rows:
+        if row.outcome != "migrate":
+            continue
+        first = claims.get(row.target)
+        if first is None:
+            claims.put(row.target, row.content)
+        else:
+            collide(row, first)
+
+
+def collide(row: MigrationRow, first: str) -> None:
+    """Another matrix of the source, of content digest `first`, has the row's target already."""
+    row.reason = "collision"
+    row.outcome = "identical" if first == row.content else "conflict"
+    if row.outcome == "conflict":
+        row.why = f"another matrix of this source goes to {row.target!r}"
+
+
+async def compare(store: Store, rows: Sequence[MigrationRow]) -> Mapping[str, Stat]:
+    """Settle by what stands under their targets now the rows that are to migrate, and those that are
+    identical to one of these. Returns what stands there."""
+    open_ = [row for row in rows if row.outcome == "migrate" or (row.outcome, row.reason) == _TWIN]
+    stats = (await store.stat_many([row.target for row in open_])).stats if open_ else {}
+    for row in open_:
+        settle(row, stats.get(row.target))
+    return stats
+
+
+def settle(row: MigrationRow, there: Stat | None) -> None:
+    """Let the row end as what stands under its target makes it end."""
+    if there is None:  # a twin of a matrix of this source stays identical to that one
+        return
+    row.outcome = outcome_at(there, row.content)
+    if row.outcome == "conflict":
+        row.reason = "another value is there"
+        row.why = f"{row.target!r} holds another {there.kind} since version {there.version}"
+
+
+def outcome_at(there: Stat | None, content: str) -> Literal["migrate", "identical", "conflict"]:
+    """How a matrix of that content digest ends where `there` is what stands under its target."""
+    if there is None:
+        return "migrate"
+    return "identical" if there.content == content else "conflict"
