@@ -19,7 +19,16 @@ from somactl.store.contract import Retention
 from somactl.store.redis import RedisStore, connection
 from somactl.store.redis.pool import pieces
 from somactl.store.redis.scripts import Script
-from somactl.testing.values import commit_id_of_age, compact_fully, delete, envelope, listed, prune, put, write
+from somactl.testing.values import (
+    commit_id_of_age,
+    compact_fully,
+    delete,
+    envelope,
+    listed,
+    prune,
+    put,
+    write,
+)
 from store.redis_backend import RedisBackend
 
 FILES = sorted(file for file in data_file("lua").glob("*.lua") if not file.name.startswith("cache_"))
