@@ -139,8 +139,9 @@ def _fold_bands(source: Array, work: Array, order: int, starts: Iterable[int]) -
     asymmetry = squares = 0.0
     in_place = work is source
     convert, is_complex = source.dtype != work.dtype, work.dtype.kind == "c"
-    padded = np.empty((TILE, TILE + _PAD), work.dtype)
-    equal = np.empty((TILE, TILE), np.bool_)
+    edge = min(TILE, order)
+    padded = np.empty((edge, edge + _PAD), work.dtype)
+    equal = np.empty((edge, edge), np.bool_)
     tiles = ((row, column) for row in starts for column in range(row, order, TILE))
     for i, j in tiles:
         height, width = min(TILE, order - i), min(TILE, order - j)

@@ -26,6 +26,8 @@ _STRIP_BYTES = 512 * 1024
 # Rows of a power-of-two length put a whole column into one set of the cache. Strips are copied to a
 # buffer whose rows are one cache line longer before they are read by columns: 6 times faster at n = 1024.
 _PAD_BYTES = 64
+# Up to this order one gather by known places takes a third of the time that copying many short runs does.
+_GATHERED_UP_TO = 128
 
 
 def packed_size(n: int) -> int:
@@ -46,8 +48,11 @@ def is_hermitian(a: Array) -> bool:
 
 def _is_mirrored(plane: Array, *, conjugate: bool) -> bool:
     bits = np.dtype(f"i{plane.itemsize}")
-    negative_zero = np.iinfo(bits).min
     n = len(plane)
+    if n <= _GATHERED_UP_TO and not conjugate:
+        given = _as(bits, plane)
+        return bool((given == given.T).all())
+    negative_zero = np.iinfo(bits).min
     for first, last in _strips(n, plane.itemsize):
         rows = plane[first:last, first:]
         strip = _padded(rows.shape, plane.dtype)
@@ -74,6 +79,13 @@ def _mirror_plane(plane: Array, out: Array, *, conjugate: bool) -> None:
 def pack(a: Array) -> Array:
     """The payload of an array for which `is_hermitian` holds: 1-D, n (n + 1) / 2 entries."""
     n = len(a)
+    if n <= _GATHERED_UP_TO:
+        return a.reshape(-1).take(_places(n)[0])
+    return _pack_runs(a)
+
+
+def _pack_runs(a: Array) -> Array:
+    n = len(a)
     shift, rows = _geometry(n)
     rectangle = np.empty((rows, n + shift), dtype=a.dtype)
     lower = a[rows - 1 + shift :, rows:]
@@ -89,6 +101,22 @@ def pack(a: Array) -> Array:
 
 def unpack(payload: Array, n: int) -> Array:
     """The n x n array whose `hermitian` payload this is. Exact: no entry is rounded."""
+    if n <= _GATHERED_UP_TO and payload.dtype.kind != "c":
+        return payload.take(_places(n)[1]).reshape(n, n)
+    return _unpack_runs(payload, n)
+
+
+@lru_cache(maxsize=8)
+def _places(n: int) -> tuple[Array, Array]:
+    """Where each entry of the payload is read from the array, and each of the array from the payload."""
+    at = np.arange(n * n).reshape(n, n)
+    places = _pack_runs(at), _unpack_runs(np.arange(packed_size(n)), n).reshape(-1)
+    for each in places:
+        each.flags.writeable = False
+    return places
+
+
+def _unpack_runs(payload: Array, n: int) -> Array:
     shift, rows = _geometry(n)
     rectangle = payload.reshape(rows, n + shift)
     a = np.empty((n, n), dtype=payload.dtype)

@@ -10,12 +10,14 @@ from somactl.source.workspace import Texts
 from somactl.store.contract import Stat, Store
 
 _TWIN = ("identical", "collision")
+_EMBEDDED = "#/"
+"""In every target of an embedded matrix. Any other is the key of a whole value, and that there is but once."""
 
 
 def claim(rows: Iterable[MigrationRow], claims: Texts) -> None:
     """Let each target belong to the first matrix that goes there: the others are identical or conflict."""
     for row in rows:
-        if row.outcome != "migrate":
+        if row.outcome != "migrate" or _EMBEDDED not in row.target:
             continue
         first = claims.get(row.target)
         if first is None:
