@@ -11,7 +11,7 @@ from somactl.store.contract import Stat, Store
 
 _TWIN = ("identical", "collision")
 _EMBEDDED = "#/"
-"""In every target of an embedded matrix. Any other is the key of a whole value, and that there is but once."""
+"""In every target of an embedded matrix. Any other is the key of a whole value, which is there but once."""
 
 
 def claim(rows: Iterable[MigrationRow], claims: Texts) -> None:
