@@ -79,7 +79,9 @@ def test_the_report_keeps_to_its_schema(filled: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"c\na\n", b'["c", "a"]', b'"c"\n{"key": "a", "version": 1}\n', message()], ids=str
+    "content",
+    [b"c\na\n", b'["c", "a"]', b'"c"\n{"key": "a", "version": 1}\n', message()],
+    ids=["text", "list", "ndjson", "message"],
 )
 def test_every_form_comes_by_file_or_by_pipe(filled: Shell, content: bytes) -> None:
     dry = report(filled, "--order-file", filled.write("order", content), "--dry-run")
