@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,3 +26,10 @@ async def each_of(call: Callable[[A], Awaitable[T]], arguments: Iterable[A], *, 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def batched(values: Iterable[A], size: int) -> Iterator[list[A]]:
+    """`values` in lists of `size`, the last one maybe shorter."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some

@@ -149,6 +149,18 @@ async def test_the_id_of_a_commit_is_no_id_for_an_order(store: Store) -> None:
     await refused(store, CommitAborted, text("a"), order_id="given-up")
 
 
+@pytest.mark.parametrize("taken", ["night", "night/0002"])
+async def test_no_part_of_a_batched_order_may_have_the_id_of_a_commit(store: Store, taken: str) -> None:
+    await put(store, "x", commit_id=taken)
+    error = await refused(store, CommitIdReused, text("a", "b", "c"), batch=2, order_id="night")
+    assert f"commit {taken}" in error.message
+
+
+async def test_a_slice_that_was_given_up_is_no_slice_of_a_new_order(store: Store) -> None:
+    await store.commit_status("night/0002", resolve=True)
+    await refused(store, CommitAborted, text("a", "b", "c"), batch=2, order_id="night")
+
+
 async def test_a_generated_id_older_than_the_records_is_refused(store: Store) -> None:
     await refused(store, CommitExpired, text("a"), order_id=commit_id_of_age(31 * 86_400))
 

@@ -13,7 +13,14 @@ from prune.orders import carry_out, live, text, tombstones
 from prune.stage import KilledError
 from somactl.core.retention import Goal
 from somactl.core.verdict import Tolerances
-from somactl.errors import CommitNotFound, StoreUnavailable, UsageError, VersionCompacted, VersionConflict
+from somactl.errors import (
+    CommitIdReused,
+    CommitNotFound,
+    StoreUnavailable,
+    UsageError,
+    VersionCompacted,
+    VersionConflict,
+)
 from somactl.operations.commit import Request, commit_matrix_update
 from somactl.operations.maintenance import compact
 from somactl.operations.prune import restore as restoring
@@ -70,6 +77,24 @@ async def test_one_batch_can_be_undone_alone(store: Store) -> None:
     await carry_out(store, text("a", "b", "c"), batch=1, order_id="o")
     await restore(store, "o/0002")
     assert await live(store) == ["b", "d", "e"]
+
+
+async def test_an_id_that_later_became_a_commits_too_undoes_neither(store: Store) -> None:
+    await carry_out(store, text("a", "b", "c"), batch=2, order_id="night")
+    await put(store, "x", commit_id="night")
+    with pytest.raises(CommitIdReused, match="prune order and, later, of a commit") as caught:
+        await restore(store, "night")
+    assert caught.value.facts["order"] == ["night/0001", "night/0002"]
+    assert await live(store) == ["d", "e", "x"]
+    await restore(store, "night/0001")
+    assert await live(store) == ["a", "b", "d", "e", "x"]
+
+
+async def test_a_commit_whose_id_is_that_of_an_order_without_deletions_is_undone(store: Store) -> None:
+    await carry_out(store, text("zz"), order_id="idle")
+    await put(store, "x", commit_id="idle")
+    await restore(store, "idle")
+    assert await live(store) == list(KEYS)
 
 
 async def test_what_was_written_since_is_named_and_nothing_restored(store: Store) -> None:

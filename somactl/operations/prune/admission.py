@@ -5,10 +5,14 @@ from __future__ import annotations
 from somactl.core.order import Order
 from somactl.core.retention import judge_message
 from somactl.errors import CommitAborted, CommitIdReused, OrderRefused
-from somactl.operations.prune.record import OrderRecord, Remembered, remembered
+from somactl.operations.bounded import batched, each_of
+from somactl.operations.prune.parts import parts_of
+from somactl.operations.prune.record import OrderRecord, Remembered, commit_ids, remembered
 from somactl.store.contract import Store
 from somactl.store.request import refuse_expired
 
+AT_ONCE = 16
+IDS_AT_ONCE = 1000
 HINTS = {
     "wrong-namespace": "run it with --namespace as the order says, or find out why it came here",
     "issued-in-future": "compare the clocks of the issuer and of the store; have the order issued again",
@@ -47,17 +51,24 @@ async def admitted(store: Store, order: Order, order_id: str, identity: str) -> 
     return known, now
 
 
-async def refuse_used(store: Store, record: OrderRecord, first_commit: str) -> None:
-    """An id without a record must not be that of some commit. Raises CommitIdReused, CommitAborted."""
-    state = (await store.commit_status(first_commit)).state
-    if state == "committed":
-        raise _reused(record.order_id, "for a commit")
-    if state == "aborted":
-        raise CommitAborted(
-            f"order id {record.order_id} was given up by `status --resolve`",
-            hint="prune under a new id",
-            commit_id=first_commit,
-        )
+async def refuse_used(store: Store, record: OrderRecord) -> None:
+    """An id without a record must not be that of some commit, nor may those of its slices be.
+
+    Raises CommitIdReused, CommitAborted.
+    """
+    ids = dict.fromkeys([record.order_id, *commit_ids(record)])
+    for some in batched(ids, IDS_AT_ONCE):
+        for status in await each_of(store.commit_status, some, at_once=AT_ONCE):
+            if status.state == "committed":
+                raise _reused(record.order_id, f"for commit {status.commit_id}")
+            if status.state == "aborted":
+                raise CommitAborted(
+                    f"order id {record.order_id} was given up by `status --resolve {status.commit_id}`",
+                    hint="prune under a new id",
+                    commit_id=status.commit_id,
+                )
+    if await parts_of(store, record.order_id):
+        raise _reused(record.order_id, "for a restore")
 
 
 def why_final(known: Remembered, order: Order, now: float) -> str | None:

@@ -107,7 +107,7 @@ async def _accepted(
             return Run(store, order, request, known.record, known), why
         record.accepted_at = now
         run = Run(store, order, request, record, known)
-        await refuse_used(store, record, run.first_commit)
+        await refuse_used(store, record)
         if "fail" in (request.missing, request.changed):
             refuse_offending(order, await look(store, order, request, 0, len(order.items), 0))
         try:

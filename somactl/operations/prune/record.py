@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from somactl.core.retention import batch_ids
 from somactl.errors import CorruptValue, OutcomeUnknown, SchemaMismatch
 from somactl.report import PruneBatch, PruneItem, PruneReport
 from somactl.store.contract import Note, Store
@@ -96,6 +97,18 @@ class Remembered(msgspec.Struct, frozen=True):
     version: int
     issuer: IssuerRecord | None
     issuer_version: int
+
+
+def commit_ids(record: OrderRecord) -> tuple[str, ...]:
+    """The commit id of each slice: the order's own where there is but one."""
+    if record.batch is None:
+        return (record.order_id,)
+    return batch_ids(record.order_id, record.items, record.batch)
+
+
+def commits_sent(record: OrderRecord) -> list[str]:
+    """The ids under which slices were committed, if they were."""
+    return [record.renamed.get(number, own) for number, own in enumerate(commit_ids(record))]
 
 
 def order_note(order_id: str) -> str:

@@ -9,14 +9,20 @@ from dataclasses import replace
 import msgspec
 
 from somactl.core.verdict import Tolerances
-from somactl.errors import CommitNotFound, NotFound, SomactlError, VersionCompacted, VersionConflict
+from somactl.errors import (
+    CommitIdReused,
+    CommitNotFound,
+    NotFound,
+    SomactlError,
+    VersionCompacted,
+    VersionConflict,
+)
 from somactl.operations.admission import Admitted
-from somactl.operations.bounded import each_of
+from somactl.operations.bounded import batched, each_of
 from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune.parts import add, name_parts, stop
-from somactl.operations.prune.record import MAX_LISTED, OrderRecord, decoded, order_note
-from somactl.operations.prune.run import commits_sent
+from somactl.operations.prune.record import MAX_LISTED, OrderRecord, commits_sent, decoded, order_note
 from somactl.operations.readmission import readmit
 from somactl.report import LeftAlone, RestoreReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
@@ -43,23 +49,41 @@ class Found(msgspec.Struct):
 async def pruned_by(store: Store, commit_id: str, status: CommitStatus) -> list[Receipt] | None:
     """The commits by which an order, or one batch of it, deleted; None where `commit_id` is no prune.
 
-    `status` is that of `commit_id`. Raises CommitNotFound for an order that deleted nothing.
+    `status` is that of `commit_id`. Raises CommitNotFound for an order that deleted nothing, and
+    CommitIdReused where the id is an order's and that of a commit which is not the order's.
     """
-    if status.state == "committed" and status.record is not None:
-        metadata, receipt = status.record.metadata, status.record.receipt
-        return [receipt] if receipt and metadata and metadata.command == "prune" else None
+    own = [receipt] if (receipt := _prune_receipt(status)) else None
     note = (await store.read_notes([order_note(commit_id)])).get(order_note(commit_id))
     if note is None:
-        return None
-    record = decoded(note, OrderRecord)
-    found = await each_of(store.commit_status, commits_sent(record), at_once=AT_ONCE)
-    receipts = [one.record.receipt for one in found if one.record and one.record.receipt]
+        return own
+    sent = commits_sent(decoded(note, OrderRecord))
+    receipts: list[Receipt] = []
+    for some in batched(sent, KEYS_AT_ONCE):
+        found = await each_of(store.commit_status, some, at_once=AT_ONCE)
+        receipts += [receipt for one in found if (receipt := _prune_receipt(one))]
+    if status.state == "committed" and own is None:
+        if not receipts:
+            return None
+        raise CommitIdReused(
+            f"{commit_id} is the id of a prune order and, later, of a commit that is not its own",
+            hint=f"undo the order batch by batch: `somactl restore --commit {receipts[0].commit_id}` ...; "
+            "the commit key by key, with `somactl restore KEY --version N`",
+            commit_id=commit_id,
+            order=[receipt.commit_id for receipt in receipts[:MAX_LISTED]],
+        )
     if not receipts:
         raise CommitNotFound(
             f"order {commit_id} deleted nothing, or the records of its commits are gone",
             hint="somactl ls --deleted shows what can be restored",
         )
     return receipts
+
+
+def _prune_receipt(status: CommitStatus) -> Receipt | None:
+    """Of a commit that carried out (a part of) an order."""
+    if status.record is None or status.record.receipt is None or status.record.metadata is None:
+        return None
+    return status.record.receipt if status.record.metadata.command == "prune" else None
 
 
 async def restore_pruned(

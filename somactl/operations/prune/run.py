@@ -11,7 +11,6 @@ from __future__ import annotations
 import msgspec
 
 from somactl.core.order import Order
-from somactl.core.retention import batch_ids
 from somactl.errors import CommitAborted, KeyNotFound, LockHeld, SomactlError, VersionConflict
 from somactl.operations.prune.look import Part, deletions, expected, look, not_applied
 from somactl.operations.prune.record import (
@@ -21,6 +20,7 @@ from somactl.operations.prune.record import (
     Pending,
     Remembered,
     Settled,
+    commit_ids,
     issuer_note,
     order_note,
     write_note,
@@ -54,10 +54,6 @@ class Run:
         self._version = known.version
         self._issuer_version = known.issuer_version
         self._unseen: int | None = None  # the slice whose commit an earlier run may have sent
-
-    @property
-    def first_commit(self) -> str:
-        return self._ids[0]
 
     async def accept(self) -> None:
         """Write the record, and move the issuer's note, in one step. Raises VersionConflict."""
@@ -258,18 +254,6 @@ class Run:
                     hint="let it finish; the same command then gives its report",
                 ) from None
             raise SupersededError from None
-
-
-def commit_ids(record: OrderRecord) -> tuple[str, ...]:
-    """The commit id of each slice: the order's own where there is but one."""
-    if record.batch is None:
-        return (record.order_id,)
-    return batch_ids(record.order_id, record.items, record.batch)
-
-
-def commits_sent(record: OrderRecord) -> list[str]:
-    """The ids under which slices were committed, if they were."""
-    return [record.renamed.get(number, own) for number, own in enumerate(commit_ids(record))]
 
 
 def refuse_offending(order: Order, part: Part) -> None:
