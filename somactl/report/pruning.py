@@ -45,7 +45,7 @@ class PruneReport(Report, tag="prune"):
     freed_now were bytes in a cache, and with a grace of 0 in the store too; freed_after_grace go when their
     grace is over and `somactl compact` has run; until recoverable_until they can be restored. short_by says
     by how many keys or bytes the namespace is over its limit, over_since when that was first seen.
-    stopped says why a run ended before the order did; running it again then goes on.
+    stopped says why a run ended before the order did; running it again then goes on, unless final is true.
     """
 
     order_id: str | None = None
@@ -81,3 +81,4 @@ class PruneReport(Report, tag="prune"):
     batches: list[PruneBatch] = []
     batches_omitted: int = 0
     stopped: str | None = None
+    final: bool = False

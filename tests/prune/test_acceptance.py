@@ -27,7 +27,8 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.operations.prune.record import OrderRecord, issuer_note, order_note
-from somactl.store.contract import Store
+from somactl.store.contract import DAY, Retention, Store
+from somactl.store.wrappers import ReadOnly
 from somactl.testing.values import commit_id_of_age, put
 from support.sqlite_backend import SqliteBackend
 
@@ -47,7 +48,9 @@ async def notes(store: Store) -> list[str]:
 async def refused(
     store: Store, expected: type[SomactlError], *arguments: Any, **options: Any
 ) -> SomactlError:
-    """The error; nothing was deleted, remembered or announced."""
+    """The error; nothing was deleted, remembered or announced, and a dry run foresaw it."""
+    with pytest.raises(expected):
+        await carry_out(ReadOnly(store), *arguments, **options, dry_run=True)
     before, remembered = await live(store), await notes(store)
     sent: list[str] = []
     with pytest.raises(expected) as caught:
@@ -170,6 +173,19 @@ async def test_a_message_brings_its_own_id(store: Store) -> None:
     await refused(store, UsageError, message("a", now=now), order_id="mine")
     report = await carry_out(store, message("a", now=now), order_id="order-7")
     assert report.deleted_keys == 1
+
+
+async def test_a_grace_that_outlives_the_records_of_the_commits_is_refused(store: Store) -> None:
+    error = await refused(store, UsageError, text("a"), grace=30 * DAY + 1)
+    assert "--keep-records" in (error.hint or "")
+    assert (await carry_out(store, text("a"), grace=30 * DAY)).deleted_keys == 1
+    await store.init(retention=Retention(record_seconds=60 * DAY))
+    assert (await carry_out(store, text("b"), grace=30 * DAY + 1)).deleted_keys == 1
+
+
+async def test_a_dry_run_too_asks_whether_the_order_was_meant_for_this_namespace(store: Store) -> None:
+    report = await carry_out(ReadOnly(store), text("x", "y"), dry_run=True)
+    assert "another namespace" in report.warnings[0]
 
 
 async def test_lists_get_a_fresh_id_each_time_and_announce_it_first(store: Store) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from prune.orders import carry_out, live, message, text
+from prune.orders import carry_out, live, message, text, tombstones
 from prune.stage import Event, KilledError, Stage
 from somactl.core.retention import Goal
 from somactl.core.verdict import Tolerances
@@ -17,6 +17,7 @@ from somactl.errors import CommitAborted, StoreUnavailable
 from somactl.operations.commit import Request
 from somactl.operations.undo import restore_commit
 from somactl.store.contract import Store
+from somactl.store.wrappers import ReadOnly
 from somactl.testing.values import delete, put
 from support.sqlite_backend import SqliteBackend
 
@@ -35,20 +36,20 @@ class Stranded:
     def __init__(self, store: Store, number: int) -> None:
         self._store = store
         self._left = number
-        self._held: Any = None
+        self.held: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
         if self._left == 0:
-            self._held = (arguments, options)
+            self.held = (arguments, options)
             raise KilledError
         self._left -= 1
         return await self._store.commit_matrix_update(*arguments, **options)
 
     async def arrive(self) -> Any:
-        arguments, options = self._held
+        arguments, options = self.held
         return await self._store.commit_matrix_update(*arguments, **options)
 
 
@@ -239,6 +240,124 @@ async def test_a_store_that_fails_before_anything_was_deleted_is_an_error(store:
 
     with pytest.raises(StoreUnavailable):
         await carry_out(Failing(store, 9), text("zz", "a"), batch=1, order_id="o")
+
+
+class FailingAfterwards:
+    """Fails in `method`, once everything was deleted."""
+
+    def __init__(self, store: Store, method: str, error: BaseException) -> None:
+        self._store, self._method, self._error = store, method, error
+        self._writes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name != self._method:
+            return found
+
+        async def failing(*arguments: Any, **options: Any) -> Any:
+            self._writes += 1
+            if name == "write_notes" and self._writes < 4:  # acceptance, and one for each batch
+                return await found(*arguments, **options)
+            raise self._error
+
+        return failing
+
+
+@pytest.mark.parametrize("method", ["summary", "write_notes", "compact"])
+async def test_what_was_deleted_is_reported_though_the_end_of_the_run_fails(
+    store: Store, method: str
+) -> None:
+    order, grace = text("a", "b"), 0.0 if method == "compact" else 60.0
+    failing = FailingAfterwards(store, method, StoreUnavailable("gone"))
+    report = await carry_out(failing, order, batch=1, order_id="o", grace=grace)
+    assert (report.code, report.complete, report.final, report.deleted_keys) == (13, False, False, 2)
+    assert report.stopped == "StoreUnavailable: gone"
+    assert len(report.batches) == 2
+    again = await carry_out(store, order, batch=1, order_id="o", grace=grace)
+    assert (again.code, again.complete, again.resumed, again.deleted_keys) == (0, True, True, 2)
+
+
+async def test_a_signal_at_the_end_of_a_run_leaves_its_report(store: Store) -> None:
+    failing = FailingAfterwards(store, "summary", asyncio.CancelledError())
+    report = await carry_out(failing, text("a", "b"), order_id="o")
+    assert (report.complete, report.stopped, report.deleted_keys) == (False, "interrupted", 2)
+
+
+async def test_a_superseded_order_whose_last_commit_cannot_be_settled_says_what_stands(
+    store: Store, sqlite_backend: SqliteBackend
+) -> None:
+    now = await store.clock()
+    other = sqlite_backend.open()
+
+    class Superseded(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            receipt = await super().commit_matrix_update(*arguments, **options)
+            if options["commit_id"] == "order-7/0001":
+                await carry_out(other, message("f", now=now, order_id="order-8", sequence=8))
+            return receipt
+
+        async def commit_status(self, commit_id: str, *, resolve: bool = False) -> Any:
+            if resolve:
+                raise StoreUnavailable("gone")
+            return await self._store.commit_status(commit_id, resolve=resolve)
+
+    report = await carry_out(Superseded(store, 9), message("a", "b", now=now), batch=1)
+    assert (report.code, report.final, report.deleted_keys) == (13, False, 1)
+    report = await carry_out(store, message("a", "b", now=now), batch=1)
+    assert (report.code, report.final, report.deleted_keys) == (4, True, 1)
+    await other.close()
+
+
+async def test_a_superseded_order_frees_what_has_no_grace_and_stays_over_its_limit(store: Store) -> None:
+    now, goal = await store.clock(), Goal("keep", 2)
+    over = await carry_out(store, None, goal)
+    older = message("a", "b", "c", now=now)
+    await stranded(store, 1, older, goal, batch=1, grace=0.0)
+    await carry_out(store, message("f", now=now, order_id="order-8", sequence=8))
+    report = await carry_out(store, older, goal, batch=1, grace=0.0)
+    assert (report.code, report.final, report.deleted_keys) == (4, True, 1)
+    assert report.freed_now == report.deleted_bytes > 0
+    assert set(await tombstones(store)) == {"f"}
+    assert (report.keys_left, report.short_by, report.over_since) == (4, 2, over.over_since)
+
+
+async def test_a_lost_reply_to_the_commit_under_way_is_not_taken_for_an_answer(store: Store) -> None:
+    """The commit may still arrive, so its id is claimed: then the report is true for good."""
+
+    class Cancelled(Stranded):
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return await super().commit_matrix_update(*arguments, **options)
+            except KilledError:
+                raise asyncio.CancelledError from None
+
+    run = Cancelled(store, 1)
+    report = await carry_out(run, text("a", "b"), batch=1, order_id="o")
+    assert (report.stopped, report.deleted_keys) == ("interrupted", 1)
+    with pytest.raises(CommitAborted):
+        await store.commit_matrix_update(*run.held[0], **run.held[1])
+    assert "b" in await live(store)
+    report = await carry_out(store, text("a", "b"), batch=1, order_id="o")
+    assert (report.complete, report.deleted_keys) == (True, 2)
+
+
+async def test_items_that_did_not_apply_are_told_again_on_resuming_and_on_replay(store: Store) -> None:
+    order = text("zz", "a", "yy", "b")
+    await stranded(store, 1, order, batch=2, order_id="o")
+    for _ in range(2):
+        told: list[Any] = []
+        await carry_out(store, order, batch=2, order_id="o", each=told.append)
+        assert [item.key for item in told if item.outcome == "unknown"] == ["zz", "yy"]
+
+
+async def test_a_dry_run_foresees_that_an_order_is_not_taken_up_again(store: Store) -> None:
+    now = await store.clock()
+    older = message("a", "b", "c", now=now)
+    await stranded(store, 1, older, batch=1)
+    await carry_out(store, message("f", now=now, order_id="order-8", sequence=8))
+    report = await carry_out(ReadOnly(store), older, batch=1, dry_run=True)
+    assert (report.code, report.final, report.deleted_keys) == (4, True, 0)
+    assert "order-8" in (report.stopped or "")
 
 
 async def test_a_busy_key_is_tried_again_and_never_lost(store: Store) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from somactl.core.order import Order
 from somactl.core.retention import judge_message
-from somactl.errors import CommitAborted, CommitIdReused, OrderRefused
+from somactl.errors import CommitAborted, CommitIdReused, OrderRefused, UsageError
 from somactl.operations.bounded import batched, each_of
 from somactl.operations.prune.parts import parts_of
 from somactl.operations.prune.record import OrderRecord, Remembered, commit_ids, remembered
-from somactl.store.contract import Store
+from somactl.operations.prune.request import PruneRequest
+from somactl.store.contract import DAY, Store
 from somactl.store.request import refuse_expired
 
 AT_ONCE = 16
@@ -69,6 +72,18 @@ async def refuse_used(store: Store, record: OrderRecord) -> None:
                 )
     if await parts_of(store, record.order_id):
         raise _reused(record.order_id, "for a restore")
+
+
+async def refuse_grace(store: Store, request: PruneRequest) -> None:
+    """To be undone by its id, an order needs the records of its commits for as long as its grace."""
+    kept = (await store.head()).retention.record_seconds
+    if request.grace > kept:
+        raise UsageError(
+            f"--grace {request.grace:g} s is longer than commit records are kept here, {kept:g} s, and "
+            "without them the order cannot be undone",
+            hint="give a shorter --grace, or have records kept longer: somactl init --keep-records-days "
+            f"{math.ceil(request.grace / DAY)}",
+        )
 
 
 def why_final(known: Remembered, order: Order, now: float) -> str | None:

@@ -7,13 +7,19 @@ import asyncio
 from msgspec.structs import replace
 
 from somactl.core.order import Order, parse_order, validate_order_id
-from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, UsageError, VersionConflict
+from somactl.errors import OutcomeUnknown, SomactlError, UsageError, VersionConflict
 from somactl.operations.commit import SETTLE_SECONDS
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune import limit
-from somactl.operations.prune.admission import admitted, refuse_used, superseded_by, why_final
+from somactl.operations.prune.admission import (
+    admitted,
+    refuse_grace,
+    refuse_used,
+    superseded_by,
+    why_final,
+)
 from somactl.operations.prune.look import deletions, look, not_applied
-from somactl.operations.prune.record import MAX_LISTED, OrderRecord, Settled, remembered
+from somactl.operations.prune.record import MAX_LISTED, OrderRecord, Remembered, Settled, remembered
 from somactl.operations.prune.request import PruneRequest
 from somactl.operations.prune.run import Run, SupersededError, refuse_offending
 from somactl.report import PruneReport
@@ -73,27 +79,43 @@ async def _carry_out(
 ) -> PruneReport:
     run, final = await _accepted(store, order, request, record)
     if run.record.report is not None:
-        return replace(run.record.report, replayed=True)
+        return _again(run.record.report, request)
     report.resumed = run.record is not record
     try:
-        if final is None:
-            await run.take_up()
-            await run.go_on()
-        else:
-            await run.give_up()
-        if request.grace == 0:
-            report.freed_now = run.record.settled.freed_now + await run.free()
+        final = await _work(store, run, request, final)
+        await _conclude(store, run, request, report, final)
     except asyncio.CancelledError:
         await _interrupted(run, report)
-    except SupersededError:
-        final = superseded_by(await remembered(store, record.order_id, record.issuer))
-        await run.give_up()
     except SomactlError as exc:
         if not run.record.settled.deletes:
             raise
-        report.stopped = f"{type(exc).__name__}: {exc.message}"
-        report.conclude(exc.exit_code)
-    return await _finished(store, run, request, report, final)
+        _stop(run, report, f"{type(exc).__name__}: {exc.message}", exc.exit_code)
+    return report
+
+
+def _again(first: PruneReport, request: PruneRequest) -> PruneReport:
+    """The report of an order that was carried out before, with what it has of the items."""
+    for item in first.not_applied:
+        request.each(item)
+    return replace(first, replayed=True)
+
+
+async def _work(store: Store, run: Run, request: PruneRequest, final: str | None) -> str | None:
+    """Follow the order as far as it may be followed; why it is not to be continued later, if it is not."""
+    if final is not None:
+        await run.give_up()
+    else:
+        await run.take_up()
+    for item in run.record.not_applied:  # an earlier run's; what that one deleted, only its commits say
+        request.each(item)
+    if final is not None:
+        return final
+    try:
+        await run.go_on()
+    except SupersededError:
+        await run.give_up()
+        return superseded_by(await remembered(store, run.record.order_id, run.record.issuer))
+    return None
 
 
 async def _accepted(
@@ -101,13 +123,11 @@ async def _accepted(
 ) -> tuple[Run, str | None]:
     """The order as accepted now or before; then also why it is not to be continued, if it is not."""
     for attempt in range(1, ACCEPT_TRIES + 1):
-        known, now = await admitted(store, order, record.order_id, record.request)
+        known, now, why = await _judged(store, order, request, record)
         if known.record is not None:
-            why = None if known.record.report is not None else why_final(known, order, now)
             return Run(store, order, request, known.record, known), why
         record.accepted_at = now
         run = Run(store, order, request, record, known)
-        await refuse_used(store, record)
         if "fail" in (request.missing, request.changed):
             refuse_offending(order, await look(store, order, request, 0, len(order.items), 0))
         try:
@@ -120,54 +140,72 @@ async def _accepted(
     raise AssertionError("the last attempt returns or raises")
 
 
+async def _judged(
+    store: Store, order: Order, request: PruneRequest, record: OrderRecord
+) -> tuple[Remembered, float, str | None]:
+    """What is remembered of an order that may be carried out, the time, and why it is not to be continued."""
+    known, now = await admitted(store, order, record.order_id, record.request)
+    if known.record is None:
+        await refuse_used(store, record)
+        await refuse_grace(store, request)
+        return known, now, None
+    return known, now, None if known.record.report is not None else why_final(known, order, now)
+
+
 async def _interrupted(run: Run, report: PruneReport) -> None:
-    report.stopped = "interrupted"
-    report.conclude(4)
+    why, code = "interrupted", 4
     try:
-        await asyncio.wait_for(run.settle_interrupted(), SETTLE_SECONDS)
+        await asyncio.wait_for(run.give_up(), SETTLE_SECONDS)
     except (SomactlError, asyncio.CancelledError, TimeoutError):
-        report.stopped = "interrupted while a commit was on its way; run it again, and it finds out"
-        report.conclude(OutcomeUnknown.exit_code)
+        why = "interrupted while a commit was on its way; run it again, and it finds out"
+        code = OutcomeUnknown.exit_code
+    _stop(run, report, why, code)
 
 
-async def _finished(
-    store: Store, run: Run, request: PruneRequest, report: PruneReport, final: str | None
-) -> PruneReport:
-    """The report of what was done; kept in the record if nothing more will be."""
+def _stop(run: Run, report: PruneReport, why: str, code: int) -> None:
+    """What was deleted stands, and the record knows how to go on."""
     _fill(report, run.order, run.record)
-    if report.stopped is not None:
-        report.complete = False
-        report.conclude(*report.codes)
-        return report
+    report.stopped, report.complete, report.final = why, False, False
+    report.conclude(*(set(report.codes) - {0}), code)
+
+
+async def _conclude(
+    store: Store, run: Run, request: PruneRequest, report: PruneReport, final: str | None
+) -> None:
+    """Free what has no grace, see where that leaves the namespace, and keep the report in the record."""
+    if request.grace == 0:
+        report.freed_now = run.record.settled.freed_now + await run.free()
+    _fill(report, run.order, run.record)
     if final is not None:
-        report.stopped, report.complete = final, False
+        report.stopped, report.complete, report.final = final, False, True
         report.conclude(4)
     summary = await store.summary()
     report.keys_left, report.bytes_left = summary.keys, summary.stored_bytes
-    exhausted = final is None and not run.record.settled.goal_met
-    await limit.judge(store, request, report, over=exhausted, remember=True)
+    await limit.judge(store, request, report, over=not run.record.settled.goal_met, remember=True)
+    _warn_of_strangers(report)
+    run.record.report = report
+    await run.close()
+
+
+def _warn_of_strangers(report: PruneReport) -> None:
     if report.counts.get("unknown") == report.items:
         report.warnings.append("no key of the order exists: was it meant for another namespace?")
-    run.record.report = report
-    try:
-        await run.close()
-    except LockHeld as exc:
-        report.stopped, report.complete = exc.message, False
-        report.conclude(*report.codes, exc.exit_code)
-    return report
 
 
 async def _foresee(
     store: Store, order: Order, request: PruneRequest, record: OrderRecord, report: PruneReport
 ) -> PruneReport:
     """What a run would do now, on a store that is only read."""
-    known, _ = await admitted(store, order, record.order_id, record.request)
+    known, _, final = await _judged(store, order, request, record)
     settled = Settled()
     if known.record is not None:
         if known.record.report is not None:
-            return replace(known.record.report, replayed=True)
+            return _again(known.record.report, request)
         settled, report.resumed = known.record.settled, True
-    stop = settled.items if settled.goal_met else len(order.items)
+    if final is not None:
+        report.stopped, report.complete, report.final = final, False, True
+        report.conclude(4)
+    stop = settled.items if settled.goal_met or final else len(order.items)
     part = await look(store, order, request, settled.items, stop, settled.deletes)
     refuse_offending(order, part)
     skipped, deleted = not_applied(order, part), deletions(order, part, dry_run=True)
@@ -185,7 +223,9 @@ async def _foresee(
     report.deleted_keys, report.deleted_bytes = len(deleted), freed
     settled_items = settled.items + len(part.plan.outcomes) - counts.get("beyond-limit", 0)
     report.reached = order.place(settled_items - 1) if settled_items else None
-    await limit.judge(store, request, report, over=not part.goal_met, remember=False)
+    over = not (settled.goal_met or part.goal_met)
+    await limit.judge(store, request, report, over=over, remember=False)
+    _warn_of_strangers(report)
     return report
 
 

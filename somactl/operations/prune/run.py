@@ -88,17 +88,8 @@ class Run:
         while not self.record.settled.goal_met and self.record.settled.items < len(self.order.items):
             await self._slice()
 
-    async def settle_interrupted(self) -> None:
-        """After a cancellation: count the commit that was on its way, if it is there."""
-        pending = self.record.pending
-        if pending is None:
-            return
-        status = await self._store.commit_status(self._id(pending.number))
-        if status.state == "committed" and status.record is not None:
-            self._adopt(status.record, pending)
-
     async def give_up(self) -> None:
-        """Count the commit that an earlier run may have sent, or keep it from ever arriving."""
+        """Count the commit that was or may have been sent, or keep it from ever arriving."""
         pending = self.record.pending
         if pending is None:
             return
