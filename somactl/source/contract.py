@@ -29,6 +29,7 @@ class Value(msgspec.Struct, frozen=True):
     data    the bytes of a Redis string or a file, or the text of a JSONB value, in UTF-8
     detail  for other and unreadable, what it is: `a Redis hash`, `493 MB of JSON`
     expires_at  seconds since 1970 when the source removes it by itself; None: never
+    attributes  what else a source must know to put it back as it was, in words of its own: a file's mode
     """
 
     key: str
@@ -36,6 +37,7 @@ class Value(msgspec.Struct, frozen=True):
     data: bytes = b""
     detail: str = ""
     expires_at: float | None = None
+    attributes: str = ""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -45,12 +47,14 @@ class Change(msgspec.Struct, frozen=True):
 
     expires_at  when the source is to remove what is put back where nothing was; None: never. A value that is
                 replaced keeps what it has
+    attributes  those of the `Value` that is put back where nothing was; one that is replaced keeps what it has
     """
 
     key: str
     before: bytes | None
     after: bytes | None
     expires_at: float | None = None
+    attributes: str = ""
 
 
 class Source(Protocol):

@@ -17,6 +17,7 @@ from somactl.config import Settings
 from somactl.errors import InputRejected, LockHeld, PlanStale, UsageError
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.migration import batches
+from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.plan import Plan
 from source.backends import RedisBackend
 
@@ -203,6 +204,10 @@ async def test_a_plan_for_another_source_or_namespace_is_refused(
 # In the middle of it.
 
 
+COMPARED = len(VALUES) + 1
+"""Turns that the comparison takes, value by value, to find out that there is no more."""
+
+
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "BATCH_VALUES", 1)
@@ -221,7 +226,7 @@ async def test_a_value_that_changes_in_the_middle_ends_it_and_what_stands_is_tol
 
     def change(progress: Any) -> None:
         nonlocal done
-        done += 1
+        done += progress.what == "values"  # not while it is compared
         if done == 2:
             with redis_values.server.client() as raw:
                 raw.set("whole", text(numpy_form(OTHER)))
@@ -278,7 +283,7 @@ async def test_a_plan_that_was_stopped_is_resumed_to_the_same_end(
 ) -> None:
     await fill(redis_values)
     planned = await migration.plan(path)
-    stopped = await migration.apply(path, pace=after_batches(stop))
+    stopped = await migration.apply(path, pace=after_batches(COMPARED + stop))
     assert stopped.complete == (stop >= 7)
     if not stopped.complete:
         assert (stopped.values, stopped.stopped) == (stop, "--max-duration")
@@ -290,12 +295,58 @@ async def test_a_plan_that_was_stopped_is_resumed_to_the_same_end(
     assert len(await migration.contents()) == 6
 
 
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("turns", [0, 3, COMPARED - 1])
+async def test_a_comparison_that_is_stopped_has_written_nothing_and_leaves_nothing_to_resume(
+    redis_values: RedisBackend, migration: Migration, path: Path, turns: int
+) -> None:
+    await fill(redis_values)
+    await migration.plan(path)
+    seen: list[Any] = []
+    migration.each = seen.append
+    stopped = await migration.apply(path, pace=after_batches(turns))
+    assert (stopped.complete, stopped.stopped, stopped.code) == (False, "--max-duration", 4)
+    assert (stopped.phase, stopped.migration) == ("planned", None)
+    assert [(each.done, each.total) for each in seen] == [(i + 1, 7) for i in range(turns)]
+    assert not Path(migration.settings.store.removeprefix("sqlite:///")).exists()
+    assert (await migration.apply(path)).phase == "copied"
+
+
+@pytest.mark.usefixtures("one_by_one")
+async def test_a_comparison_of_a_resumed_run_that_is_stopped_leaves_it_as_it_was(
+    redis_values: RedisBackend, migration: Migration, path: Path
+) -> None:
+    await fill(redis_values)
+    await migration.plan(path)
+    begun = await migration.apply(path, pace=after_batches(COMPARED + 3))
+    stopped = await migration.apply(path, resume=True, pace=after_batches(1))
+    assert (stopped.phase, stopped.migration, stopped.values) == ("copying", begun.migration, 3)
+    assert (await migration.apply(path, resume=True)).phase == "copied"
+
+
+async def test_a_comparison_keeps_the_pace(
+    redis_values: RedisBackend, migration: Migration, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each value is read twice, at two a second in portions of two: with all waits, no more than that."""
+    await fill(redis_values)
+    await migration.plan(path)
+    waits: list[float] = []
+
+    async def waited(self: Pace, seconds: float, stop: Any) -> None:
+        waits.append(seconds)
+        self._paused -= seconds  # as if it had passed
+
+    monkeypatch.setattr(Pace, "_sleep", waited)
+    assert (await migration.apply(path, pace=Pace(values=2))).phase == "copied"
+    assert 5.0 < sum(waits) <= 7.0
+
+
 async def test_a_plan_stops_a_plain_run_from_being_resumed_and_the_reverse(
     redis_values: RedisBackend, migration: Migration, path: Path
 ) -> None:
     await fill(redis_values)
     await migration.plan(path)
-    await migration.apply(path, pace=after_batches(0))
+    await migration.apply(path, pace=after_batches(2))  # the comparison
     with pytest.raises(UsageError, match="carried out a plan, and this one is given none"):
         await migration.copy(resume=True)
     report = await migration.copy()

@@ -128,7 +128,14 @@ async def test_deep_nesting_is_no_matter_here() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"[[1, 0], [0, 1]", b"[[1, 0}, [0, 1]]", b"garbage", b'"open', b"[NaN, -Infinity]", b'{"a": [1, {"b": ""}]'],
+    [
+        b"[[1, 0], [0, 1]",
+        b"[[1, 0}, [0, 1]]",
+        b"garbage",
+        b'"open',
+        b"[NaN, -Infinity]",
+        b'{"a": [1, {"b": ""}]',
+    ],
 )
 async def test_a_broken_value_stays_with_its_key_for_whoever_reads_it(value: bytes) -> None:
     """There its key, and not a line, is named with what is wrong."""

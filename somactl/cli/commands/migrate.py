@@ -409,15 +409,15 @@ class _Follow:
             self._slowest = progress.slowest
         if self._first is None:
             self._first = progress.done
-        if progress.done >= progress.total:
+        if progress.what == "values" and progress.done == progress.total:
             if self._slowest[0]:
                 key, seconds = self._slowest
                 self._out.talk(f"slowest to examine: {printable(shown(key))}, {seconds * 1e3:.1f} ms")
         elif now - self._last >= self._every:
             self._last = now
-            text = (
-                f"{progress.done} of {progress.total} values, {size(self._bytes)}{self._eta(progress, now)}"
-            )
+            count = f"{progress.done} of {progress.total}" if progress.total else f"{progress.done}"
+            read = f", {size(self._bytes)}" if self._bytes else ""
+            text = f"{count} {progress.what}{read}{self._eta(progress, now)}"
             if sys.stderr.isatty():
                 self._out.progress(text)
             else:
@@ -425,7 +425,7 @@ class _Follow:
 
     def _eta(self, progress: Progress, now: float) -> str:
         done = progress.done - (self._first or 0)
-        if done <= 0:
+        if done <= 0 or progress.total is None:
             return ""
         left = (progress.total - progress.done) * (now - self._began) / done
         return f", {left:.0f} s left" if left < 120 else f", {left / 60:.0f} min left"

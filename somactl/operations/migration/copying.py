@@ -34,7 +34,7 @@ from somactl.operations.migration.journal import Journal, Page, State, encode, l
 from somactl.operations.migration.plan import Plan
 from somactl.operations.migration.resuming import label, reclaim, recover, settled_key
 from somactl.operations.migration.run import Progress, Run
-from somactl.operations.migration.staleness import PlannedRows, refuse_difference, refuse_stale
+from somactl.operations.migration.staleness import PlannedRows, is_fresh, refuse_difference
 from somactl.operations.migration.target import claim, compare
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.workspace import Texts, Workspace, to_bytes
@@ -68,7 +68,7 @@ async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda
                     emit(batch.rows)
                     plain, rows = tally.split(batch.rows)
                     _count(report, Page("", "", len(batch.values), plain, rows))
-                    _tell(run, report, batch, len(workspace.names))
+                    _tell(run, report, batch, rows, len(workspace.names))
 
         stopped = await until_told(work)
         report.complete = _is_last(workspace, last)
@@ -100,11 +100,18 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
         if resumes:
             async for page in journal.pages(journal.state.first_page):
                 _count(report, page)
+                run.each(Progress(report.values, len(workspace.names), rows=page.rows))
                 _claim_again(page, workspace.texts)
             after = await settled_key(journal)
         last, planned = after, None
         if plan is not None:
-            await refuse_stale(run.source, run.store, workspace.names, PlannedRows(plan, after), after)
+            fresh, stopped = await _compared(run, workspace, PlannedRows(plan, after), after)
+            if not fresh:
+                report.complete = False
+                if not resumes:  # so there is no migration yet
+                    report.migration, report.phase = journal.id if journal.exists else None, "planned"
+                _conclude(report, stopped=stopped)
+                return report
             planned = PlannedRows(plan, after)
         if not resumes:  # not before: a plan that is stale leaves nothing behind, and no run to be resumed
             await _begin(run, journal, plan)
@@ -115,8 +122,9 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
                 async for batch in ahead:
                     last = batch.values[-1].key
                     claim(batch.rows, workspace.texts)
-                    _count(report, await _copy_batch(run, journal, batch, planned, resumed=resume))
-                    _tell(run, report, batch, len(workspace.names))
+                    page = await _copy_batch(run, journal, batch, planned, resumed=resume)
+                    _count(report, page)
+                    _tell(run, report, batch, page.rows, len(workspace.names))
             report.complete = _is_last(workspace, last)
             if report.complete:
                 report.phase = "copied"
@@ -126,6 +134,20 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
         stopped = await until_told(work)
         _conclude(report, stopped=stopped)
     return report
+
+
+async def _compared(
+    run: Run, workspace: Workspace, planned: PlannedRows, after: str | None
+) -> tuple[bool, bool]:
+    """Whether the plan was found to fit, and whether a signal kept that from being told. See `is_fresh`."""
+    fresh = False
+
+    async def work(stop: asyncio.Event) -> None:
+        nonlocal fresh
+        fresh = await is_fresh(run, workspace.names, planned, after, stop)
+
+    stopped = await until_told(work)
+    return fresh and not stopped, stopped
 
 
 def _is_last(workspace: Workspace, key: str | None) -> bool:
@@ -182,12 +204,14 @@ async def _begin(run: Run, journal: Journal, plan: Plan | None) -> None:
     digest = plan.digest if plan else None
     if not journal.exists:
         source, name, asked = run.source.identity, run.source.name, run.wishes.as_json()
-        await journal.write(State(source=source, name=name, asked=asked, plan=digest))
+        words = list(run.words)
+        await journal.write(State(source=source, name=name, asked=asked, plan=digest, words=words))
         return
     await journal.recover()
     state = journal.state
     dead = state.pages if state.phase == "reverted" else state.dead
-    await journal.advance(phase="copying", first_page=state.pages + 1, plan=digest, dead=dead)
+    words = list(run.words) or state.words
+    await journal.advance(phase="copying", first_page=state.pages + 1, plan=digest, dead=dead, words=words)
 
 
 async def _copy_batch(
@@ -240,8 +264,8 @@ def _count(report: MigrateReport, page: Page) -> None:
     tally.fold(report, page.rows)
 
 
-def _tell(run: Run, report: MigrateReport, batch: Batch, total: int) -> None:
-    run.each(Progress(report.values, total, batch.json_bytes, batch.rows, batch.slowest))
+def _tell(run: Run, report: MigrateReport, batch: Batch, rows: Sequence[MigrationRow], total: int) -> None:
+    run.each(Progress(report.values, total, batch.json_bytes, rows, batch.slowest))
 
 
 def _conclude(report: MigrateReport, *, stopped: bool) -> None:

@@ -17,6 +17,7 @@ from somactl.operations.migration.batches import until_told
 from somactl.operations.migration.examine import difference, digest, shown
 from somactl.operations.migration.journal import Journal, Original, Page, encode, lock_held
 from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.run import Progress, Watch, unwatched
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.contract import Change, Source, Value
 from somactl.source.workspace import to_bytes, to_text
@@ -36,7 +37,9 @@ class Removal:
     left: bytes | None
 
 
-async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -> MigrateReport:
+async def finalize(
+    source: Source, store: Store, journal: Journal, pace: Pace, each: Watch = unwatched
+) -> MigrateReport:
     """Carry it out for every page of the migration that is not settled yet; `left_alone` says what stays."""
     if not source.replaceable:
         raise UsageError(f"{source.name}: what came by a pipe cannot be replaced where it came from")
@@ -56,6 +59,7 @@ async def finalize(source: Source, store: Store, journal: Journal, pace: Pace) -
             page = await journal.page(journal.state.settled + 1)
             await _settle_page(source, store, journal, page, pace, report)
             await journal.advance(settled=journal.state.settled + 1)
+            each(Progress(journal.state.settled, journal.state.pages, what="batches finalized"))
         if journal.state.settled == journal.state.pages:
             await journal.advance(phase="finalized")
             report.phase = "finalized"
@@ -168,13 +172,14 @@ def _same_json(a: bytes, b: bytes) -> bool:
 
 def _original(removal: Removal) -> Original:
     value = removal.value
-    return Original(to_bytes(value.key).hex(), value.data, removal.left, value.expires_at)
+    key = to_bytes(value.key).hex()
+    return Original(key, value.data, removal.left, value.expires_at, value.attributes)
 
 
 def put_back(original: Original) -> Change:
     """What undoes the removal of a value, unless it was changed since."""
     key = to_text(bytes.fromhex(original.key))
-    return Change(key, original.left, original.data, original.expires_at)
+    return Change(key, original.left, original.data, original.expires_at, original.attributes)
 
 
 async def _judge(store: Store, value: Value, rows: Sequence[MigrationRow]) -> Removal | str:

@@ -51,6 +51,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     begun       whether page `pages + 1` is written down and its commit perhaps sent
     settled     up to which page they were finalized or reverted, in those phases
     dead        up to which page they were reverted before, and count no more
+    words       the command line's words for the source, where they can be kept: files, and `env:NAME`
     """
 
     format: int = FORMAT
@@ -64,6 +65,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     begun: bool = False
     settled: int = 0
     dead: int = 0
+    words: list[str] = []
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -97,12 +99,14 @@ class Original(msgspec.Struct, frozen=True):
     data        as it was
     left        what was put there; None where the value was removed
     expires_at  when the source would have removed it by itself
+    attributes  what else the source has to give it back; see `Value`
     """
 
     key: str
     data: bytes
     left: bytes | None
     expires_at: float | None = None
+    attributes: str = ""
 
 
 def identify(source: str, namespace: str, asked: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ source still refers, because that value was changed after it was finalized, stay
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from somactl.errors import LockHeld, UsageError, VersionConflict
 from somactl.operations.commit_ids import new_commit_id
@@ -15,9 +15,10 @@ from somactl.operations.migration.batches import until_told
 from somactl.operations.migration.finalize import leave, put_back
 from somactl.operations.migration.journal import PREFIX, Journal, Original, Page
 from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.run import Progress, Watch, unwatched
 from somactl.report import MigrateReport
 from somactl.source.contract import Source
-from somactl.source.workspace import Texts, Workspace
+from somactl.source.workspace import Texts, Workspace, to_text
 from somactl.store.contract import CommitMetadata, Store
 
 COMMAND = "migrate-json --revert"
@@ -28,10 +29,18 @@ _RESTORE_BYTES = 16 << 20
 """What is put back into the source at once, unless a single value is larger."""
 
 
-async def revert(source: Source | None, store: Store, journal: Journal, pace: Pace) -> MigrateReport:
+async def revert(
+    source: Source | None,
+    store: Store,
+    journal: Journal,
+    pace: Pace,
+    each: Watch = unwatched,
+    kept: Callable[[Original], None] = lambda original: None,
+) -> MigrateReport:
     """Carry it out; `left_alone` says what stays as it is, and why.
 
-    Where nothing was finalized, the source has all it had, and need not be there: None.
+    Where nothing was finalized, the source has all it had, and need not be there: None. `kept` gets every
+    original that was not put back, because the source has something newer there.
     """
     state = journal.state
     if source is None and await anext(journal.originals(), None) is not None:
@@ -54,13 +63,14 @@ async def revert(source: Source | None, store: Store, journal: Journal, pace: Pa
 
         async def work(stop: asyncio.Event) -> None:
             if source is not None and not await _restore_all(
-                source, journal, pace, stop, report, workspace.texts
+                source, journal, pace, stop, report, workspace.texts, each, kept
             ):
                 return
             while journal.state.settled < journal.state.pages and await pace.turn(stop):
                 page = await journal.page(journal.state.settled + 1)
                 await _withdraw(store, page, workspace.texts, report)
                 await journal.advance(settled=journal.state.settled + 1)
+                each(Progress(journal.state.settled, journal.state.pages, what="batches taken back"))
             if journal.state.settled == journal.state.pages:
                 await journal.advance(phase="reverted")
                 report.phase = "reverted"
@@ -74,17 +84,27 @@ async def revert(source: Source | None, store: Store, journal: Journal, pace: Pa
 
 
 async def _restore_all(
-    source: Source, journal: Journal, pace: Pace, stop: asyncio.Event, report: MigrateReport, kept: Texts
+    source: Source,
+    journal: Journal,
+    pace: Pace,
+    stop: asyncio.Event,
+    report: MigrateReport,
+    changed: Texts,
+    each: Watch,
+    kept: Callable[[Original], None],
 ) -> bool:
     """Put every original back where nothing was changed since; False where it was stopped on the way.
 
-    `kept` notes the keys whose values stay as they are now.
+    `changed` notes the keys whose values stay as they are now.
     """
     async for portion in _portions(journal.originals(), pace.portion(RESTORE_VALUES)):
         if not await pace.turn(stop):
             return False
-        await _restore(source, journal, portion, report, kept)
+        for original in await _restore(source, journal, portion, report):
+            changed.put(to_text(bytes.fromhex(original.key)), "changed")
+            kept(original)
         pace.did(len(portion), sum(len(original.data) for original in portion))
+        each(Progress(report.restored, None, what="values put back"))
     return True
 
 
@@ -102,20 +122,20 @@ async def _portions(originals: AsyncIterator[Original], most: int) -> AsyncItera
 
 
 async def _restore(
-    source: Source, journal: Journal, originals: Sequence[Original], report: MigrateReport, kept: Texts
-) -> None:
-    """Put these back, and drop the notes of those that are."""
+    source: Source, journal: Journal, originals: Sequence[Original], report: MigrateReport
+) -> list[Original]:
+    """Put these back, and drop the notes of those that are; returns the others."""
     changes = [put_back(original) for original in originals]
     swapped = await source.swap(changes)
     done = [original for original, restored in zip(originals, swapped, strict=True) if restored]
     for change, restored in zip(changes, swapped, strict=True):
         if not restored:
             leave(report, change.key, "it was changed after it was finalized")
-            kept.put(change.key, "changed")
     if done:
         names = [journal.original_name(bytes.fromhex(original.key)) for original in done]
         await journal.write(journal.state, dict.fromkeys(names))
         report.restored += len(done)
+    return [original for original, restored in zip(originals, swapped, strict=True) if not restored]
 
 
 async def _withdraw(store: Store, page: Page, kept: Texts, report: MigrateReport) -> None:

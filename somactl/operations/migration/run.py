@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -56,24 +56,42 @@ def _names(kind: type[Selection] | type[Policy]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """For whoever watches: of `total` keys, `done` were looked at; what was just found; and how fast."""
+    """For whoever watches.
+
+    done, total  how many of how many `what`; the total is None where nobody has counted
+    json_bytes   read since the last time
+    rows         settled since the last time, those of matrices alone
+    slowest      of them the key that took longest to examine, with its seconds
+    """
 
     done: int
-    total: int
-    json_bytes: int
-    rows: Sequence[MigrationRow]
-    slowest: tuple[str, float]
+    total: int | None
+    json_bytes: int = 0
+    rows: Sequence[MigrationRow] = ()
+    slowest: tuple[str, float] = ("", 0.0)
+    what: str = "values"
+
+
+Watch: TypeAlias = Callable[[Progress], None]
+
+
+def unwatched(progress: Progress) -> None:
+    """Nobody looks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run over a source. `each` is called after every batch."""
+    """One run over a source. `each` is called after every batch.
+
+    words  of the command line that name the source, where they can be written down (`source.words`)
+    """
 
     source: Source
     store: Store
     wishes: Wishes
     pace: Pace
-    each: Callable[[Progress], None] = lambda progress: None
+    each: Watch = unwatched
+    words: Sequence[str] = ()
 
     @property
     def migration(self) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from somactl.errors import NamespaceNotFound, PlanStale
 from somactl.operations.migration.batches import values
 from somactl.operations.migration.examine import digest, shown
 from somactl.operations.migration.plan import Plan
+from somactl.operations.migration.run import Progress, Run
 from somactl.operations.migration.target import outcome_at
 from somactl.report import MigrationRow
-from somactl.source.contract import Source, Value
+from somactl.source.contract import Value
 from somactl.source.workspace import SortedNames
 from somactl.store.contract import Store
 
@@ -61,18 +63,35 @@ class PlannedRows:
         self._next = next(self._rows, None)
 
 
-async def refuse_stale(
-    source: Source, store: Store, names: SortedNames, planned: PlannedRows, after: str | None
-) -> None:
-    """Compare all of the source and every target with the plan, before anything is written: PlanStale."""
-    async for found in values(source, names, after):
-        rows = planned.take(found)
-        read = {shown(value.key): digest(value.data) if value.state == "text" else "" for value in found}
-        for row in rows:
-            if row.source != read[row.key]:
-                raise planned.stale(f"the value of {row.key!r} has changed since the plan was made")
-        await _refuse_moved_targets(store, rows, planned)
-    planned.refuse_rest()
+async def is_fresh(
+    run: Run, names: SortedNames, planned: PlannedRows, after: str | None, stop: asyncio.Event
+) -> bool:
+    """Compare all of the source and every target with the plan, before anything is written: PlanStale.
+
+    At the run's pace; False where the time is up or `stop` is set before it has come to the end.
+    """
+    done = 0
+    portions = values(run.source, names, after, run.pace)
+    while await run.pace.turn(stop):
+        found = await anext(portions, None)
+        if found is None:
+            planned.refuse_rest()
+            return True
+        await _refuse_changes(run.store, found, planned)
+        size = sum(len(value.data) for value in found)
+        run.pace.did(len(found), size)
+        done += len(found)
+        run.each(Progress(done, None if after else len(names), size, what="values compared with the plan"))
+    return False
+
+
+async def _refuse_changes(store: Store, found: Sequence[Value], planned: PlannedRows) -> None:
+    rows = planned.take(found)
+    read = {shown(value.key): digest(value.data) if value.state == "text" else "" for value in found}
+    for row in rows:
+        if row.source != read[row.key]:
+            raise planned.stale(f"the value of {row.key!r} has changed since the plan was made")
+    await _refuse_moved_targets(store, rows, planned)
 
 
 async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow], planned: PlannedRows) -> None:
