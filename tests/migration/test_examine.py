@@ -17,7 +17,7 @@ from somactl.core.json_pointer import parse_pointer
 from somactl.operations.admission import Policy
 from somactl.operations.migration.examine import Examined, Selection, difference, examine
 from somactl.operations.migration.run import Wishes
-from somactl.operations.migration.second_reading import read_again
+from somactl.operations.migration.second_reading import SecondReading
 from somactl.source.contract import Value
 
 EVERYTHING = Selection(discover=True, kind="matrix")
@@ -70,7 +70,7 @@ def test_what_is_accepted_reads_the_same_by_other_means(value: Any, compact: boo
         assert row.outcome in ("migrate", "rejected", "not-a-matrix")
         if row.outcome == "migrate":
             stored = deserialize_matrix(found.puts[row.target].data).array
-            assert difference(stored, read_again(data, row.pointer), row.moves) is None
+            assert difference(stored, SecondReading(data).at(row.pointer), row.moves) is None
             assert np.isfinite(stored).all()
             assert row.target == ("K" if not row.pointer else f"K#{row.pointer}")
 
@@ -142,7 +142,7 @@ def test_damaged_bytes_end_in_a_row_and_never_in_an_error(
     for row in found.rows:
         if row.outcome == "migrate":
             stored = deserialize_matrix(found.puts[row.target].data).array
-            assert difference(stored, read_again(data, row.pointer), row.moves) is None
+            assert difference(stored, SecondReading(data).at(row.pointer), row.moves) is None
         else:
             assert row.reason
 

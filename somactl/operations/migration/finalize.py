@@ -9,32 +9,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
-from somactl.core.json_edit import Reference, replace_nodes
-from somactl.errors import CorruptValue, InputRejected, NotFound, UsageError
+from somactl.errors import SomactlError, UsageError
 from somactl.operations.migration.batches import until_told
-from somactl.operations.migration.examine import difference, digest, shown
-from somactl.operations.migration.journal import Journal, Original, Page, encode, lock_held
+from somactl.operations.migration.examine import shown
+from somactl.operations.migration.journal import (
+    Journal,
+    Original,
+    Page,
+    State,
+    encode,
+    lock_held,
+    put_back,
+)
+from somactl.operations.migration.leaving import conclude, leave
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.run import Progress, Watch, unwatched
+from somactl.operations.migration.safety import Removal, judge
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.contract import Change, Source, Value
-from somactl.source.workspace import to_bytes, to_text
-from somactl.store.contract import MAX_NOTE_BYTES, Entry, Stat, Store
+from somactl.source.workspace import to_bytes
+from somactl.store.contract import MAX_NOTE_BYTES, Store
 
-MAX_LEFT_ALONE = 10_000
 _SAFE = ("migrate", "identical")
+_TAKING = ("finalizing", "finalized", "forgetting")
 MAX_ORIGINAL_BYTES = MAX_NOTE_BYTES - (1 << 20)
 """Compressed; the state is written with it. Values come one at a time long before they are so large."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """A value that may go, and what is to stand in its place; None: nothing."""
-
-    value: Value
-    left: bytes | None
 
 
 async def finalize(
@@ -54,10 +54,17 @@ async def finalize(
             "bytes alike, is not in the source any more either"
         )
 
+    conflicts = 0
+    for number in range(journal.state.first_page, journal.state.settled + 1):
+        conflicts += _conflicts(await journal.page(number))
+
     async def work(stop: asyncio.Event) -> None:
+        nonlocal conflicts
         while journal.state.settled < journal.state.pages and await pace.turn(stop):
             page = await journal.page(journal.state.settled + 1)
-            await _settle_page(source, store, journal, page, pace, report)
+            if not await _settle_page(source, store, journal, page, pace, stop, report):
+                break
+            conflicts += _conflicts(page)
             await journal.advance(settled=journal.state.settled + 1)
             each(Progress(journal.state.settled, journal.state.pages, what="batches finalized"))
         if journal.state.settled == journal.state.pages:
@@ -65,11 +72,18 @@ async def finalize(
             report.phase = "finalized"
 
     stopped = await until_told(work)
-    if report.phase != "finalized":
-        report.complete = False
-        report.stopped = "a signal" if stopped else "--max-duration"
-    report.conclude(4 if not report.complete or report.left_alone else 0)
-    return report
+    if conflicts:
+        report.warnings.append(
+            f"the last pass left {conflicts} matrices in conflict; their values stay in the source"
+        )
+    return conclude(report, done=report.phase == "finalized", stopped=stopped)
+
+
+def _conflicts(page: Page) -> int:
+    return sum(row.outcome == "conflict" for row in page.rows)
+
+
+_COPY_FIRST = "copy it again first: `somactl migrate-json SOURCE` with the wishes it was made with"
 
 
 def _refuse_other_phase(journal: Journal) -> None:
@@ -77,7 +91,7 @@ def _refuse_other_phase(journal: Journal) -> None:
     if phase == "forgetting":
         raise UsageError(f"migration {journal.id} is being forgotten", hint="finish that first: --forget")
     if phase in ("reverting", "reverted"):
-        raise UsageError(f"migration {journal.id} is {phase}", hint="run it again before it is finalized")
+        raise UsageError(f"migration {journal.id} is {phase}", hint=_COPY_FIRST)
     if phase == "copying":
         raise UsageError(
             f"migration {journal.id} has not come to its end", hint="finish it first: add --resume"
@@ -85,18 +99,30 @@ def _refuse_other_phase(journal: Journal) -> None:
 
 
 async def _settle_page(
-    source: Source, store: Store, journal: Journal, page: Page, pace: Pace, report: MigrateReport
-) -> None:
+    source: Source,
+    store: Store,
+    journal: Journal,
+    page: Page,
+    pace: Pace,
+    stop: asyncio.Event,
+    report: MigrateReport,
+) -> bool:
+    """Whether all of it was looked at; else the next run begins this page again."""
     by_key: dict[str, list[MigrationRow]] = {}
     for row in page.rows:
         if row.outcome in _SAFE:
             by_key.setdefault(row.key, []).append(row)
-    async for values in fetched(source, list(by_key)):
+    first = True
+    async for values in _fetched(source, list(by_key)):
+        if not first and not await pace.turn(stop):
+            return False
+        first = False
         await _settle_values(source, store, journal, values, by_key, report)
         pace.did(len(values), sum(len(value.data) for value in values))
+    return True
 
 
-async def fetched(source: Source, keys: Sequence[str]) -> AsyncIterator[list[Value]]:
+async def _fetched(source: Source, keys: Sequence[str]) -> AsyncIterator[list[Value]]:
     """The values of `keys`, a portion at a time."""
     while keys:
         found = await source.fetch(keys)
@@ -109,42 +135,53 @@ async def _settle_values(
     store: Store,
     journal: Journal,
     values: Sequence[Value],
-    rows: dict[str, list[MigrationRow]],
+    by_key: dict[str, list[MigrationRow]],
     report: MigrateReport,
 ) -> None:
     before = await journal.originals_of([to_bytes(value.key) for value in values])
-    removals: list[Removal] = []
-    notes: dict[str, bytes | None] = {}
+    open_ = []
     for value in values:
         original = before.get(to_bytes(value.key))
         if original is not None and _is_left(value, original):
             report.finalized += 1  # by a run that did not live to say so
-            continue
-        if original is not None and original.data != value.data:
+        elif original is not None and original.data != value.data:
             # Its note holds the only copy of what was taken out then: nothing may take that note's place.
             leave(report, value.key, "it was finalized before, and has been written anew since")
-            continue
-        removal = await _judge(store, value, rows[shown(value.key)])
-        if isinstance(removal, str):
-            leave(report, value.key, removal)
-            continue
-        kept = encode(_original(removal))
+        else:
+            open_.append(value)
+    judged = await judge(store, journal, open_, {value.key: by_key[shown(value.key)] for value in open_})
+    for key, why in judged.kept.items():
+        leave(report, key, why)
+    notes: dict[str, bytes | None] = {}
+    removals: list[Removal] = []
+    for removal in judged.removals:
+        key, kept = removal.value.key, encode(_original(removal))
         if len(kept) > MAX_ORIGINAL_BYTES:
-            leave(
-                report, value.key, f"its original takes {len(kept)} bytes, more than the store keeps of one"
-            )
+            leave(report, key, f"its original takes {len(kept)} bytes, more than the store keeps of one")
             continue
-        notes[journal.original_name(to_bytes(value.key))] = kept
+        notes[journal.original_name(to_bytes(key))] = kept
+        notes[journal.restored_name(to_bytes(key))] = None  # what a revert put back once, it puts back again
         removals.append(removal)
-    if not removals:
-        return
-    await journal.write(journal.state, notes)
+    if removals:
+        await journal.write(journal.state, notes)
+        await _take_out(source, journal, removals, report)
+
+
+async def _take_out(
+    source: Source, journal: Journal, removals: Sequence[Removal], report: MigrateReport
+) -> None:
+    """Replace the values, whose originals are written down."""
     swapped = await source.swap([Change(r.value.key, r.value.data, r.left) for r in removals])
-    now = await journal.overtaken()
+    try:
+        now = await journal.overtaken()
+    except SomactlError:
+        # Nobody can say whether a revert came in between, which would not put these back once more. Where
+        # none did, they are back too early, and the next run takes them out.
+        await _undo(source, removals, swapped)
+        raise
     if now is not None:
-        if now.phase in ("reverting", "reverted"):
-            # It may have put these back, as it thinks, and forgotten them, before they were taken out.
-            await source.swap([put_back(_original(removal)) for removal in removals])
+        if not _goes_on(journal.state, now):
+            await _undo(source, removals, swapped)
         raise lock_held(journal.id)
     refused = [removal.value.key for removal, done in zip(removals, swapped, strict=True) if not done]
     report.finalized += len(removals) - len(refused)
@@ -152,6 +189,18 @@ async def _settle_values(
         leave(report, key, "it was changed at this moment")
     if refused:  # a note says that a value was taken out; of these it would be untrue
         await journal.write(journal.state, {journal.original_name(to_bytes(key)): None for key in refused})
+
+
+def _goes_on(mine: State, now: State) -> bool:
+    """Whether whoever wrote the state since takes out the same values, and reverted nothing before."""
+    return now.phase in _TAKING and (now.first_page, now.dead) == (mine.first_page, mine.dead)
+
+
+async def _undo(source: Source, removals: Sequence[Removal], swapped: Sequence[bool]) -> None:
+    """Put back what this run took out: a revert may have done its work, as it thinks, before that."""
+    taken = [removal for removal, done in zip(removals, swapped, strict=True) if done]
+    if taken:
+        await source.swap([put_back(_original(removal)) for removal in taken])
 
 
 def _is_left(value: Value, original: Original) -> bool:
@@ -174,74 +223,3 @@ def _original(removal: Removal) -> Original:
     value = removal.value
     key = to_bytes(value.key).hex()
     return Original(key, value.data, removal.left, value.expires_at, value.attributes)
-
-
-def put_back(original: Original) -> Change:
-    """What undoes the removal of a value, unless it was changed since."""
-    key = to_text(bytes.fromhex(original.key))
-    return Change(key, original.left, original.data, original.expires_at, original.attributes)
-
-
-async def _judge(store: Store, value: Value, rows: Sequence[MigrationRow]) -> Removal | str:
-    """What is to become of one value, or why it is left alone."""
-    if value.state != "text" or digest(value.data) != rows[0].source:
-        return (
-            "it is not the value that was migrated" if value.state == "text" else "it is not there any more"
-        )
-    stats = (await store.stat_many([row.target for row in rows])).stats
-    try:
-        references = {row.pointer: await _reference(store, value, row, stats.get(row.target)) for row in rows}
-    except _NotSafe as defect:
-        return str(defect)
-    if "" in references:
-        return Removal(value, None)
-    try:
-        return Removal(value, replace_nodes(value.data, references))
-    except InputRejected as error:
-        return error.message
-
-
-class _NotSafe(Exception):
-    """Why a matrix may not be taken out of the source."""
-
-
-async def _reference(store: Store, value: Value, row: MigrationRow, stat: Stat | None) -> bytes:
-    """What stands for the matrix of `row`, if its target holds it, bit for bit; raises _NotSafe.
-
-    Only the live version counts: retention removes older ones. Asked for by its version it comes from the
-    authority: what a cache has is no proof that it is safe.
-    """
-    if stat is None:
-        raise _NotSafe(f"{row.target!r} is not in the store any more")
-    if stat.content != row.content:
-        raise _NotSafe(f"{row.target!r} holds another {stat.kind} since version {stat.version}")
-    try:
-        entry = await store.read(row.target, stat.version)
-    except NotFound:
-        raise _NotSafe(f"{row.target!r} is being changed in the store") from None
-    except CorruptValue as error:
-        raise _NotSafe(f"{row.target!r} is corrupt in the store: {error.message}") from None
-    defect = await asyncio.to_thread(_second_comparison, value.data, row, entry)
-    if defect is not None:
-        raise _NotSafe(f"{row.target!r} {defect}")
-    return Reference(row.target, entry.version, row.content).encode()
-
-
-def _second_comparison(value: bytes, row: MigrationRow, entry: Entry) -> str | None:
-    """What keeps the stored matrix from being the one in `value`, read by other means; None: nothing."""
-    from somactl.core.envelope import deserialize_matrix
-    from somactl.operations.migration.second_reading import read_again
-
-    try:
-        wanted = read_again(value, row.pointer)
-    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, InputRejected) as error:
-        return f"cannot be compared a second time ({type(error).__name__}: {error})"
-    return difference(deserialize_matrix(entry.data).array, wanted, row.moves)
-
-
-def leave(report: MigrateReport, key: str, why: str) -> None:
-    """Say that a value was not touched, and why; the list is bounded, and says so."""
-    if len(report.left_alone) < MAX_LEFT_ALONE:
-        report.left_alone[shown(key)] = why
-    elif not any("left alone" in warning for warning in report.warnings):
-        report.warnings.append(f"more than {MAX_LEFT_ALONE} values were left alone; only so many are listed")

@@ -3,6 +3,7 @@
     migration/ID                  where it is: `State`
     migration/ID/page/000001      the rows of one batch, compressed; pages are never changed
     migration/ID/original/DIGEST  a value that `--finalize` took out of the source, as it was
+    migration/ID/restored/DIGEST  says that `--revert` put it back; the original stays until `--forget`
 
 Before a batch is committed, its page and its commit id are written down; so whoever comes after a crash can
 ask the store what became of that very commit. One write tells of the end of a batch and the beginning of the
@@ -29,6 +30,8 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.report import MigrateReport, MigrationRow, Tally
+from somactl.source.contract import Change
+from somactl.source.workspace import to_text
 from somactl.store.contract import Note, Store
 
 FORMAT = 1
@@ -49,7 +52,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     plan        the digest of the plan that is carried out; None where none was given
     first_page  of the pass under way; pages: how many are complete in all
     begun       whether page `pages + 1` is written down and its commit perhaps sent
-    settled     up to which page they were finalized or reverted, in those phases
+    settled     up to which page they were finalized. Reverting, which begins with the newest page: `dead`
+                and the number of pages that are reverted
     dead        up to which page they were reverted before, and count no more
     words       the command line's words for the source, where they can be kept: files, and `env:NAME`
     """
@@ -186,6 +190,9 @@ class Journal:
     def original_name(self, key: bytes) -> str:
         return f"{PREFIX}{self.id}/original/{hashlib.sha256(key).hexdigest()}"
 
+    def restored_name(self, key: bytes) -> str:
+        return _restored(self.original_name(key))
+
     async def pages(self, first: int) -> AsyncIterator[Page]:
         """Every complete page from `first` on."""
         for number in range(first, self.state.pages + 1):
@@ -214,14 +221,20 @@ class Journal:
         return _decode(note.data, Page, name)
 
     async def originals(self) -> AsyncIterator[Original]:
-        """Every value that was taken out of the source and not forgotten."""
+        """Every value that was taken out of the source, and neither put back nor forgotten."""
         async for notes in self._store.scan_notes(f"{PREFIX}{self.id}/original/"):
             for names in _portions(notes):
-                found = await self._store.read_notes(names)
-                for name in names:
+                out = await self._not_restored(names)
+                found = await self._store.read_notes(out) if out else {}
+                for name in out:
                     note = found.get(name)
                     if note is not None and note.data is not None:
                         yield _decode(note.data, Original, name)
+
+    async def _not_restored(self, names: Sequence[str]) -> list[str]:
+        """Those of these originals that `--revert` has not put back."""
+        restored = await self._store.read_notes([_restored(name) for name in names])
+        return [name for name in names if _restored(name) not in restored]
 
     async def overtaken(self) -> State | None:
         """The state that somebody else wrote since this object wrote or read its own; None where nobody has.
@@ -234,14 +247,25 @@ class Journal:
         return None if now._version == self._version else now.state
 
     async def originals_of(self, keys: Sequence[bytes]) -> dict[bytes, Original]:
-        """Those among `keys` that were taken out before."""
+        """Those among `keys` that were taken out before, and not put back."""
         names = {self.original_name(key): key for key in keys}
-        found = await self._store.read_notes(list(names))
+        out = await self._not_restored(list(names))
+        found = await self._store.read_notes(out) if out else {}
         return {
             names[name]: _decode(note.data, Original, name)
             for name, note in found.items()
             if note.data is not None
         }
+
+
+def put_back(original: Original) -> Change:
+    """What undoes the removal of a value, unless it was changed since."""
+    key = to_text(bytes.fromhex(original.key))
+    return Change(key, original.left, original.data, original.expires_at, original.attributes)
+
+
+def _restored(original_name: str) -> str:
+    return original_name.replace("/original/", "/restored/")
 
 
 def _portions(notes: Sequence[Note]) -> Iterator[list[str]]:

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from somactl.errors import LockHeld, UsageError, VersionConflict
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration.batches import until_told
-from somactl.operations.migration.finalize import leave, put_back
-from somactl.operations.migration.journal import PREFIX, Journal, Original, Page
+from somactl.operations.migration.journal import PREFIX, Journal, Original, Page, put_back
+from somactl.operations.migration.leaving import conclude, leave
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.run import Progress, Watch, unwatched
 from somactl.report import MigrateReport
@@ -25,6 +25,7 @@ COMMAND = "migrate-json --revert"
 _ATTEMPTS = 5
 _FORGET_AT_ONCE = 100
 RESTORE_VALUES = 100
+_RESTORED = b"1"
 _RESTORE_BYTES = 16 << 20
 """What is put back into the source at once, unless a single value is larger."""
 
@@ -67,7 +68,8 @@ async def revert(
             ):
                 return
             while journal.state.settled < journal.state.pages and await pace.turn(stop):
-                page = await journal.page(journal.state.settled + 1)
+                # The newest first: what a later pass wrote over an earlier one's copy is not somebody else's.
+                page = await journal.page(journal.state.pages + journal.state.dead - journal.state.settled)
                 await _withdraw(store, page, workspace.texts, report)
                 await journal.advance(settled=journal.state.settled + 1)
                 each(Progress(journal.state.settled, journal.state.pages, what="batches taken back"))
@@ -76,11 +78,7 @@ async def revert(
                 report.phase = "reverted"
 
         stopped = await until_told(work)
-    if report.phase != "reverted":
-        report.complete = False
-        report.stopped = "a signal" if stopped else "--max-duration"
-    report.conclude(4 if not report.complete or report.left_alone else 0)
-    return report
+    return conclude(report, done=report.phase == "reverted", stopped=stopped)
 
 
 async def _restore_all(
@@ -124,7 +122,7 @@ async def _portions(originals: AsyncIterator[Original], most: int) -> AsyncItera
 async def _restore(
     source: Source, journal: Journal, originals: Sequence[Original], report: MigrateReport
 ) -> list[Original]:
-    """Put these back, and drop the notes of those that are; returns the others."""
+    """Put these back, and note that they are; returns the others. All bytes are kept until `--forget`."""
     changes = [put_back(original) for original in originals]
     swapped = await source.swap(changes)
     done = [original for original, restored in zip(originals, swapped, strict=True) if restored]
@@ -132,8 +130,8 @@ async def _restore(
         if not restored:
             leave(report, change.key, "it was changed after it was finalized")
     if done:
-        names = [journal.original_name(bytes.fromhex(original.key)) for original in done]
-        await journal.write(journal.state, dict.fromkeys(names))
+        names = [journal.restored_name(bytes.fromhex(original.key)) for original in done]
+        await journal.write(journal.state, dict.fromkeys(names, _RESTORED))
         report.restored += len(done)
     return [original for original, restored in zip(originals, swapped, strict=True) if not restored]
 

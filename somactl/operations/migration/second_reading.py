@@ -19,26 +19,40 @@ from somactl.core.json_pointer import parse_pointer
 _WRAPPINGS = 3
 
 
-def read_again(value: bytes, pointer: str) -> np.ndarray:
-    """The matrix at `pointer` of `value`; raises ValueError for whatever is none.
+class SecondReading:
+    """One value, parsed once for all the matrices in it.
 
-    dtype as the envelopes have it: integers as float64, float16 as float32, all else as it is.
+    What is found has the dtype that envelopes have: integers as float64, float16 as float32, all else as it
+    is. Whatever is no matrix raises ValueError, or what `json` and numpy raise.
     """
-    if not pointer and value.startswith(MAGIC[:4]):
-        return _decoded(value)
-    text = value.decode("utf-8").strip()
-    if not pointer and text.startswith(TEXT_PREFIX):
-        return _decoded(text)
-    node = json.loads(text)
-    for name in parse_pointer(pointer):
-        node = node[int(name)] if isinstance(node, list) else node[name]
-    for _ in range(_WRAPPINGS):
-        if not isinstance(node, str):
-            break
-        if node.strip().startswith(TEXT_PREFIX):
-            return _decoded(node.strip())
-        node = json.loads(node)
-    return _from_object(node) if isinstance(node, dict) else _from_lists(node)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+        self._node: Any = None
+        self._parsed = False
+
+    def at(self, pointer: str) -> np.ndarray:
+        """The matrix there."""
+        if not pointer and self._value.startswith(MAGIC[:4]):
+            return _decoded(self._value)
+        if not pointer and (text := self._value.decode("utf-8").strip()).startswith(TEXT_PREFIX):
+            return _decoded(text)
+        node = self._parse()
+        for name in parse_pointer(pointer):
+            node = node[int(name)] if isinstance(node, list) else node[name]
+        for _ in range(_WRAPPINGS):
+            if not isinstance(node, str):
+                break
+            if node.strip().startswith(TEXT_PREFIX):
+                return _decoded(node.strip())
+            node = json.loads(node)
+        return _from_object(node) if isinstance(node, dict) else _from_lists(node)
+
+    def _parse(self) -> Any:
+        if not self._parsed:
+            self._node = json.loads(self._value.decode("utf-8").strip())
+            self._parsed = True
+        return self._node
 
 
 def _from_object(node: dict[str, Any]) -> np.ndarray:

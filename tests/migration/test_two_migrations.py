@@ -1,0 +1,162 @@
+"""Two migrations whose matrices go to the same keys: none takes away what the other has relied upon."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from migration.forms import density, numpy_form, text
+from migration.places import OTHER, RHO, shown
+from migration.running import DISCOVER, Migration, outcomes, same_bits
+from somactl.config import Settings
+from somactl.errors import KeyNotFound
+from somactl.operations.migration.examine import Selection
+from somactl.operations.migration.finalize import finalize
+from somactl.operations.migration.journal import find
+from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.revert import revert
+from somactl.operations.migration.run import Wishes
+from somactl.report import MigrateReport
+from source.backends import FilesBackend, RedisBackend
+
+VALUES = {"whole": text(numpy_form(RHO)), "embedded": b'{"rho": %s, "n": 1}' % text(OTHER.tolist())}
+
+
+async def finalized(migration: Migration, which: str) -> MigrateReport:
+    async with migration.source(read_only=False) as source, migration.store() as store:
+        return await finalize(source, store, await find(store, source.identity, which), Pace())
+
+
+async def reverted(migration: Migration, which: str) -> MigrateReport:
+    async with migration.source(read_only=False) as source, migration.store() as store:
+        return await revert(source, store, await find(store, source.identity, which), Pace())
+
+
+async def both_copied(backend: RedisBackend, target: Settings) -> tuple[Migration, list[str]]:
+    """One with --discover, and one with --pointer, which finds all of it in the store."""
+    await backend.put(dict(VALUES))
+    first = Migration(backend.open, target, DISCOVER)
+    second = replace(first, wishes=Wishes(selection=Selection(pointers=("", "/rho"))))
+    ids = []
+    for migration, outcome in ((first, "migrate"), (second, "identical")):
+        report = await migration.copy()
+        assert outcomes(report)[outcome] == 2
+        assert report.migration is not None
+        ids.append(report.migration)
+    return first, ids
+
+
+async def test_reverting_one_leaves_what_another_has_taken_out_of_the_source(
+    redis_values: RedisBackend, target: Settings
+) -> None:
+    migration, (a, b) = await both_copied(redis_values, target)
+    assert (await finalized(migration, b)).finalized == 2
+    report = await reverted(migration, a)
+    assert (report.withdrawn, set(report.left_alone)) == (0, {"whole", "embedded#/rho"})
+    assert same_bits(await migration.matrix("whole"), RHO)
+    assert same_bits(await migration.matrix("embedded#/rho"), OTHER)
+    assert shown(await redis_values.read("embedded")) == {"rho": "embedded#/rho", "n": 1}
+    assert (await reverted(migration, b)).restored == 2
+    for key, value in VALUES.items():
+        assert await redis_values.read(key) == value
+
+
+async def test_a_reference_names_the_version_that_is_its_migrations_own(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    import json
+
+    migration, (_, b) = await both_copied(redis_values, sqlite)
+    await finalized(migration, b)
+    left = json.loads(await redis_values.read("embedded") or b"")
+    async with migration.store() as store:
+        entry = await store.read("embedded#/rho")
+        status = await store.commit_status(entry.commit_id)
+    assert left["rho"]["__somactl__"]["version"] == entry.version
+    assert status.record is not None
+    assert status.record.metadata is not None
+    assert status.record.metadata.user == {"migration": b, "adopted": "true"}
+    assert entry.verdict is not None
+    assert entry.verdict["status"] == "valid"
+
+
+async def test_what_was_withdrawn_before_it_was_taken_out_is_left_in_the_source(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    migration, (a, b) = await both_copied(redis_values, sqlite)
+    assert (await reverted(migration, a)).withdrawn == 2
+    report = await finalized(migration, b)
+    assert (report.finalized, set(report.left_alone), report.code) == (0, set(VALUES), 4)
+    for key, value in VALUES.items():
+        assert await redis_values.read(key) == value
+
+
+async def test_another_source_with_the_same_keys_keeps_its_matrices(sqlite: Settings, tmp_path: Path) -> None:
+    migrations = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        backend = FilesBackend(tmp_path / name)
+        await backend.put({"whole": text(numpy_form(RHO))})
+        # a file's name is its key, wherever it lies
+        migration = Migration(backend.open, sqlite, DISCOVER)
+        await migration.copy()
+        migrations.append((migration, backend))
+    (one, first), (two, second) = migrations
+    assert (await one.finalize()).finalized == 1
+    assert (await two.finalize()).finalized == 1
+    assert (await one.revert()).restored == 1
+    assert await first.read("whole") == text(numpy_form(RHO))
+    assert await second.read("whole") is None
+    assert same_bits(await two.matrix("whole"), RHO)
+
+
+async def test_a_matrix_that_a_third_one_wrote_anew_is_made_ones_own_too(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    """Its row says `migrate`, but the copy that it wrote is gone, and another wrote the same there."""
+    migration, (a, b) = await both_copied(redis_values, sqlite)
+    async with migration.store() as store:
+        from somactl.operations.commit import commit_matrix_update
+
+        await commit_matrix_update(store, {"whole": None, "embedded#/rho": None})
+    again = replace(migration, wishes=Wishes(selection=Selection(pointers=("", "/rho"))))
+    assert outcomes(await again.copy())["migrate"] == 2
+    assert (await finalized(migration, a)).finalized == 2
+    await reverted(migration, b)
+    assert same_bits(await migration.matrix("whole"), RHO)
+    assert same_bits(await migration.matrix("embedded#/rho"), OTHER)
+
+
+async def test_a_target_that_changes_while_it_is_made_ones_own_keeps_the_value(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from somactl.operations.commit import commit_matrix_update
+    from somactl.operations.migration import safety
+
+    migration, (_, b) = await both_copied(redis_values, sqlite)
+    readmit = safety.readmit
+
+    def late(*arguments: object) -> object:
+        import asyncio
+
+        async def remove() -> None:
+            async with migration.store() as store:
+                await commit_matrix_update(store, {"whole": None})
+
+        monkeypatch.setattr(safety, "readmit", readmit)
+        asyncio.run(remove())
+        return readmit(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(safety, "readmit", late)
+    report = await finalized(migration, b)
+    assert (report.finalized, set(report.left_alone)) == (1, {"whole"})
+    assert await redis_values.read("whole") == VALUES["whole"]
+    with pytest.raises(KeyNotFound):
+        await migration.matrix("whole")
+
+
+def test_the_matrices_of_this_file_differ() -> None:
+    assert not same_bits(RHO, OTHER)
+    assert same_bits(RHO, density(4))
