@@ -55,21 +55,21 @@ async def restore_commit(
     status = await store.commit_status(validate_commit_id(undone))
     pruned = await pruned_by(store, undone, status)
     if pruned is not None:
-        return await restore_pruned(store, pruned, request, tolerances, partial=partial)
+        return await restore_pruned(store, undone, pruned, request, tolerances, partial=partial)
     if partial:
         raise UsageError("--partial is for prunes: any other commit is undone whole or not at all")
     parts = [] if status.record is not None else await parts_of(store, undone)
     if parts:
-        return await _invert_each(store, parts, request, tolerances)
+        return await _invert_each(store, undone, parts, request, tolerances)
     return await _invert(store, _receipt_of(store, undone, status), request, tolerances)
 
 
 async def _invert_each(
-    store: Store, commits: Sequence[str], request: Request, tolerances: Tolerances
+    store: Store, restore: str, commits: Sequence[str], request: Request, tolerances: Tolerances
 ) -> RestoreReport:
     """The inverse of a restore that took several commits, last first, each a commit of its own."""
     base = request.commit_id or new_commit_id()
-    ids = await name_parts(store, base, len(commits), dry_run=request.dry_run)
+    ids = await name_parts(store, base, restore, len(commits), dry_run=request.dry_run)
     whole = RestoreReport(
         store=store.name, namespace=store.namespace, commit_id=base, dry_run=request.dry_run, of_prune=True
     )

@@ -52,11 +52,12 @@ class CommitReport(Report, tag="commit"):
 
 
 class LeftAlone(msgspec.Struct, kw_only=True):
-    """A key that a restore left as it is; `version` is that of what was written since."""
+    """A key that a restore left as it is; version and commit are those of what happened since."""
 
     key: str
-    why: Literal["written since", "past its grace"]
+    why: Literal["written since", "deleted again", "past its grace"]
     version: int | None = None
+    commit_id: str | None = None
 
 
 class PartialCommit(msgspec.Struct, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -109,7 +109,7 @@ async def test_what_was_written_since_is_named_and_nothing_restored(store: Store
     report = await restore(store, "o", partial=True)
     assert [(one.key, one.why, one.version) for one in report.left] == [
         ("b", "written since", 3),
-        ("c", "written since", 5),
+        ("c", "deleted again", 5),
     ]
     assert (report.code, report.complete, report.restored_keys) == (4, False, 1)
     assert await live(store) == ["a", "b", "d", "e"]
@@ -163,6 +163,101 @@ async def test_what_is_too_much_for_a_commit_comes_back_in_several(
     assert (await live(store), len(undone.commits)) == ([], 3)
     await restore(store, undone.commit_id)
     assert await values(store) == before
+
+
+class Meanwhile:
+    """A store on which `then` happens once, after the commit `commit_id`."""
+
+    def __init__(self, store: Store, commit_id: str, then: Callable[[], Awaitable[Any]]) -> None:
+        self._store, self._commit_id, self._then = store, commit_id, then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+        receipt = await self._store.commit_matrix_update(*arguments, **options)
+        if options["commit_id"] == self._commit_id:
+            await self._then()
+        return receipt
+
+
+@pytest.mark.parametrize("partial", [False, True])
+async def test_a_value_that_was_written_and_pruned_during_a_restore_is_not_hidden_by_an_older_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch, partial: bool
+) -> None:
+    monkeypatch.setattr(restoring, "PORTION_KEYS", 2)
+    await carry_out(store, text(*KEYS), order_id="o")
+    newer: dict[str, bytes] = {}
+
+    async def write_and_prune() -> None:
+        await put(store, "c", seed=9)
+        newer["c"] = bytes((await store.read("c")).data)
+        await carry_out(store, text("c"), order_id="p")
+
+    report = await restore(
+        Meanwhile(store, "back/0001", write_and_prune), "o", commit_id="back", partial=partial
+    )
+    if partial:
+        assert [(one.key, one.why, one.commit_id) for one in report.left] == [("c", "deleted again", "p")]
+        assert await live(store) == ["a", "b", "d", "e"]
+    else:
+        assert (report.code, report.complete, report.restored_keys) == (12, False, 2)
+        assert await live(store) == ["a", "b"]
+    await restore(store, "p")
+    assert bytes((await store.read("c")).data) == newer["c"]
+
+
+async def test_a_restore_that_is_run_again_under_its_id_is_still_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "PORTION_KEYS", 2)
+    before = await values(store)
+    await carry_out(store, text(*KEYS), order_id="o")
+
+    async def die() -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        await restore(Meanwhile(store, "back/0001", die), "o", commit_id="back")
+    monkeypatch.setattr(restoring, "PORTION_KEYS", 1)
+    report = await restore(store, "o", commit_id="back")
+    assert [part.commit_id for part in report.commits] == ["back/0002", "back/0003", "back/0004"]
+    assert await values(store) == before
+    assert (await restore(store, "o", commit_id="back")).replayed
+    await restore(store, "back")
+    assert await live(store) == []
+
+
+async def test_the_id_of_a_restore_stands_for_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "PORTION_KEYS", 1)
+    await carry_out(store, text("a", "b"), order_id="o")
+    await carry_out(store, text("c", "d"), order_id="p")
+    for taken in ("o", "p"):
+        with pytest.raises(CommitIdReused):
+            await restore(store, "o", commit_id=taken)
+    await restore(store, "o", commit_id="back")
+    with pytest.raises(CommitIdReused, match="to restore o"):
+        await restore(store, "p", commit_id="back")
+    with pytest.raises(CommitIdReused, match="for a restore"):
+        await carry_out(store, text("a"), order_id="back")
+    assert await live(store) == ["a", "b", "e"]
+
+
+async def test_what_was_deleted_again_names_the_commit_that_can_be_undone(store: Store) -> None:
+    await carry_out(store, text("a", "b"), order_id="o")
+    await restore(store, "o", commit_id="back")
+    await restore(store, "back", commit_id="gone")
+    with pytest.raises(VersionConflict, match="deleted again by commit gone: 'a', 'b'") as caught:
+        await restore(store, "o")
+    assert "restore --commit gone" in (caught.value.hint or "")
+
+
+async def test_no_others_are_promised_where_there_are_none(store: Store) -> None:
+    await carry_out(store, text("a"), order_id="o")
+    await put(store, "a", seed=2)
+    with pytest.raises(VersionConflict) as caught:
+        await restore(store, "o")
+    assert "--partial" not in (caught.value.hint or "")
 
 
 async def test_portions_are_cut_by_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

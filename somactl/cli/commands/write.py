@@ -140,6 +140,10 @@ async def restore(
             assert key is not None
             assert version is not None
             report = await undo.restore_key(store, key, version, request, tolerances)
+    if report.stopped is not None and commit is not None:
+        words = ["restore", "--commit", commit, "--commit-id", report.commit_id]
+        words += [word for label in metadata for word in ("--metadata", label)]
+        report.next = session.command(*words, *(["--partial"] if partial else []))
     return _finish(session, report)
 
 

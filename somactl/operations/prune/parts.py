@@ -5,42 +5,103 @@ from __future__ import annotations
 import msgspec
 
 from somactl.core.order import validate_order_id
-from somactl.errors import CorruptValue, SomactlError
-from somactl.operations.prune.record import MAX_LISTED
+from somactl.errors import CommitIdReused, CorruptValue, SomactlError
+from somactl.operations.bounded import each_of
+from somactl.operations.prune.record import MAX_LISTED, order_note, write_note
 from somactl.report import CommitReport, PartialCommit, RestoreReport
 from somactl.store.contract import Store
 
 RESTORE_PREFIX = "restore/"
+AT_ONCE = 16
 
 
 class RestoreParts(msgspec.Struct, frozen=True):
-    """Which commits one restore was to make; some may never have come."""
+    """Which commits one restore was to make, of what; some may never have come."""
 
     commits: list[str]
+    undone: str = ""
     format: int = 1
 
 
-async def name_parts(store: Store, base: str, count: int, *, dry_run: bool) -> list[str]:
-    """The ids of `count` commits: `base` itself for one, else `base/0001` and so on, and remembered."""
-    if count <= 1:
+async def name_parts(store: Store, base: str, undone: str, count: int, *, dry_run: bool) -> list[str]:
+    """The ids of the `count` commits of restore `base`: itself for one, else `base/0001` and so on.
+
+    These are remembered, and the same whenever the restore is run again. Raises CommitIdReused where
+    `base` is taken, VersionConflict where another run names them too.
+    """
+    known, version = await _known(store, base)
+    if known is None and count <= 1:
         return [base]
-    validate_order_id(base)
-    ids = [f"{base}/{number:04}" for number in range(1, count + 1)]
-    if not dry_run:
-        await store.write_notes({RESTORE_PREFIX + base: msgspec.json.encode(RestoreParts(ids))})
-    return ids
+    return (await _named(store, base, undone, count, known, version, dry_run=dry_run))[:count]
+
+
+async def name_rest(store: Store, base: str, undone: str, count: int, *, dry_run: bool) -> list[str]:
+    """As `name_parts`, where what an earlier run of the restore committed is no part of the `count`."""
+    known, version = await _known(store, base)
+    if known is None:
+        return await name_parts(store, base, undone, count, dry_run=dry_run)
+    sent = [
+        one.state != "unseen" for one in await each_of(store.commit_status, known.commits, at_once=AT_ONCE)
+    ]
+    total = count + sum(sent)
+    ids = await _named(store, base, undone, total, known, version, dry_run=dry_run)
+    return [one for number, one in enumerate(ids) if number >= len(sent) or not sent[number]][:count]
 
 
 async def parts_of(store: Store, base: str) -> list[str]:
     """The commits of the restore `base`; none where there was no such restore of several."""
+    known, _ = await _known(store, base)
+    return [] if known is None else known.commits
+
+
+async def _known(store: Store, base: str) -> tuple[RestoreParts | None, int]:
     name = RESTORE_PREFIX + base
     note = (await store.read_notes([name])).get(name)
     if note is None:
-        return []
+        return None, 0
     try:
-        return msgspec.json.decode(note.data or b"", type=RestoreParts).commits
+        return msgspec.json.decode(note.data or b"", type=RestoreParts), note.version
     except msgspec.DecodeError as exc:
         raise CorruptValue(f"note {name!r} is not what somactl writes: {exc}", note=name) from None
+
+
+async def _named(
+    store: Store,
+    base: str,
+    undone: str,
+    count: int,
+    known: RestoreParts | None,
+    version: int,
+    *,
+    dry_run: bool,
+) -> list[str]:
+    """At least `count` ids, those that are `known` first; remembered before any of them is used."""
+    validate_order_id(base)
+    if known is None:
+        await _refuse_used(store, base)
+    elif known.undone != undone:
+        raise _reused(base, f"to restore {known.undone}")
+    ids = [] if known is None else list(known.commits)
+    more = [f"{base}/{number:04}" for number in range(len(ids) + 1, count + 1)]
+    if more and not dry_run:
+        name = RESTORE_PREFIX + base
+        data = msgspec.json.encode(RestoreParts([*ids, *more], undone))
+        await write_note(store, name, {name: data}, {name: version})
+    return [*ids, *more]
+
+
+async def _refuse_used(store: Store, base: str) -> None:
+    """The id of a restore of several commits must not be that of something else. Raises CommitIdReused."""
+    if (await store.commit_status(base)).state != "unseen":
+        raise _reused(base, "for a commit")
+    if await store.read_notes([order_note(base)]):
+        raise _reused(base, "for a prune order")
+
+
+def _reused(base: str, how: str) -> CommitIdReused:
+    return CommitIdReused(
+        f"commit id {base} was used before, {how}", hint="restore under a new id", commit_id=base
+    )
 
 
 def add(whole: RestoreReport, part: CommitReport, count: int, size: int) -> None:

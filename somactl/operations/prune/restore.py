@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import msgspec
 
@@ -21,7 +22,7 @@ from somactl.operations.admission import Admitted
 from somactl.operations.bounded import batched, each_of
 from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.prune.parts import add, name_parts, stop
+from somactl.operations.prune.parts import add, name_rest, parts_of, stop
 from somactl.operations.prune.record import MAX_LISTED, OrderRecord, commits_sent, decoded, order_note
 from somactl.operations.readmission import readmit
 from somactl.report import LeftAlone, RestoreReport
@@ -38,7 +39,7 @@ class Found(msgspec.Struct):
 
     hidden   still deleted, by the prune: these can come back
     already  live, with the very value that was deleted
-    left     written since, or gone for good
+    left     written or deleted since, or gone for good
     """
 
     hidden: dict[str, Stat]
@@ -88,13 +89,14 @@ def _prune_receipt(status: CommitStatus) -> Receipt | None:
 
 async def restore_pruned(
     store: Store,
+    undone: str,
     receipts: Sequence[Receipt],
     request: Request,
     tolerances: Tolerances,
     *,
     partial: bool,
 ) -> RestoreReport:
-    """Make the values that these commits deleted the newest ones again, bit for bit the same.
+    """Make the values that the commits of order `undone` deleted the newest again, bit for bit the same.
 
     A key that was written since stays as it is, and one whose grace is over cannot come back: with
     `partial` the others are restored and these reported; else VersionConflict or VersionCompacted names
@@ -103,11 +105,12 @@ async def restore_pruned(
     deleted_at = {key: receipt.version for receipt in receipts for key in receipt.keys}
     found = await _find(store, deleted_at)
     if found.left and not partial:
-        _refuse(found.left)
+        _refuse(found.left, others=bool(found.hidden))
     portions = list(_portions(found.hidden.values()))
     base = request.commit_id or new_commit_id()
-    ids = await name_parts(store, base, len(portions), dry_run=request.dry_run)
-    report = _report(store, found, base, dry_run=request.dry_run)
+    ids = await name_rest(store, base, undone, len(portions), dry_run=request.dry_run)
+    report = _report(store, base, dry_run=request.dry_run)
+    _leave(report, found)
     if request.dry_run:
         report.restored_keys = len(found.hidden)
         report.restored_bytes = sum(stat.size for stat in found.hidden.values())
@@ -115,18 +118,29 @@ async def restore_pruned(
     elif not portions:
         await _note_replay(store, report)
     else:
+        after = None
         for portion, commit_id in zip(portions, ids, strict=True):
+            one = _Portion(portion, after, {stat.key: deleted_at[stat.key] for stat in portion}, commit_id)
             try:
-                await _restore(store, portion, deleted_at, request, commit_id, tolerances, report)
+                await _restore(store, one, request, tolerances, report, partial=partial)
             except SomactlError as exc:
                 if not report.commits:
                     raise
                 stop(report, exc)
                 return report
+            after = portion[-1].key
     if report.left:
         report.complete = False
         report.conclude(4)
     return report
+
+
+def _leave(report: RestoreReport, found: Found) -> None:
+    """Report the keys that are not restored."""
+    report.already += len(found.already)
+    listed = found.left[: MAX_LISTED - len(report.left)]
+    report.left = report.left + listed
+    report.left_omitted += len(found.left) - len(listed)
 
 
 async def _note_replay(store: Store, report: RestoreReport) -> None:
@@ -136,17 +150,23 @@ async def _note_replay(store: Store, report: RestoreReport) -> None:
         receipt = status.record.receipt
         report.replayed, report.version = True, receipt.version
         report.incarnation, report.committed_at = receipt.incarnation, receipt.committed_at
+    elif await parts_of(store, report.commit_id):
+        report.replayed = True
 
 
-async def _find(store: Store, deleted_at: Mapping[str, int]) -> Found:
-    tombstones = {
-        stat.key: stat async for page in store.scan(deleted=True) for stat in page if stat.key in deleted_at
-    }
+async def _find(
+    store: Store, deleted_at: Mapping[str, int], after: str | None = None, last: str | None = None
+) -> Found:
+    """Where the keys are now, those that can come back in byte order; all lie between `after` and `last`."""
+    tombstones: dict[str, Stat] = {}
+    async for page in store.scan(after=after, deleted=True):
+        tombstones |= {stat.key: stat for stat in page if stat.key in deleted_at}
+        if last is not None and page[-1].key.encode() >= last.encode():
+            break
     live: dict[str, Stat] = {}
-    keys = list(deleted_at)
-    for begin in range(0, len(keys), KEYS_AT_ONCE):
-        live |= (await store.stat_many(keys[begin : begin + KEYS_AT_ONCE])).stats
-    rewritten = [key for key in keys if key in live]
+    for keys in batched(deleted_at, KEYS_AT_ONCE):
+        live |= (await store.stat_many(keys)).stats
+    rewritten = [key for key in deleted_at if key in live]
 
     async def is_back(key: str) -> bool:
         return await _is_back(store, live[key], deleted_at[key])
@@ -154,19 +174,23 @@ async def _find(store: Store, deleted_at: Mapping[str, int]) -> Found:
     same = await each_of(is_back, rewritten, at_once=AT_ONCE)
     back = {key for key, one in zip(rewritten, same, strict=True) if one}
     found = Found({}, [], [])
-    for key, version in deleted_at.items():
+    for key, version in sorted(deleted_at.items(), key=lambda one: one[0].encode()):
         hidden = tombstones.get(key)
         if key in back:
             found.already.append(key)
         elif key in live:
-            found.left.append(LeftAlone(key=key, why="written since", version=live[key].version))
+            found.left.append(_left(live[key], "written since"))
         elif hidden is None:
             found.left.append(LeftAlone(key=key, why="past its grace"))
         elif hidden.version != version:
-            found.left.append(LeftAlone(key=key, why="written since", version=hidden.version))
+            found.left.append(_left(hidden, "deleted again"))
         else:
             found.hidden[key] = hidden
     return found
+
+
+def _left(now: Stat, why: Literal["written since", "deleted again"]) -> LeftAlone:
+    return LeftAlone(key=now.key, why=why, version=now.version, commit_id=now.commit_id)
 
 
 async def _is_back(store: Store, now: Stat, deleted_at: int) -> bool:
@@ -177,25 +201,44 @@ async def _is_back(store: Store, now: Stat, deleted_at: int) -> bool:
         return False
 
 
-def _refuse(left: Sequence[LeftAlone]) -> None:
-    """Raises VersionConflict if any was written since, else VersionCompacted."""
-    hint = "--partial restores the others and leaves these alone"
-    names = ", ".join(repr(one.key) for one in left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
-    written = {one.key: one.version for one in left if one.why == "written since"}
-    if not written:
+def _refuse(left: Sequence[LeftAlone], *, others: bool) -> None:
+    """Raises VersionConflict if any was written or deleted since, else VersionCompacted."""
+    again = {one.commit_id for one in left if one.why == "deleted again"}
+    hint = "--partial restores the others and leaves these alone" if others else None
+    if len(again) == 1 and all(one.commit_id in again for one in left):
+        (commit,) = again
+        hint = f"what deleted them last is what can be undone: somactl restore --commit {commit}"
+    moved = {one.key: one.version for one in left if one.why != "past its grace"}
+    if not moved:
         raise VersionCompacted(
-            f"past their grace, with their values gone: {names}",
-            hint=hint,
+            f"past their grace, with their values gone: {_names(left)}",
+            hint=hint or "nothing of it can be restored",
             keys=[one.key for one in left[:MAX_LISTED]],
         )
+    told = [
+        f"{what}: {_names(some)}"
+        for what, some in (
+            ("written since they were pruned", [one for one in left if one.why == "written since"]),
+            (
+                f"deleted again by commit {', '.join(map(str, sorted(map(str, again))[:3]))}",
+                [one for one in left if one.why == "deleted again"],
+            ),
+            ("past their grace", [one for one in left if one.why == "past its grace"]),
+        )
+        if some
+    ]
     raise VersionConflict(
-        f"written since they were pruned, or past their grace: {names}",
+        "; ".join(told),
         conflicts={
             key: {"expected": {"version": 0}, "found": {"version": version}}
-            for key, version in list(written.items())[:MAX_LISTED]
+            for key, version in list(moved.items())[:MAX_LISTED]
         },
-        hint=hint,
+        hint=hint or "there are no others to restore: look with `somactl log KEY`",
     )
+
+
+def _names(left: Sequence[LeftAlone]) -> str:
+    return ", ".join(repr(one.key) for one in left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
 
 
 def _portions(stats: Iterable[Stat]) -> Iterator[list[Stat]]:
@@ -212,37 +255,54 @@ def _portions(stats: Iterable[Stat]) -> Iterator[list[Stat]]:
         yield portion
 
 
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """What one commit brings back: keys in byte order, the last key of the portion before, and since when
+    each is deleted."""
+
+    stats: Sequence[Stat]
+    after: str | None
+    deleted_at: Mapping[str, int]
+    commit_id: str
+
+
 async def _restore(
     store: Store,
-    portion: Sequence[Stat],
-    deleted_at: Mapping[str, int],
+    portion: _Portion,
     request: Request,
-    commit_id: str,
     tolerances: Tolerances,
     report: RestoreReport,
+    *,
+    partial: bool,
 ) -> None:
-    async def before(stat: Stat) -> Entry:
-        return await store.read(stat.key, deleted_at[stat.key] - 1)
+    """Commit one portion.
 
-    entries = await each_of(before, portion, at_once=AT_ONCE)
+    A key may have been written and deleted again while others were restored. That it is absent, which the
+    commit expects, does not show it, so it is looked for at the last moment.
+    """
+
+    async def before(stat: Stat) -> Entry:
+        return await store.read(stat.key, portion.deleted_at[stat.key] - 1)
+
+    entries = await each_of(before, portion.stats, at_once=AT_ONCE)
     admitted = await asyncio.to_thread(_readmit_all, entries, tolerances)
-    guarded = replace(request, commit_id=commit_id, expected=0)
+    now = await _find(store, portion.deleted_at, portion.after, portion.stats[-1].key)
+    if now.left and not partial:
+        _refuse(now.left, others=bool(now.hidden))
+    _leave(report, now)
+    if not now.hidden:
+        return
+    admitted = {key: admitted[key] for key in now.hidden}
+    guarded = replace(request, commit_id=portion.commit_id, expected=0)
     part = await write(store, admitted, guarded, RestoreReport)
-    add(report, part, len(portion), sum(stat.size for stat in portion))
+    add(report, part, len(now.hidden), sum(stat.size for stat in now.hidden.values()))
 
 
 def _readmit_all(entries: Sequence[Entry], tolerances: Tolerances) -> dict[str, Admitted | None]:
     return {entry.key: readmit(entry, tolerances) for entry in entries}
 
 
-def _report(store: Store, found: Found, commit_id: str, *, dry_run: bool) -> RestoreReport:
+def _report(store: Store, commit_id: str, *, dry_run: bool) -> RestoreReport:
     return RestoreReport(
-        store=store.name,
-        namespace=store.namespace,
-        commit_id=commit_id,
-        dry_run=dry_run,
-        of_prune=True,
-        already=len(found.already),
-        left=found.left[:MAX_LISTED],
-        left_omitted=max(0, len(found.left) - MAX_LISTED),
+        store=store.name, namespace=store.namespace, commit_id=commit_id, dry_run=dry_run, of_prune=True
     )
