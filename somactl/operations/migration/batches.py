@@ -20,6 +20,9 @@ from somactl.source.workspace import SortedNames
 
 T = TypeVar("T")
 BATCH_VALUES = 500
+BATCH_ROWS = 20_000
+BATCH_BYTES = 256 << 20
+"""Of envelopes. A batch is one commit and one note, both of which have limits, unless one value is larger."""
 
 
 @dataclass(slots=True)
@@ -48,17 +51,21 @@ class Examiner:
     policy: Policy = field(default_factory=Policy)
 
     def batch(self, values: list[Value]) -> Batch:
-        """CPU-bound: belongs on a thread."""
+        """The first of `values`, as many as make a batch, one at least. CPU-bound: belongs on a thread."""
         _load()
         rows: list[MigrationRow] = []
         puts: dict[str, Admitted] = {}
+        size = 0
         slowest = ("", 0.0)
-        for value in values:
+        for count, value in enumerate(values):
             began = time.perf_counter()
             found = examine(value, self.namespace, self.selection, self.policy)
             seconds = time.perf_counter() - began
             if seconds > slowest[1]:
                 slowest = (value.key, seconds)
+            size += sum(row.bytes for row in found.rows)
+            if count and (len(rows) + len(found.rows) > BATCH_ROWS or size > BATCH_BYTES):
+                return Batch(values[:count], rows, puts, slowest)  # this one is examined again: it is rare
             rows += found.rows
             for target, admitted in found.puts.items():
                 puts.setdefault(target, admitted)  # the first one has the claim
@@ -111,12 +118,14 @@ async def batches(
     The next values are read while these are examined: the one keeps the source's server busy, the other us.
     """
     async with aclosing(one_ahead(found)) as portions:
+        rest: list[Value] | None = None
         while await pace.turn(stop):
-            portion = await anext(portions, None)
-            if portion is None:
+            rest = rest or await anext(portions, None)
+            if rest is None:
                 return
-            batch = await asyncio.to_thread(examiner.batch, portion)
-            pace.did(len(portion), batch.json_bytes)
+            batch = await asyncio.to_thread(examiner.batch, rest)
+            rest = rest[len(batch.values) :]
+            pace.did(len(batch.values), batch.json_bytes)
             yield batch
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from somactl.core.framing import MAX_COMMIT_BYTES
 from somactl.core.legacy_values import Site, find_matrices
 from somactl.errors import InputRejected, InvariantViolated
 from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
@@ -71,10 +72,15 @@ def examine(value: Value, namespace: str, selection: Selection, policy: Policy) 
         )
     rows: list[MigrationRow] = []
     puts: dict[str, Admitted] = {}
+    size = 0
     for site in found.sites:
         row, admitted = _settle(value.key, site, source, namespace, selection.kind, policy)
         if admitted is not None:
             puts[row.target] = admitted
+            size += row.bytes
+            if size > MAX_COMMIT_BYTES:  # all of a value's matrices come in one commit
+                why = f"its matrices take more as envelopes than the {MAX_COMMIT_BYTES} bytes of one commit"
+                return Examined([_rejection(key, source, "", "LimitExceeded", why, len(value.data))])
         rows.append(row)
     return Examined(rows, puts)
 
@@ -173,5 +179,7 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.array_equal(np.ascontiguousarray(a).view(words), np.ascontiguousarray(b).view(words)))
 
 
-def _rejection(key: str, source: str, form: str, reason: str, why: str) -> MigrationRow:
-    return MigrationRow(key=key, outcome="rejected", source=source, form=form, reason=reason, why=why)
+def _rejection(key: str, source: str, form: str, reason: str, why: str, json_bytes: int = 0) -> MigrationRow:
+    return MigrationRow(
+        key=key, outcome="rejected", source=source, form=form, reason=reason, why=why, json_bytes=json_bytes
+    )

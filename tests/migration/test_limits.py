@@ -1,0 +1,78 @@
+"""Batches and reports that would grow beyond what a commit, a note or a reader takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from migration.forms import density, text
+from migration.running import DISCOVER, Migration, by_place, of_lines, outcomes
+from migration.stopping import after_batches
+from somactl.config import Settings
+from somactl.operations.migration import batches, examine
+from somactl.operations.migration.journal import find
+from somactl.store import request
+from source.backends import RedisBackend
+
+MANY = {f"k{i:02d}": text({f"m{j}": [[float(i + 1)]] for j in range(6)}) for i in range(10)}
+
+
+@pytest.fixture
+def small_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit takes ten keys, and a batch as many."""
+    monkeypatch.setattr(request, "MAX_COMMIT_KEYS", 10)
+    monkeypatch.setattr(batches, "BATCH_ROWS", 10)
+
+
+@pytest.mark.usefixtures("small_commits")
+async def test_more_matrices_than_one_commit_takes_go_into_several(sqlite: Settings) -> None:
+    migration = of_lines(MANY, sqlite, DISCOVER)
+    looked, rows = await migration.look()
+    report = await migration.copy()
+    assert outcomes(report) == outcomes(looked) == {"migrate": 60}
+    assert len(by_place(rows)) == 60
+    assert len(await migration.contents()) == 60
+    async with migration.source() as source, migration.store() as store:
+        journal = await find(store, source.identity, None)
+        pages = [page async for page in journal.pages(1)]
+    assert [page.values for page in pages] == [1] * 10
+    assert len({page.commit_id for page in pages}) == 10
+
+
+@pytest.mark.usefixtures("small_commits")
+async def test_a_portion_that_is_cut_is_gone_on_with_where_it_was_stopped(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    await redis_values.put(dict(MANY))
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    stopped = await migration.copy(pace=after_batches(3))
+    assert (stopped.values, stopped.complete) == (3, False)
+    report = await migration.copy(resume=True)
+    assert (report.values, report.complete, outcomes(report)) == (10, True, {"migrate": 60})
+
+
+async def test_a_batch_ends_before_its_envelopes_are_too_large(
+    sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {f"k{i}": text(density(8, seed=i).tolist()) for i in range(6)}
+    _, rows = await of_lines(values, sqlite).look()
+    monkeypatch.setattr(batches, "BATCH_BYTES", 2 * rows[0].bytes)
+    migration = of_lines(values, sqlite)
+    assert outcomes(await migration.copy()) == {"migrate": 6}
+    async with migration.source() as source, migration.store() as store:
+        journal = await find(store, source.identity, None)
+        assert [page.values async for page in journal.pages(1)] == [2, 2, 2]
+
+
+async def test_one_value_beyond_a_commit_is_rejected_alike_when_looked_at_and_when_copied(
+    sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = text({f"m{i}": density(8, seed=i).tolist() for i in range(4)})
+    migration = of_lines({"large": large, "small": text(density(8).tolist())}, sqlite, DISCOVER)
+    _, rows = await migration.look()
+    monkeypatch.setattr(examine, "MAX_COMMIT_BYTES", 2 * max(row.bytes for row in rows))
+    looked, _ = await migration.look()
+    report = await migration.copy()
+    assert outcomes(looked) == outcomes(report) == {"migrate": 1, "rejected": 1}
+    assert [(row.key, row.reason) for row in report.rejected] == [("large", "LimitExceeded")]
+    assert report.rejected[0].json_bytes == len(large)
+    assert set(await migration.contents()) == {"small"}
