@@ -165,6 +165,7 @@ async def check(migration: Migration, cases: dict[str, tuple[bytes, str]], plain
 @pytest.mark.parametrize("discover", [False, True])
 async def test_lines_with_every_kind_of_bad_value(sqlite: Settings, discover: bool) -> None:
     cases = REJECTED | NO_JSONB
+    del cases["text after it"]  # in a line that is text after the value: no line of the form at all
     values = {name: value for name, (value, _) in cases.items()} | LEFT_ALONE | GOOD
     wishes = Wishes(selection=Selection(discover=discover))
     await check(of_lines(values, sqlite, wishes), cases, LEFT_ALONE)
