@@ -47,7 +47,7 @@ class Change(msgspec.Struct, frozen=True):
 
     expires_at  when the source is to remove what is put back where nothing was; None: never. A value that is
                 replaced keeps what it has
-    attributes  those of the `Value` that is put back where nothing was; one that is replaced keeps what it has
+    attributes  those of the `Value` that is put back where nothing was
     """
 
     key: str

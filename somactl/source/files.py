@@ -8,9 +8,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from somactl.core.names import Pattern
 from somactl.errors import (
@@ -26,6 +28,7 @@ from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.workspace import to_bytes
 
 SUFFIX = ".json"
+_ATTRIBUTES = re.compile(r"mode=([0-7]{4}) uid=([0-9]{1,10}) gid=([0-9]{1,10})\Z").match
 
 
 class FilesSource:
@@ -35,6 +38,8 @@ class FilesSource:
     or the other whole, after a crash as well. The old content is compared at the last moment before that; no
     file system can be asked to do both at once, so a writer in the microseconds between, unless it is somactl
     too, loses his change.
+
+    A file that is put back has the mode and, where we may give it away, the owner that it had.
 
     Raises InvalidFile for what cannot be a file, and read-only for one that is not there. Otherwise that is
     a value that is gone: it may be put back.
@@ -81,10 +86,13 @@ class FilesSource:
         """The value of `key`; None where it could be read, and is larger than `most`."""
         try:
             with open(self._paths[key], "rb") as file:
-                size = os.fstat(file.fileno()).st_size
+                status = os.fstat(file.fileno())
+                size = status.st_size
                 if size > MAX_VALUE_BYTES:
                     return Value(key, "unreadable", detail=f"{size / 1e6:.0f} MB of JSON")
-                return Value(key, "text", file.read(size)) if size <= most else None
+                if size > most:
+                    return None
+                return Value(key, "text", file.read(size), attributes=_Access.of(status).encode())
         except (KeyError, FileNotFoundError):
             return Value(key, "gone")
         except OSError as exc:
@@ -102,7 +110,7 @@ class FilesSource:
                 return False
             if change.after is None:
                 os.unlink(path)
-            elif not _put(path, change.before, change.after):
+            elif not _put(path, change):
                 return False
             os.fsync(folder)  # a crash is not to bring back the names that were
         return True
@@ -118,14 +126,26 @@ def parse_words(words: Sequence[str]) -> dict[str, str]:
         if not separator and path.endswith(SUFFIX):
             key = os.path.basename(path).removesuffix(SUFFIX)
         if not key or not path:
-            raise UsageError(
-                f"{word!r} names no values to migrate",
-                hint="write a URL, PATH.json, KEY=PATH, or - for lines of JSON on standard input",
-            )
+            raise UsageError(f"{word!r} names no values to migrate", hint=_instead(word))
         if key in paths:
             raise InvalidName(f"key {key!r} is given twice", hint="name the key of each file: KEY=PATH")
         paths[key] = path
     return paths
+
+
+def lasting_words(words: Sequence[str]) -> list[str]:
+    """Words that name the same files from any folder; none where a path has a `=` in it, which ends a key."""
+    paths = {key: os.path.realpath(path) for key, path in parse_words(words).items()}
+    lasting = [f"{key}={path}" for key, path in paths.items()]
+    return lasting if not any("=" in path for path in paths.values()) else []
+
+
+def _instead(word: str) -> str:
+    if os.path.isdir(word):
+        return f"name the files in it: {os.path.join(word, '*' + SUFFIX)}"
+    if os.path.isfile(word) and word.endswith((".ndjson", ".jsonl")):
+        return f"lines of JSON come by standard input: < {word}"
+    return "write a URL, PATH.json, KEY=PATH, or - for lines of JSON on standard input"
 
 
 def _real_path(path: str, *, missing_ok: bool) -> str:
@@ -151,20 +171,55 @@ def _content(path: str) -> bytes | None:
         return None
 
 
-def _put(path: str, before: bytes | None, after: bytes) -> bool:
-    """Put a file with `after` in the place of one with `before`, or where none is; whether it was so."""
+class _Access(NamedTuple):
+    """Whose a file is, and who may do what with it."""
+
+    mode: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Access:
+        return cls(status.st_mode & 0o7777, status.st_uid, status.st_gid)
+
+    def encode(self) -> str:
+        return f"mode={self.mode:04o} uid={self.uid} gid={self.gid}"
+
+    @classmethod
+    def decode(cls, attributes: str) -> _Access | None:
+        found = _ATTRIBUTES(attributes)
+        return found and cls(int(found[1], 8), int(found[2]), int(found[3]))
+
+    def give(self, descriptor: int) -> None:
+        """Owner and group where we may give a file away; then the mode, which a new owner takes bits from."""
+        for uid, gid in ((-1, self.gid), (self.uid, -1)):
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, self.mode)
+
+
+def _put(path: str, change: Change) -> bool:
+    """Put a file with `after` in the place of one with `before`, or where none is; whether it was so.
+
+    Until it is known who may read it, that is nobody else.
+    """
+    assert change.after is not None
     folder = os.path.dirname(path)
     new = os.path.join(folder, f".{os.path.basename(path)[:200]}.{secrets.token_hex(8)}")
     try:
-        with open(new, "xb") as file:
-            file.write(after)
-            if before is not None:
-                _resemble(file.fileno(), os.stat(path))
+        with os.fdopen(
+            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+        ) as file:
+            file.write(change.after)
             file.flush()
+            replaces = change.before is not None
+            access = _Access.of(os.stat(path)) if replaces else _Access.decode(change.attributes)
+            if access is not None:
+                access.give(file.fileno())
             os.fsync(file.fileno())
-        if _content(path) != before:
+        if _content(path) != change.before:
             return False
-        if before is None:
+        if not replaces:
             os.link(new, path)  # refused where a file appeared, which `replace` would overwrite
         else:
             os.replace(new, path)
@@ -174,13 +229,6 @@ def _put(path: str, before: bytes | None, after: bytes) -> bool:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
     return True
-
-
-def _resemble(descriptor: int, old: os.stat_result) -> None:
-    """Owner, where we may give a file away, and permissions of the old file."""
-    with contextlib.suppress(PermissionError):
-        os.fchown(descriptor, old.st_uid, old.st_gid)
-    os.fchmod(descriptor, old.st_mode & 0o7777)
 
 
 @contextmanager

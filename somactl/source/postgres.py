@@ -7,7 +7,7 @@ short, so that PgBouncer may stand between and no vacuum waits for us.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from somactl.core.names import Pattern
 from somactl.errors import OutcomeUnknown, ReadOnlyStore, SomactlError
 from somactl.source import postgres_sql as sql
 from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
+from somactl.source.portions import portions, size_of
 from somactl.source.postgres_table import Table, find_table, take_table, translate
 from somactl.store.postgres import failures, target
 from somactl.store.postgres.session import BROKEN, Row, Session, seconds_for
@@ -95,7 +96,7 @@ class PostgresSource:
             raise ReadOnlyStore(f"a change was asked of the {self.name}, which is open for reading only")
         table = await self._found()
         results: list[bool] = []
-        for batch in _batches(changes):
+        for batch in portions(changes, SWAP_BYTES):
             results += await self._swap_or_each(table, batch)
         return results
 
@@ -146,7 +147,7 @@ class PostgresSource:
     async def _swap(self, table: Table, changes: list[Change]) -> list[bool]:
         """Make the changes of one batch, in which no key stands twice, in one transaction."""
         rows = [_row(change) for change in changes]
-        extra = seconds_for(3 * sum(map(_size, changes)))
+        extra = seconds_for(3 * sum(map(size_of, changes)))
         committing = False
         try:
             async with self._session() as session, session.transaction(extra=extra):
@@ -271,23 +272,3 @@ def _storable(key: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\x00" not in key
-
-
-def _size(change: Change) -> int:
-    return len(change.before or b"") + len(change.after or b"")
-
-
-def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
-    """The changes in their order, cut where a key comes again and where they are SWAP_BYTES."""
-    batch: list[Change] = []
-    keys: set[str] = set()
-    size = 0
-    for change in changes:
-        if batch and (change.key in keys or size + _size(change) > SWAP_BYTES):
-            yield batch
-            batch, keys, size = [], set(), 0
-        batch.append(change)
-        keys.add(change.key)
-        size += _size(change)
-    if batch:
-        yield batch

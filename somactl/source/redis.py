@@ -8,11 +8,12 @@ server whose memory is full takes no MULTI, so there nothing can be removed eith
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from somactl.core.names import Pattern
 from somactl.errors import ConfigurationError, OutcomeUnknown, ReadOnlyStore, StoreBusy, StoreUnavailable
 from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
+from somactl.source.portions import portions
 from somactl.source.workspace import to_bytes, to_text
 from somactl.store.redis import connection
 from somactl.store.redis.failures import reply as error_reply
@@ -99,7 +100,7 @@ class RedisSource:
         if self._read_only:
             raise ReadOnlyStore(f"a change was asked of {self._place}, which is open for reading only")
         results: list[bool] = []
-        for batch in _batches(changes):
+        for batch in portions(changes, SWAP_BYTES, SWAP_KEYS):
             results += await self._swap_or_each(batch)
         return results
 
@@ -230,20 +231,3 @@ def _commands(key: bytes, change: Change) -> tuple[Command, Command]:
         return ("SET", key, change.after, "KEEPTTL"), ("EXISTS", key)
     until = () if change.expires_at is None else ("PXAT", max(1, round(change.expires_at * 1000)))
     return ("SET", key, change.after, "NX", *until), ("EXISTS", key)
-
-
-def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
-    """The changes in their order, cut where a key comes again and where they are too many or too large."""
-    batch: list[Change] = []
-    keys: set[str] = set()
-    size = 0
-    for change in changes:
-        more = len(change.before or b"") + len(change.after or b"")
-        if batch and (change.key in keys or len(batch) == SWAP_KEYS or size + more > SWAP_BYTES):
-            yield batch
-            batch, keys, size = [], set(), 0
-        batch.append(change)
-        keys.add(change.key)
-        size += more
-    if batch:
-        yield batch

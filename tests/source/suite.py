@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from somactl.core.names import Pattern
 from somactl.errors import ReadOnlyStore
@@ -53,6 +54,11 @@ async def all_names(source: Source, match: str | None = None) -> list[str]:
     return [name async for page in source.names(pattern) for name in page]
 
 
+def plain(values: Sequence[Value]) -> list[Value]:
+    """Without what each kind of source says of its values in words of its own."""
+    return [replace(value, attributes="") for value in values]
+
+
 async def all_values(source: Source, keys: Sequence[str]) -> list[Value]:
     """What a caller gets who asks again for what did not come."""
     values: list[Value] = []
@@ -60,7 +66,7 @@ async def all_values(source: Source, keys: Sequence[str]) -> list[Value]:
         came = await source.fetch(keys[len(values) :])
         assert came, "each call brings one value at least"
         values += came
-    return values
+    return plain(values)
 
 
 class ReadingContract:
@@ -135,7 +141,7 @@ class ReadingContract:
         values = await source.fetch(["missing", *keys])
         assert [value.key for value in values] == ["missing", *keys[:3]]
         assert sum(len(value.data) for value in values) <= FETCH_BYTES
-        assert await source.fetch(keys[5:]) == [
+        assert plain(await source.fetch(keys[5:])) == [
             Value(key, "text", value_of(key, 5 * MEGABYTE)) for key in keys[5:]
         ]
 
@@ -143,8 +149,8 @@ class ReadingContract:
         large = value_of("large", FETCH_BYTES)
         await backend.put({"small": b"1", "large": large, "other": b"2"})
         source = opener()
-        assert await source.fetch(["small", "large", "other"]) == [Value("small", "text", b"1")]
-        assert await source.fetch(["large", "other"]) == [Value("large", "text", large)]
+        assert plain(await source.fetch(["small", "large", "other"])) == [Value("small", "text", b"1")]
+        assert plain(await source.fetch(["large", "other"])) == [Value("large", "text", large)]
 
     async def test_a_very_large_value_comes_whole(self, backend: Backend, opener: Opener) -> None:
         large = value_of("large", self.largest)
@@ -180,7 +186,9 @@ class ReadingContract:
         await backend.put({key: value_of(key, 10_000) for key in keys})
         source = opener()
         answers = await asyncio.gather(*(source.fetch([key]) for key in keys), all_names(source))
-        assert answers[:-1] == [[Value(key, "text", value_of(key, 10_000))] for key in keys]
+        assert [plain(values) for values in answers[:-1]] == [
+            [Value(key, "text", value_of(key, 10_000))] for key in keys
+        ]
         assert set(answers[-1]) == set(keys)
 
 

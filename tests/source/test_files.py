@@ -10,8 +10,8 @@ import pytest
 from somactl.errors import InvalidFile, InvalidName, StoreUnavailable, UsageError
 from somactl.source import files
 from somactl.source.contract import Change, Value
-from somactl.source.files import FilesSource, parse_words
-from source.suite import all_names
+from somactl.source.files import FilesSource, lasting_words, parse_words
+from source.suite import all_names, plain
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,31 @@ def test_a_word_is_a_path_or_a_key_with_one(words: list[str], paths: dict[str, s
 def test_any_other_word_is_wrong_usage(word: str) -> None:
     with pytest.raises(UsageError, match="names no values"):
         parse_words([word])
+
+
+def test_what_was_meant_is_said_of_a_folder_and_of_lines(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as folder:
+        parse_words([str(tmp_path)])
+    assert folder.value.hint == f"name the files in it: {tmp_path}/*.json"
+    lines = tmp_path / "old.ndjson"
+    lines.write_bytes(b"")
+    with pytest.raises(UsageError) as file:
+        parse_words([str(lines)])
+    assert (file.value.hint or "").endswith(f"< {lines}")
+
+
+def test_lasting_words_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    words = ["a.json", "k=x=a.json"]
+    lasting = lasting_words(words)
+    here = FilesSource(parse_words(words)).identity
+    monkeypatch.chdir("/")
+    assert FilesSource(parse_words(lasting)).identity == here
+    odd = tmp_path / "b=c"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert lasting_words(["a.json"]) == []
 
 
 def test_a_key_that_is_named_twice_is_refused() -> None:
@@ -64,6 +89,31 @@ async def test_a_file_keeps_its_permissions_and_its_folder_stays_clean(tmp_path:
     assert await source.swap([Change("a", b"1", b"3")]) == [False]
     assert path.stat().st_mode & 0o777 == 0o640
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o755])
+async def test_a_file_that_is_put_back_has_the_permissions_it_had(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"1")
+    path.chmod(mode)
+    owner = path.stat().st_uid, path.stat().st_gid
+    source = FilesSource({"a": str(path)}, read_only=False)
+    (value,) = await source.fetch(["a"])
+    assert await source.swap([Change("a", value.data, None)]) == [True]
+    later = FilesSource({"a": str(path)}, read_only=False)
+    assert await later.swap([Change("a", None, value.data, None, value.attributes)]) == [True]
+    assert path.stat().st_mode & 0o7777 == mode
+    assert (path.stat().st_uid, path.stat().st_gid) == owner
+
+
+@pytest.mark.parametrize("attributes", ["", "mode=644", "mode=0644 uid=x gid=0", "mode=99999 uid=0 gid=0"])
+async def test_a_file_of_which_nobody_knows_the_permissions_is_for_its_owner_alone(
+    tmp_path: Path, attributes: str
+) -> None:
+    path = tmp_path / "a.json"
+    source = FilesSource({"a": str(path)}, read_only=False)
+    assert await source.swap([Change("a", None, b"1", None, attributes)]) == [True]
+    assert path.stat().st_mode & 0o7777 == 0o600
 
 
 async def test_a_link_stays_one(tmp_path: Path) -> None:
@@ -117,7 +167,7 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> No
     source = FilesSource({"good": str(good), "bad": str(bad)})
     bad.unlink()
     bad.mkdir()
-    values = await source.fetch(["bad", "good"])
+    values = plain(await source.fetch(["bad", "good"]))
     assert values == [
         Value("bad", "unreadable", detail="a file that cannot be read: Is a directory"),
         Value("good", "text", b"1"),
