@@ -165,14 +165,13 @@ def _ls(report: LsReport) -> list[str]:
         last = when(key.recoverable_until) if key.deleted else when(key.committed_at)
         return [key.version, key.kind, key.dtype, shape(key.shape), size(key.bytes), last, key.key]
 
-    deleted = any(key.deleted for key in report.keys)
     header = [
         "VERSION",
         "KIND",
         "DTYPE",
         "SHAPE",
         "SIZE",
-        "RESTORABLE UNTIL" if deleted else "COMMITTED",
+        "RESTORABLE UNTIL" if report.deleted else "COMMITTED",
         "KEY",
     ]
     return columns(header, map(row, report.keys))
@@ -232,7 +231,18 @@ def _commit_row(c: CommitView) -> list[Any]:
 
 
 def _status(report: StatusReport) -> list[str]:
-    c = report.commit
+    order, c = report.order, report.commit
+    if order is not None and c.state != "committed":
+        told = ", ".join(f"{count} {outcome}" for outcome, count in order.counts.items())
+        lines = [
+            f"order {order.order_id}: {order.state}; of {order.items} items: {told or 'none was looked at'}"
+        ]
+        if order.batches:
+            count = len(order.batches) + order.batches_omitted
+            last = order.batches[-1].commit_id
+            lines.append(f"in {count} {'commit' if count == 1 else 'commits'}, the last of them {last}")
+        lines += [f"last sent: {order.pending}, {order.pending_state}"] if order.pending else []
+        return [*lines, *([f"stopped: {order.stopped}"] if order.stopped else [])]
     if c.state == "committed":
         return [f"commit {c.commit_id}: committed as version {c.version} at {when(c.recorded_at)}"]
     if c.state == "aborted":
@@ -244,8 +254,8 @@ def _compact(report: CompactReport) -> list[str]:
     verb = "would remove" if report.dry_run else "removed"
     return [
         f"{verb} {report.revisions} superseded versions, {report.tombstones} deleted keys, "
-        f"{report.records} commit records, {report.orders} records of orders and {report.events} events: "
-        f"{size(report.bytes_freed)}"
+        f"{report.records} records of commits and of keys' history, {report.orders} records of orders "
+        f"and {report.events} events: {size(report.bytes_freed)}"
     ]
 
 

@@ -38,7 +38,7 @@ def restore_lines(report: RestoreReport) -> list[str]:
         first += f", in {count} {' to '.join(ids)}, version {report.version}"
     lines = [first]
     if report.already:
-        lines.append(f"{_keys(report.already)} were back already")
+        lines.append(f"{_keys(report.already)} {'was' if report.already == 1 else 'were'} back already")
     if report.left:
         rows = [[one.why, one.version or "-", one.key] for one in report.left[:SHOWN]]
         lines += columns(["LEFT ALONE", "VERSION", "KEY"], rows)

@@ -67,11 +67,11 @@ def judge_message(
     if order.issued_at is not None and order.issued_at > now + tolerance:
         return Judgement(
             "issued-in-future",
-            f"the order was issued {order.issued_at - now:g} s after the store's time, which may be"
-            f" {tolerance:g} s at most",
+            f"by the store's clock the order will be issued in {order.issued_at - now:.0f} s, and clocks"
+            f" may differ by {tolerance:g} s",
         )
     if order.expires_at is not None and order.expires_at <= now:
-        return Judgement("expired", f"the order expired {now - order.expires_at:g} s ago")
+        return Judgement("expired", f"the order expired {now - order.expires_at:.0f} s ago")
     if order.sequence is not None and last_sequence is not None and order.sequence <= last_sequence:
         return Judgement(
             "out-of-sequence",

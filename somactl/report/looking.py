@@ -8,6 +8,7 @@ import msgspec
 
 from somactl.core.verdict import Verdict
 from somactl.report.base import Report
+from somactl.report.pruning import PruneBatch
 
 
 class RetentionView(msgspec.Struct, kw_only=True):
@@ -67,6 +68,7 @@ class KeyView(msgspec.Struct, kw_only=True):
 class LsReport(Report, tag="ls"):
     """In ndjson mode the keys come a line each and `keys` here is empty."""
 
+    deleted: bool = False
     total: int = 0
     stored_bytes: int = 0
     keys: list[KeyView] = []
@@ -135,8 +137,32 @@ class LogReport(Report, tag="log"):
     revisions: list[RevisionView] = []
 
 
+class OrderView(msgspec.Struct, kw_only=True):
+    """A prune order that was accepted, and how far it is: see the report of `prune`.
+
+    pending is the id of the commit that was last about to be sent, if its outcome was not noted yet, and
+    pending_state what became of it by now; committed, it is counted, though it is none of `batches`.
+    """
+
+    order_id: str
+    state: Literal["running", "done"]
+    items: int
+    counts: dict[str, int]
+    deleted_keys: int
+    deleted_bytes: int
+    batches: list[PruneBatch]
+    batches_omitted: int
+    pending: str | None = None
+    pending_state: Literal["committed", "aborted", "unseen"] | None = None
+    stopped: str | None = None
+
+
 class StatusReport(Report, tag="status"):
-    """`unseen` with final=false may still arrive; after `--resolve` the answer is final."""
+    """`unseen` with final=false may still arrive; after `--resolve` the answer is final.
+
+    order: the id is (also) that of a prune order; one of several batches has no commit under its own id.
+    """
 
     commit: CommitView
     final: bool
+    order: OrderView | None = None

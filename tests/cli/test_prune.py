@@ -287,27 +287,84 @@ def _answered(shell: Shell, answer: bytes, *words: str) -> int:
     return process.returncode
 
 
-def test_a_signal_leaves_a_report_and_the_command_that_goes_on(shell: Shell) -> None:
+def interrupted(shell: Shell, *words: str) -> Any:
+    """The report of a prune of 3000 keys, a batch each, under the id `night`, that a signal ended."""
     lines = "".join(f'{{"key": "k{i:04}", "value": [[1.0]]}}\n' for i in range(3000)).encode()
     shell.ok("commit", stdin=lines)
-    order = shell.write("order.txt", "".join(f"k{i:04}\n" for i in range(3000)))
-    process = subprocess.Popen(
-        [SOMACTL, "prune", "--order-file", order, "--batch", "1", "--order-id", "night", "-o", "json"],
-        cwd=shell.folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    shell.write("order.txt", "".join(f"k{i:04}\n" for i in range(3000)))
+    with (shell.folder / "order.txt").open("rb") as order:
+        process = subprocess.Popen(
+            [SOMACTL, "prune", *words, "--batch", "1", "--order-id", "night", "-o", "json"],
+            cwd=shell.folder,
+            env=environment(),
+            stdin=order,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
     while shell("status", "night/0005").code != 0:
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    stopped = json.loads(out)
+    return json.loads(out)
+
+
+def test_a_signal_leaves_a_report_and_the_command_that_goes_on(shell: Shell) -> None:
+    stopped = interrupted(shell, "--order-file", "order.txt")
     assert (stopped["complete"], stopped["stopped"]) == (False, "interrupted")
     assert stopped["deleted_keys"] == 3000 - len(keys(shell))
     assert stopped["next"] == "somactl prune --order-file order.txt --batch 1 --order-id night"
     assert stopped["undo"] == "somactl restore --commit night"
+
+
+def test_the_status_of_an_order_in_batches_says_how_far_it_is(shell: Shell) -> None:
+    stopped = interrupted(shell, "--order-file", "-")
+    assert stopped["next"] == (
+        "give the same order on standard input to: somactl prune --order-file - --batch 1 --order-id night"
+    )
+    found = shell("status", "night", "-o", "json")
+    assert (found.code, found.json["final"]) == (4, False)
+    assert found.json["undo"] == "somactl restore --commit night"
+    order = found.json["order"]
+    assert order["pending"] is None or order["pending_state"] in ("committed", "aborted")
+    assert (order["state"], order["deleted_keys"]) == ("running", stopped["deleted_keys"])
+    assert order["batches"][0]["commit_id"] == "night/0001"
+    schema = json.loads(data_file("schemas", "report.status.json").read_text())
+    jsonschema.validate(found.json, schema)
+    assert "order night: running; of 3000 items" in shell("status", "night").text
+    refused = shell("status", "night", "--resolve", "-o", "json")
+    assert (refused.code, refused.error["error"]) == (2, "UsageError")
+    shell.ok("restore", "--commit", "night")
+    assert len(keys(shell)) == 3000
+
+
+def test_the_status_of_an_order_that_is_done_is_final(filled: Shell) -> None:
+    report(filled, "--order-file", "-", "--order-id", "o", "--batch", "2", stdin=b"c\na\nb\n")
+    for words in ([], ["--resolve"]):
+        found = filled.ok("status", "o", *words, "-o", "json").json
+        assert (found["final"], found["next"], found["order"]["state"]) == (True, None, "done")
+        assert found["order"]["counts"] == {"deleted": 3}
+    filled.ok(*found["undo"].split()[1:])
+    assert keys(filled) == list(KEYS)
+
+
+def test_the_fallback_goes_on_as_it_began(filled: Shell) -> None:
+    dry = report(filled, "--keep", "2", "--fallback", "oldest", "--dry-run", code=0)
+    assert dry["next"] == "somactl prune --fallback oldest --keep 2"
+    assert [item["place"] for item in dry["would_delete"]] == ["item 1", "item 2"]
+    assert filled("prune", "--keep", "2", "--fallback", "oldest", "--order-id", "o").code == 2
+    filled.ok(*dry["next"].split()[1:])
+    assert keys(filled) == ["c", "d"]
+
+
+def test_nothing_deleted_is_listed_under_its_own_header(filled: Shell) -> None:
+    assert "RESTORABLE UNTIL" in filled.ok("ls", "--deleted").text
+
+
+def test_one_key_was_back_already(filled: Shell) -> None:
+    report(filled, "--order-file", "-", "--order-id", "o", stdin=b"a\n")
+    filled.ok("restore", "--commit", "o")
+    assert "1 key was back already" in filled.ok("restore", "--commit", "o").text
 
 
 @pytest.fixture
@@ -336,7 +393,8 @@ def test_a_partial_restore_leaves_the_rest_alone(filled: Shell) -> None:
     assert (refused.code, list(refused.error["facts"]["conflicts"])) == (12, ["a"])
     partial = filled("restore", "--commit", "o", "--partial", "-o", "json")
     assert (partial.code, partial.json["restored_keys"]) == (4, 1)
-    assert partial.json["left"] == [{"key": "a", "why": "written since", "version": 3}]
+    (left,) = partial.json["left"]
+    assert (left["key"], left["why"], left["version"]) == ("a", "written since", 3)
     assert filled("restore", "a", "--version", "1", "--partial").code == 2
 
 

@@ -45,6 +45,19 @@ async def test_the_report_says_since_when_the_limit_is_exceeded(store: Store) ->
     assert (await carry_out(store, None, Goal("keep", 4))).over_seconds == 0  # another limit
 
 
+async def test_two_limits_that_are_asked_for_in_turn_do_not_forget_each_others_time(store: Store) -> None:
+    first = [await carry_out(store, None, Goal("keep", amount)) for amount in (3, 2)]
+    await asyncio.sleep(0.05)
+    again = [await carry_out(store, None, Goal("keep", amount)) for amount in (3, 2)]
+    assert [report.over_since for report in again] == [report.over_since for report in first]
+
+
+async def test_a_fallback_is_chosen_anew_and_has_no_id_to_go_on_with(store: Store) -> None:
+    with pytest.raises(UsageError, match="--order-id"):
+        await carry_out(store, None, Goal("keep", 3), fallback="oldest", order_id="o")
+    assert len(await live(store)) == 5
+
+
 async def test_once_it_fits_again_the_time_is_forgotten(store: Store) -> None:
     first = await carry_out(store, None, Goal("keep", 3))
     await asyncio.sleep(0.05)

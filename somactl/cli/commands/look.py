@@ -37,7 +37,7 @@ async def ls(
     ] = False,
 ) -> Report:
     """List keys in byte order."""
-    report = LsReport(namespace=session.settings.namespace)
+    report = LsReport(namespace=session.settings.namespace, deleted=deleted)
     async with session.store(read_only=True) as store:
         report.store = store.name
         async for page in inspect.list_keys(store, match, deleted=deleted):
@@ -121,12 +121,20 @@ async def status(
         bool, typer.Option("--resolve", help="If it was not seen, make sure that it never arrives.")
     ] = False,
 ) -> Report:
-    """Say what became of a commit: committed (exit 0), aborted or not seen (exit 15)."""
+    """Say what became of a commit: committed (exit 0), aborted or not seen (exit 15).
+
+    Of a prune order: done (0), or begun and not done (4).
+    """
     async with session.store(read_only=not resolve) as store:
         report = await inspect.status(store, commit_id, resolve=resolve)
+    order = report.order
     if report.next:
         report.next = session.command("status", commit_id, "--resolve")
-    if report.commit.state == "committed":
+    elif order is not None and order.state == "running":
+        report.next = f"prune again with the same order and flags, and --order-id {order.order_id}"
+    deleted = order is None or order.deleted_keys > 0
+    for_good = order is not None and any(batch.recoverable_until is None for batch in order.batches)
+    if (report.commit.state == "committed" or order is not None) and deleted and not for_good:
         report.undo = session.command("restore", "--commit", commit_id)
     return report
 

@@ -11,7 +11,7 @@ from somactl.cli import inputs
 from somactl.cli.command import Session, command
 from somactl.cli.quantities import parse_duration, parse_size
 from somactl.core.retention import Goal
-from somactl.errors import UsageError
+from somactl.errors import SomactlError, UsageError
 from somactl.operations import prune as operation
 from somactl.operations.prune import PruneRequest
 from somactl.report import PruneReport, Report
@@ -19,7 +19,10 @@ from somactl.report import PruneReport, Report
 
 @command(
     epilog="Exit 0: done. 4: the namespace is over its limit still, or the order was not followed to its "
-    "end. 11: the order may not be carried out. 12: keys were written meanwhile."
+    "end. 2: wrong usage. 11: the order may not be carried out. 12: keys were written meanwhile, or since "
+    "their ranking (--changed fail). 13: the store failed. 14: a commit may have been written; run it again. "
+    "15: a key, or the namespace, is not there (--missing fail). 16: another run has the order. 130, 143: "
+    "ended by a signal. Whatever the code, a report says what was deleted."
 )
 async def prune(
     session: Session,
@@ -80,7 +83,13 @@ async def prune(
     if deletes and not (dry_run or yes):
         _ask(session, request, may_ask=order_file != "-" and not no_input and sys.stdin.isatty())
     async with session.store(read_only=dry_run) as store:
-        report = await operation.prune(store, order, request)
+        try:
+            report = await operation.prune(store, order, request)
+        except SomactlError as exc:
+            if "order_id" in exc.facts and order_file is not None:
+                begun = _words(request, order_file, str(exc.facts["order_id"]))
+                exc.hint = "; ".join([*([exc.hint] if exc.hint else []), _go_on(session, begun, order_file)])
+            raise
     if session.out.mode == "ndjson":
         report.not_applied, report.would_delete = [], []
     return _finish(session, report, request, order_file)
@@ -111,24 +120,33 @@ def _ask(session: Session, request: PruneRequest, *, may_ask: bool) -> None:
 def _finish(
     session: Session, report: PruneReport, request: PruneRequest, order_file: str | None
 ) -> PruneReport:
-    """End with the command that undoes it, and the one that goes on."""
+    """End with the command that undoes it, and the one that goes on, if anything can."""
     if report.deleted_keys and not report.dry_run and report.grace and report.order_id:
         report.undo = session.command("restore", "--commit", report.order_id)
-    if order_file is not None and report.order_id is not None and (report.dry_run or not report.complete):
-        report.next = session.command(*_words(request, report, order_file))
+    unfinished = report.order_id is not None and (report.dry_run or not report.complete)
+    if unfinished and not report.final:
+        fresh = report.dry_run and request.order_id is None
+        own = report.form == "message" or fresh or order_file is None
+        words = _words(request, order_file, None if own else report.order_id)
+        report.next = _go_on(session, words, order_file)
     elif report.short_by and order_file is None:
         report.next = session.command("doctor")
     return report
 
 
-def _words(request: PruneRequest, report: PruneReport, order_file: str) -> list[str]:
+def _go_on(session: Session, words: list[str], order_file: str | None) -> str:
+    command = session.command(*words)
+    return f"give the same order on standard input to: {command}" if order_file == "-" else command
+
+
+def _words(request: PruneRequest, order_file: str | None, order_id: str | None) -> list[str]:
     """The command that carries out the same order, or goes on with it."""
-    words = ["prune", "--order-file", order_file]
+    words = ["prune"]
+    words += ["--fallback", str(request.fallback)] if order_file is None else ["--order-file", order_file]
     words += [f"--{request.goal.kind}", str(request.goal.amount)] if request.goal.kind != "all" else []
     words += ["--grace", f"{request.grace:g}s"] if request.grace != PruneRequest().grace else []
     words += ["--batch", str(request.batch)] if request.batch is not None else []
     words += ["--missing", request.missing] if request.missing != "ignore" else []
     words += ["--changed", request.changed] if request.changed != "skip" else []
-    fresh = report.form != "message" and report.dry_run and request.order_id is None
-    words += ["--order-id", str(report.order_id)] if report.form != "message" and not fresh else []
+    words += ["--order-id", order_id] if order_id is not None else []
     return words + (["--yes"] if request.grace == 0 else [])

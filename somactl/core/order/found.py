@@ -20,7 +20,7 @@ _SHORT_KEY = 256  # so many characters never take more bytes than a key may have
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One key to prune: the version at which it was ranked, where that is known, and its line, from 1."""
+    """One key to prune: the version at which it was ranked, where that is known, and its line, from 1 (0: there was no text)."""
 
     key: str
     version: int | None
@@ -109,7 +109,10 @@ class Found:
 
 
 def place_of(form: Form, line: int, number: int) -> str:
-    return f"line {line}" if form in ("text", "ndjson") else f"item {number} (line {line})"
+    """`line 7`, or `item 5 (line 7)`, or `item 5` of what was never a text (line 0)."""
+    if form in ("text", "ndjson"):
+        return f"line {line}"
+    return f"item {number} (line {line})" if line else f"item {number}"
 
 
 def shortened(message: str) -> str:

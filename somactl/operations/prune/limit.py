@@ -66,13 +66,13 @@ async def judge(
 
 async def _since(store: Store, goal: Goal, *, over: bool, remember: bool) -> tuple[float, float]:
     """Since when the namespace is known to be over this limit, and the time now, by the store's clock."""
-    name = OVER_PREFIX + goal.kind
+    name = f"{OVER_PREFIX}{goal.kind}/{goal.amount}"
     note, now = (await store.read_notes([name])).get(name), await store.clock()
     known = json.loads(note.data) if note is not None and note.data else {}
-    since = float(known["since"]) if known.get("amount") == goal.amount else now
+    since = float(known.get("since", now))
     if not remember or (note is None and not over) or (over and since != now):
         return since, now
-    data = json.dumps({"amount": goal.amount, "since": now}).encode() if over else None
+    data = json.dumps({"since": now}).encode() if over else None
     with suppress(VersionConflict):  # another run has just noted the same
         await store.write_notes({name: data}, {name: 0 if note is None else note.version})
     return since, now
@@ -91,7 +91,7 @@ async def oldest_first(store: Store, request: PruneRequest) -> Order | None:
     stats = [stat async for page in store.scan() for stat in page]
     stats.sort(key=lambda stat: (stat.version, stat.key.encode()))
     chosen = _as_many_as_needed(stats, request.goal, summary)
-    items = tuple(Item(stat.key, stat.version, line) for line, stat in enumerate(chosen, 1))
+    items = tuple(Item(stat.key, stat.version, 0) for stat in chosen)
     return Order("list", items, content_digest(items)) if items else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -69,17 +69,16 @@ async def _stats(store: Store, items: Sequence[Item]) -> list[Stats]:
     ]
 
 
-def not_applied(order: Order, part: Part) -> list[PruneItem]:
-    """The items that are not deleted though they come before the goal, in sequence."""
-    return [
-        _item(order, part, index, outcome)
-        for index, outcome in enumerate(part.plan.outcomes)
-        if outcome in ("unknown", "changed", "withheld")
-    ]
+def told(order: Order, part: Part, *, dry_run: bool) -> list[PruneItem]:
+    """The items that come before the goal, in sequence, each with what came of it."""
+    as_said = {"delete": "delete" if dry_run else "deleted", "beyond-limit": None}
+    said = [(index, as_said.get(outcome, outcome)) for index, outcome in enumerate(part.plan.outcomes)]
+    return [_item(order, part, index, outcome) for index, outcome in said if outcome is not None]
 
 
-def deletions(order: Order, part: Part, *, dry_run: bool) -> list[PruneItem]:
-    return [_item(order, part, one.index, "delete" if dry_run else "deleted") for one in part.plan.deletes]
+def not_applied(items: Iterable[PruneItem]) -> list[PruneItem]:
+    """Those of them that are not deleted."""
+    return [item for item in items if item.outcome not in ("delete", "deleted")]
 
 
 def _item(order: Order, part: Part, index: int, outcome: str) -> PruneItem:
@@ -89,7 +88,7 @@ def _item(order: Order, part: Part, index: int, outcome: str) -> PruneItem:
         line=item.line,
         place=order.place(part.start + index),
         key=item.key,
-        outcome=outcome,  # type: ignore[arg-type]  # the two callers pass no other
+        outcome=outcome,  # type: ignore[arg-type]  # the one caller passes no other
         ranked=item.version,
         found=None if state is None else state.version,
     )

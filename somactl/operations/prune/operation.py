@@ -18,8 +18,8 @@ from somactl.operations.prune.admission import (
     superseded_by,
     why_final,
 )
-from somactl.operations.prune.look import deletions, look, not_applied
-from somactl.operations.prune.record import MAX_LISTED, OrderRecord, Remembered, Settled, remembered
+from somactl.operations.prune.look import look, not_applied, told
+from somactl.operations.prune.record import MAX_LISTED, OrderRecord, Remembered, Settled, counts, remembered
 from somactl.operations.prune.request import PruneRequest
 from somactl.operations.prune.run import Run, SupersededError, refuse_offending
 from somactl.report import PruneReport
@@ -88,6 +88,7 @@ async def _carry_out(
         await _interrupted(run, report)
     except SomactlError as exc:
         if not run.record.settled.deletes:
+            exc.facts.setdefault("order_id", record.order_id)  # it was accepted, and can be gone on with
             raise
         _stop(run, report, f"{type(exc).__name__}: {exc.message}", exc.exit_code)
     return report
@@ -208,11 +209,12 @@ async def _foresee(
     stop = settled.items if settled.goal_met or final else len(order.items)
     part = await look(store, order, request, settled.items, stop, settled.deletes)
     refuse_offending(order, part)
-    skipped, deleted = not_applied(order, part), deletions(order, part, dry_run=True)
-    for item in sorted([*skipped, *deleted], key=lambda item: item.line):
+    items = told(order, part, dry_run=True)
+    for item in items:
         request.each(item)
-    counts = {name: count for name, count in part.plan.counts().items() if count}
-    report.counts = {str(name): count for name, count in counts.items()}
+    skipped, deleted = not_applied(items), [item for item in items if item.outcome == "delete"]
+    found = part.plan.counts()
+    report.counts = {str(name): count for name, count in found.items()}
     report.not_applied, report.would_delete = skipped[:MAX_LISTED], deleted[:MAX_LISTED]
     report.not_applied_omitted = max(0, len(skipped) - MAX_LISTED)
     report.would_delete_omitted = max(0, len(deleted) - MAX_LISTED)
@@ -221,7 +223,7 @@ async def _foresee(
     report.keys_left, report.bytes_left = summary.keys - len(deleted), summary.stored_bytes - freed
     report.freed_now, report.freed_after_grace = (freed, 0) if request.grace == 0 else (0, freed)
     report.deleted_keys, report.deleted_bytes = len(deleted), freed
-    settled_items = settled.items + len(part.plan.outcomes) - counts.get("beyond-limit", 0)
+    settled_items = settled.items + len(part.plan.outcomes) - found.get("beyond-limit", 0)
     report.reached = order.place(settled_items - 1) if settled_items else None
     over = not (settled.goal_met or part.goal_met)
     await limit.judge(store, request, report, over=over, remember=False)
@@ -256,13 +258,7 @@ def _report(
 def _fill(report: PruneReport, order: Order, record: OrderRecord) -> None:
     """What the record knows of the work done so far."""
     settled = record.settled
-    counts = {
-        "deleted": settled.deletes,
-        "unknown": settled.unknown,
-        "changed": settled.changed,
-        "beyond-limit": record.items - settled.items,
-    }
-    report.counts = {name: count for name, count in counts.items() if count}
+    report.counts = counts(record)
     report.not_applied, report.batches = record.not_applied, record.batches
     report.not_applied_omitted = settled.unknown + settled.changed - len(record.not_applied)
     report.batches_omitted = record.batches_total - len(record.batches)

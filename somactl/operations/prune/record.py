@@ -111,6 +111,24 @@ def commits_sent(record: OrderRecord) -> list[str]:
     return [record.renamed.get(number, own) for number, own in enumerate(commit_ids(record))]
 
 
+def counts(record: OrderRecord) -> dict[str, int]:
+    """Items by outcome; outcomes that no item has are left out."""
+    settled = record.settled
+    found = {
+        "deleted": settled.deletes,
+        "unknown": settled.unknown,
+        "changed": settled.changed,
+        "beyond-limit": record.items - settled.items,
+    }
+    return {name: count for name, count in found.items() if count}
+
+
+async def order_record(store: Store, order_id: str) -> OrderRecord | None:
+    """Raises CorruptValue, SchemaMismatch."""
+    note = (await store.read_notes([order_note(order_id)])).get(order_note(order_id))
+    return None if note is None else decoded(note, OrderRecord)
+
+
 def order_note(order_id: str) -> str:
     return ORDER_PREFIX + order_id
 

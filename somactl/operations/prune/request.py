@@ -46,6 +46,11 @@ class PruneRequest:
             raise UsageError(
                 f"--grace {self.grace:g} s cannot be kept", hint=f"at most {MAX_GRACE_SECONDS / DAY:g}d"
             )
+        if self.fallback is not None and self.order_id is not None:
+            raise UsageError(
+                "--order-id does not go with --fallback, which chooses its keys anew each time",
+                hint="leave --order-id out; one that was interrupted is simply run again",
+            )
         if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
             raise UsageError(f"--batch {self.batch} is outside 1 to {MAX_BATCH}")
 

@@ -23,7 +23,7 @@ from somactl.operations.bounded import batched, each_of
 from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune.parts import add, name_rest, parts_of, stop
-from somactl.operations.prune.record import MAX_LISTED, OrderRecord, commits_sent, decoded, order_note
+from somactl.operations.prune.record import MAX_LISTED, commits_sent, order_record
 from somactl.operations.readmission import readmit
 from somactl.report import LeftAlone, RestoreReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
@@ -54,12 +54,11 @@ async def pruned_by(store: Store, commit_id: str, status: CommitStatus) -> list[
     CommitIdReused where the id is an order's and that of a commit which is not the order's.
     """
     own = [receipt] if (receipt := _prune_receipt(status)) else None
-    note = (await store.read_notes([order_note(commit_id)])).get(order_note(commit_id))
-    if note is None:
+    record = await order_record(store, commit_id)
+    if record is None:
         return own
-    sent = commits_sent(decoded(note, OrderRecord))
     receipts: list[Receipt] = []
-    for some in batched(sent, KEYS_AT_ONCE):
+    for some in batched(commits_sent(record), KEYS_AT_ONCE):
         found = await each_of(store.commit_status, some, at_once=AT_ONCE)
         receipts += [receipt for one in found if (receipt := _prune_receipt(one))]
     if status.state == "committed" and own is None:

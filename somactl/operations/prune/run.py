@@ -12,7 +12,7 @@ import msgspec
 
 from somactl.core.order import Order
 from somactl.errors import CommitAborted, KeyNotFound, LockHeld, SomactlError, VersionConflict
-from somactl.operations.prune.look import Part, deletions, expected, look, not_applied
+from somactl.operations.prune.look import Part, expected, look, not_applied, told
 from somactl.operations.prune.record import (
     MAX_LISTED,
     IssuerRecord,
@@ -118,7 +118,8 @@ class Run:
         for _ in range(TRIES):
             part = await look(self._store, self.order, self._request, settled.items, stop, settled.deletes)
             refuse_offending(self.order, part)
-            skipped = not_applied(self.order, part)
+            items = told(self.order, part, dry_run=False)
+            skipped = not_applied(items)
             after = _after(settled, part)
             if not part.plan.deletes:
                 await self._pass_over(Pending(number, after, skipped))
@@ -140,8 +141,7 @@ class Run:
         else:
             assert conflict is not None
             raise conflict
-        items = [*skipped, *deletions(self.order, part, dry_run=False)]
-        for item in sorted(items, key=lambda item: item.line):
+        for item in items:
             self._request.each(item)
 
     def _id(self, number: int) -> str:
