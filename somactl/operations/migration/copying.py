@@ -31,8 +31,9 @@ from somactl.operations.migration.batches import (
     values,
 )
 from somactl.operations.migration.journal import Journal, Page, State, encode, lock_held
+from somactl.operations.migration.ownership import label_of_copy
 from somactl.operations.migration.plan import Plan
-from somactl.operations.migration.resuming import label, reclaim, recover, settled_key
+from somactl.operations.migration.resuming import reclaim, recover, settled_key
 from somactl.operations.migration.run import Progress, Run
 from somactl.operations.migration.staleness import PlannedRows, is_fresh, refuse_difference
 from somactl.operations.migration.target import claim, compare
@@ -62,7 +63,7 @@ async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda
                     last = batch.values[-1].key
                     claim(batch.rows, workspace.texts)
                     try:
-                        await compare(run.store, batch.rows)
+                        await compare(run.store, batch.rows, run.migration)
                     except NamespaceNotFound:
                         _note_empty(report)
                     emit(batch.rows)
@@ -205,7 +206,9 @@ async def _begin(run: Run, journal: Journal, plan: Plan | None) -> None:
     if not journal.exists:
         source, name, asked = run.source.identity, run.source.name, run.wishes.as_json()
         words = list(run.words)
-        await journal.write(State(source=source, name=name, asked=asked, plan=digest, words=words))
+        await journal.write(
+            State(source=source, name=name, asked=asked, plan=digest, words=words, born=new_commit_id())
+        )
         return
     await journal.recover()
     state = journal.state
@@ -222,8 +225,9 @@ async def _copy_batch(
     wanted = None if planned is None else planned.take(batch.values)
     for _ in range(_ATTEMPTS):
         rows = [msgspec.structs.replace(row) for row in batch.rows]
-        stats = await compare(run.store, rows)
+        stats = await compare(run.store, rows, journal.id)
         puts = {row.target: batch.puts[row.target] for row in rows if row.outcome == "migrate"}
+        expected = {target: stats[target].version if target in stats else 0 for target in puts}
         earlier = await reclaim(run.store, journal, rows, stats) if resumed else []
         if wanted is not None:
             refuse_difference(rows, wanted)
@@ -234,7 +238,7 @@ async def _copy_batch(
         await journal.write(state, {journal.page_name(done + 1): encode(page)})
         try:
             if puts:
-                await _commit(run.store, label(journal), puts, page.commit_id)
+                await _commit(run.store, label_of_copy(journal), puts, expected, page.commit_id)
         except VersionConflict:
             continue
         except CommitAborted:
@@ -248,12 +252,16 @@ async def _copy_batch(
 
 
 async def _commit(
-    store: Store, label: Mapping[str, str], puts: Mapping[str, Admitted], commit_id: str
+    store: Store,
+    label: Mapping[str, str],
+    puts: Mapping[str, Admitted],
+    expected: Mapping[str, int],
+    commit_id: str,
 ) -> None:
     await store.commit_matrix_update(
         {key: admitted.data for key, admitted in puts.items()},
         CommitMetadata(label, verdicts_of(puts), COMMAND),
-        dict.fromkeys(puts, 0),
+        expected,
         commit_id=commit_id,
     )
 

@@ -13,7 +13,8 @@ next, and each expects the state to be where it was left: of two runs of one mig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -29,9 +30,10 @@ from somactl.errors import (
     UsageError,
     VersionConflict,
 )
+from somactl.operations.bounded import each_of
 from somactl.report import MigrateReport, MigrationRow, Tally
 from somactl.source.contract import Change
-from somactl.source.workspace import to_text
+from somactl.source.workspace import to_bytes, to_text
 from somactl.store.contract import Note, Store
 
 FORMAT = 1
@@ -40,6 +42,7 @@ _COMPRESSION = 3
 _MAX_PAGE_BYTES = 512 << 20
 _READ_BYTES = 16 << 20
 _READ_NOTES = 100
+_READ_AT_ONCE = 8
 
 T = TypeVar("T", bound=msgspec.Struct)
 Phase = Literal["copying", "copied", "finalizing", "finalized", "reverting", "reverted", "forgetting"]
@@ -55,6 +58,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     settled     up to which page they were finalized. Reverting, which begins with the newest page: `dead`
                 and the number of pages that are reverted
     dead        up to which page they were reverted before, and count no more
+    born        tells it from one of the same id that was forgotten; "" in journals older than this field
     words       the command line's words for the source, where they can be kept: files, and `env:NAME`
     """
 
@@ -69,6 +73,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     begun: bool = False
     settled: int = 0
     dead: int = 0
+    born: str = ""
     words: list[str] = []
 
 
@@ -256,6 +261,23 @@ class Journal:
             for name, note in found.items()
             if note.data is not None
         }
+
+    async def taken_out(self, keys: Collection[str]) -> set[str]:
+        """Those among `keys` that were taken out and not put back; their bytes are not read."""
+        prefix = f"{PREFIX}{self.id}/original/"
+        if not keys or not await self._is_any(prefix):
+            return set()
+        names = {self.original_name(to_bytes(key)): key for key in keys}
+        there = await each_of(self._is_any, names, at_once=_READ_AT_ONCE)
+        found = [name for name, is_there in zip(names, there, strict=True) if is_there]
+        out: set[str] = set()
+        for start in range(0, len(found), _READ_NOTES):
+            out.update(await self._not_restored(found[start : start + _READ_NOTES]))
+        return {names[name] for name in out}
+
+    async def _is_any(self, prefix: str) -> bool:
+        async with aclosing(self._store.scan_notes(prefix)) as pages:  # type: ignore[type-var]
+            return await anext(pages, None) is not None
 
 
 def put_back(original: Original) -> Change:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from somactl.errors import CorruptValue, KeyNotFound, NotFound, StoreDamaged
 from somactl.operations.migration.journal import Journal, Page
+from somactl.operations.migration.ownership import label_of_copy
 from somactl.report import MigrationRow
 from somactl.source.workspace import to_text
 from somactl.store.contract import Stat, Store
@@ -68,11 +69,6 @@ async def settled_key(journal: Journal) -> str | None:
     return to_text(bytes.fromhex((await journal.page(state.pages)).after))
 
 
-def label(journal: Journal) -> dict[str, str]:
-    """What marks the commits of one pass of a migration."""
-    return {"migration": journal.id, "pass": str(journal.state.first_page)}
-
-
 async def reclaim(
     store: Store, journal: Journal, rows: Sequence[MigrationRow], stats: Mapping[str, Stat]
 ) -> list[str]:
@@ -87,7 +83,11 @@ async def reclaim(
     own: list[str] = []
     for commit_id, written in by_commit.items():
         record = (await store.commit_status(commit_id)).record
-        if record is not None and record.metadata is not None and record.metadata.user == label(journal):
+        if (
+            record is not None
+            and record.metadata is not None
+            and record.metadata.user == label_of_copy(journal)
+        ):
             own.append(commit_id)
             for row in written:
                 row.outcome = "migrate"

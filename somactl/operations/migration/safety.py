@@ -19,7 +19,7 @@ from somactl.operations.commit import verdicts_of
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration.examine import difference, digest
 from somactl.operations.migration.journal import Journal
-from somactl.operations.migration.ownership import ADOPTED, commits_of
+from somactl.operations.migration.ownership import commits_of, label_of_adoption
 from somactl.operations.migration.run import Wishes
 from somactl.operations.readmission import readmit
 from somactl.report import MigrationRow
@@ -170,7 +170,7 @@ async def _adopt_chunk(
             except InvariantViolated:
                 continue  # somebody committed it under wider tolerances than this migration's
     expected = {stat.key: stat.version for stat in chunk if stat.key in puts}
-    metadata = CommitMetadata({**ADOPTED, "migration": journal.id}, verdicts_of(puts), COMMAND)
+    metadata = CommitMetadata(label_of_adoption(journal), verdicts_of(puts), COMMAND)
     while puts:
         updates = {key: admitted.data for key, admitted in puts.items()}
         try:

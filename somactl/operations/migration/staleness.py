@@ -10,11 +10,10 @@ from somactl.operations.migration.batches import values
 from somactl.operations.migration.examine import digest, shown
 from somactl.operations.migration.plan import Plan
 from somactl.operations.migration.run import Progress, Run
-from somactl.operations.migration.target import outcome_at
+from somactl.operations.migration.target import outcome_at, replaceable
 from somactl.report import MigrationRow
 from somactl.source.contract import Value
 from somactl.source.workspace import SortedNames
-from somactl.store.contract import Store
 
 _AGAIN = "make the plan again; nothing of this one was carried out"
 _STOPPED = "what was copied before stands; make a new plan for the rest"
@@ -77,7 +76,7 @@ async def is_fresh(
         if found is None:
             planned.refuse_rest()
             return True
-        await _refuse_changes(run.store, found, planned)
+        await _refuse_changes(run, found, planned)
         size = sum(len(value.data) for value in found)
         run.pace.did(len(found), size)
         done += len(found)
@@ -85,23 +84,24 @@ async def is_fresh(
     return False
 
 
-async def _refuse_changes(store: Store, found: Sequence[Value], planned: PlannedRows) -> None:
+async def _refuse_changes(run: Run, found: Sequence[Value], planned: PlannedRows) -> None:
     rows = planned.take(found)
     read = {shown(value.key): digest(value.data) if value.state == "text" else "" for value in found}
     for row in rows:
         if row.source != read[row.key]:
             raise planned.stale(f"the value of {row.key!r} has changed since the plan was made")
-    await _refuse_moved_targets(store, rows, planned)
+    await _refuse_moved_targets(run, rows, planned)
 
 
-async def _refuse_moved_targets(store: Store, rows: Sequence[MigrationRow], planned: PlannedRows) -> None:
+async def _refuse_moved_targets(run: Run, rows: Sequence[MigrationRow], planned: PlannedRows) -> None:
     named = [row for row in rows if row.content and row.reason != "collision"]
     try:
-        stats = (await store.stat_many([row.target for row in named])).stats if named else {}
+        stats = (await run.store.stat_many([row.target for row in named])).stats if named else {}
     except NamespaceNotFound:
         stats = {}  # so the plan took it to be, too
+    old = await replaceable(run.store, run.migration, stats, named)
     for row in named:
-        now = outcome_at(stats.get(row.target), row.content)
+        now = "migrate" if row.target in old else outcome_at(stats.get(row.target), row.content)
         if now != row.outcome:
             raise planned.stale(f"{row.target!r} was to end as {row.outcome}, and would end as {now} now")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from somactl.operations.migration.ownership import outdated
 from somactl.report import MigrationRow
 from somactl.source.workspace import Texts
 from somactl.store.contract import Stat, Store
@@ -34,14 +35,31 @@ def collide(row: MigrationRow, first: str) -> None:
         row.why = f"another matrix of this source goes to {row.target!r}"
 
 
-async def compare(store: Store, rows: Sequence[MigrationRow]) -> Mapping[str, Stat]:
+async def compare(
+    store: Store, rows: Sequence[MigrationRow], migration: str | None = None
+) -> Mapping[str, Stat]:
     """Settle by what stands under their targets now the rows that are to migrate, and those that are
-    identical to one of these. Returns what stands there."""
+    identical to one of these. Returns what stands there.
+
+    A row may be to migrate though something stands there: an older copy of this very `migration`.
+    """
     open_ = [row for row in rows if row.outcome == "migrate" or (row.outcome, row.reason) == _TWIN]
     stats = (await store.stat_many([row.target for row in open_])).stats if open_ else {}
+    old = await replaceable(store, migration, stats, open_)
     for row in open_:
-        settle(row, stats.get(row.target))
+        if row.target not in old:
+            settle(row, stats.get(row.target))
     return stats
+
+
+async def replaceable(
+    store: Store, migration: str | None, stats: Mapping[str, Stat], rows: Sequence[MigrationRow]
+) -> set[str]:
+    """The targets of `rows` that hold something else, which `migration` may write over: see `outdated`."""
+    there = [stats[row.target] for row in rows if row.target in stats]
+    contents = {row.target: row.content for row in rows}
+    others = [stat for stat in there if stat.content != contents[stat.key]]
+    return await outdated(store, migration, others) if migration is not None and others else set()
 
 
 def settle(row: MigrationRow, there: Stat | None) -> None:
