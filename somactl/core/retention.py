@@ -1,4 +1,4 @@
-"""What an order comes to: whether it may be carried out now, what it deletes, and in which batches.
+"""What an order comes to: whether it may be carried out now, what it deletes, and under which commit ids.
 
 Everything is decided from values that the caller read from the store: what its namespace holds, and its
 clock. The control plane chose the keys and their sequence; nothing here adds a key, skips one that applies,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -26,7 +26,7 @@ MAX_BATCH: Final = 10_000
 Ruling = Literal[
     "wrong-namespace", "replayed", "reused", "issued-in-future", "expired", "out-of-sequence", "accepted"
 ]
-Outcome = Literal["delete", "unknown", "changed", "beyond-limit", "withheld", "done"]
+Outcome = Literal["delete", "unknown", "changed", "beyond-limit", "withheld"]
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -104,13 +104,6 @@ class Goal(msgspec.Struct, frozen=True):
             raise UsageError(f"--{self.kind} {self.amount} is negative")
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """What earlier batches of the same order settled: its first `items`, of which they deleted `deletes`."""
-
-    items: int = 0
-    deletes: int = 0
-
-
 class Deletion(msgspec.Struct, frozen=True, gc=False):
     """One key to delete: its index in the order, and what is there now.
 
@@ -132,32 +125,17 @@ class PrunePlan(msgspec.Struct, frozen=True):
                 changed       the key is not at the version that was ranked
                 beyond-limit  comes after the goal was reached, and was not looked at
                 withheld      would be deleted, were it not for `offending`
-                done          settled by an earlier batch
     deletes     in the order's sequence: all of the applicable items from the first on, until the goal
     offending   indices of the items for which nothing at all is deleted (`missing` or `changed` is "fail")
-    bytes       what `deletes` take, in sum
-    keys_left, bytes_left   of the namespace, afterwards
-    short_by    how far (keys or bytes, as the goal counts) the namespace then still is over it
     """
 
     outcomes: tuple[Outcome, ...]
     deletes: tuple[Deletion, ...]
     offending: tuple[int, ...]
-    bytes: int
-    keys_left: int
-    bytes_left: int
-    short_by: int
 
     def counts(self) -> dict[Outcome, int]:
         """How many items have each outcome; outcomes that no item has are left out."""
         return dict(Counter(self.outcomes))
-
-    def indices(self, outcome: Outcome) -> Iterator[int]:
-        """The indices of the items that have `outcome`; `Order.place` says where they stand."""
-        return (index for index, found in enumerate(self.outcomes) if found == outcome)
-
-
-_NOTHING: Final = Progress()
 
 
 def plan(
@@ -169,53 +147,42 @@ def plan(
     total_bytes: int,
     missing: Literal["ignore", "fail"] = "ignore",
     changed: Literal["skip", "fail"] = "skip",
-    done: Progress = _NOTHING,
+    deleted: int = 0,
 ) -> PrunePlan:
     """What `order` deletes of a namespace of `total_keys` and `total_bytes` whose live keys are `states`.
 
-    `states` needs the order's own keys alone. Raises nothing.
+    `states` needs the order's own keys alone; `deleted` keys went before, by items that do not stand in
+    `order`. Raises nothing.
     """
-    need = _need(goal, total_keys, total_bytes, done)
-    outcomes, deletes = _walk(states, order, goal, need, done)
+    need = _need(goal, total_keys, total_bytes, deleted)
+    outcomes, deletes = _walk(states, order, goal, need)
     offences = {"unknown": missing == "fail", "changed": changed == "fail"}
     offending = tuple(index for index, outcome in enumerate(outcomes) if offences.get(outcome))
     if offending:
         outcomes = ["withheld" if outcome == "delete" else outcome for outcome in outcomes]
         deletes = []
-    keys_left = total_keys - len(deletes)
-    bytes_left = total_bytes - sum(deletion.size for deletion in deletes)
-    over = {"keep": keys_left - goal.amount, "max-bytes": bytes_left - goal.amount}
-    return PrunePlan(
-        outcomes=tuple(outcomes),
-        deletes=tuple(deletes),
-        offending=offending,
-        bytes=total_bytes - bytes_left,
-        keys_left=keys_left,
-        bytes_left=bytes_left,
-        short_by=max(0, over.get(goal.kind, 0)),
-    )
+    return PrunePlan(tuple(outcomes), tuple(deletes), offending)
 
 
-def _need(goal: Goal, total_keys: int, total_bytes: int, done: Progress) -> float:
+def _need(goal: Goal, total_keys: int, total_bytes: int, deleted: int) -> float:
     """How much must go, in what the goal counts: keys, or bytes."""
     return {
         "all": math.inf,
-        "limit": goal.amount - done.deletes,
+        "limit": goal.amount - deleted,
         "keep": total_keys - goal.amount,
         "max-bytes": total_bytes - goal.amount,
     }[goal.kind]
 
 
 def _walk(
-    states: Mapping[str, KeyState], order: Order, goal: Goal, need: float, done: Progress
+    states: Mapping[str, KeyState], order: Order, goal: Goal, need: float
 ) -> tuple[list[Outcome], list[Deletion]]:
     by_bytes = goal.kind == "max-bytes"
-    outcomes: list[Outcome] = ["done"] * min(done.items, len(order.items))
+    outcomes: list[Outcome] = []
     deletes: list[Deletion] = []
-    for index in range(len(outcomes), len(order.items)):
+    for index, item in enumerate(order.items):
         if need <= 0:
             break
-        item = order.items[index]
         state = states.get(item.key)
         if state is None:
             outcomes.append("unknown")
@@ -227,18 +194,6 @@ def _walk(
             need -= state.size if by_bytes else 1
     beyond: list[Outcome] = ["beyond-limit"]
     return outcomes + beyond * (len(order.items) - len(outcomes)), deletes
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """The deletes among one slice of the order, `[start, stop)`, for one commit of id `commit_id`.
-
-    After it, `Progress(stop, ...)` is done.
-    """
-
-    commit_id: str
-    start: int
-    stop: int
-    deletes: tuple[Deletion, ...]
 
 
 def batch_ids(order_id: str, items: int, size: int) -> tuple[str, ...]:
@@ -253,20 +208,3 @@ def batch_ids(order_id: str, items: int, size: int) -> tuple[str, ...]:
     slices = -(-items // size)
     width = max(4, len(str(slices)))
     return tuple(f"{order_id}/{number:0{width}}" for number in range(1, slices + 1))
-
-
-def batches(plan: PrunePlan, order_id: str, size: int) -> tuple[Batch, ...]:
-    """The plan's deletes, cut where the *order* is cut: every `size` items of it, empty slices left out.
-
-    A slice keeps its id whatever the store holds when the plan is made. So a run that was killed, and plans
-    anew, finds each batch it committed under the same id, and with one `size` no id stands for two parts of
-    an order. Raises what `batch_ids` does.
-    """
-    ids = batch_ids(order_id, len(plan.outcomes), size)
-    cut: dict[int, list[Deletion]] = {}
-    for deletion in plan.deletes:
-        cut.setdefault(deletion.index // size, []).append(deletion)
-    return tuple(
-        Batch(ids[number], number * size, min((number + 1) * size, len(plan.outcomes)), tuple(deletes))
-        for number, deletes in cut.items()
-    )

@@ -1,4 +1,4 @@
-"""What an order comes to: rulings, plans and batches."""
+"""What an order comes to: rulings, plans and the ids of batches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from somactl.core.retention import (
     MAX_BATCH,
     Goal,
     KeyState,
-    Progress,
     PrunePlan,
     batch_ids,
-    batches,
     judge_message,
     plan,
 )
@@ -99,35 +97,33 @@ def names(found: PrunePlan) -> str:
 
 
 @pytest.mark.parametrize(
-    ("goal", "deleted", "short_by"),
+    ("goal", "deleted"),
     [
-        (Goal(), "abcd", 0),
-        (Goal("limit", 0), "", 0),
-        (Goal("limit", 2), "ab", 0),
-        (Goal("limit", 9), "abcd", 0),
-        (Goal("keep", 10), "", 0),
-        (Goal("keep", 11), "", 0),
-        (Goal("keep", 8), "ab", 0),
-        (Goal("keep", 6), "abcd", 0),
-        (Goal("keep", 5), "abcd", 1),
-        (Goal("keep", 0), "abcd", 6),
-        (Goal("max-bytes", 100), "", 0),
-        (Goal("max-bytes", 99), "a", 0),
-        (Goal("max-bytes", 80), "ab", 0),
-        (Goal("max-bytes", 79), "abc", 0),
-        (Goal("max-bytes", 55), "abcd", 5),
+        (Goal(), "abcd"),
+        (Goal("limit", 0), ""),
+        (Goal("limit", 2), "ab"),
+        (Goal("limit", 9), "abcd"),
+        (Goal("keep", 10), ""),
+        (Goal("keep", 11), ""),
+        (Goal("keep", 8), "ab"),
+        (Goal("keep", 6), "abcd"),
+        (Goal("keep", 5), "abcd"),
+        (Goal("keep", 0), "abcd"),
+        (Goal("max-bytes", 100), ""),
+        (Goal("max-bytes", 99), "a"),
+        (Goal("max-bytes", 80), "ab"),
+        (Goal("max-bytes", 79), "abc"),
+        (Goal("max-bytes", 55), "abcd"),
     ],
 )
-def test_goals(goal: Goal, deleted: str, short_by: int) -> None:
+def test_goals(goal: Goal, deleted: str) -> None:
     found = planned(goal)
     assert names(found) == deleted
-    assert found.short_by == short_by
     assert found.counts() == {
         outcome: count
         for outcome, count in (("delete", len(deleted)), ("beyond-limit", 4 - len(deleted)))
         if count
     }
-    assert (found.bytes, found.keys_left) == (10 * len(deleted), 10 - len(deleted))
 
 
 def test_unknown_and_changed_items_are_passed_over_and_named() -> None:
@@ -135,7 +131,7 @@ def test_unknown_and_changed_items_are_passed_over_and_named() -> None:
     found = planned(Goal("limit", 2), order)
     assert found.outcomes == ("unknown", "delete", "changed", "delete", "beyond-limit")
     assert [(d.index, d.key, d.version) for d in found.deletes] == [(1, "a", 1), (3, "c", 3)]
-    assert [order.place(index) for index in found.indices("changed")] == ["line 3"]
+    assert order.place(found.outcomes.index("changed")) == "line 3"
 
 
 def test_a_version_ahead_of_the_store_is_changed_too() -> None:
@@ -157,16 +153,13 @@ def test_failing_modes_delete_nothing(modes: dict[str, Any], offending: tuple[in
     assert found.offending == offending
     assert found.deletes == ()
     assert found.outcomes == ("withheld", "unknown", "changed", "withheld", "beyond-limit")
-    assert (found.bytes, found.keys_left, found.bytes_left, found.short_by) == (0, 10, 100, 2)
     assert planned(Goal("keep", 9), order, **modes).offending == ()  # nobody needed to look that far
 
 
-def test_progress_closes_what_earlier_batches_settled() -> None:
-    order = parse_order(b"x\na\nb\nc\nd\n")
-    states = {**STATES, "x": KeyState(9, 10)}  # it came back after the first batch had passed over it
-    found = planned(Goal("limit", 3), order, states=states, done=Progress(items=2, deletes=1))
-    assert found.outcomes == ("done", "done", "delete", "delete", "beyond-limit")
-    assert planned(Goal("limit", 3), order, done=Progress(items=99, deletes=1)).outcomes == ("done",) * 5
+def test_what_earlier_batches_deleted_counts_for_a_limit() -> None:
+    assert names(planned(Goal("limit", 3), deleted=1)) == "ab"
+    assert names(planned(Goal("limit", 3), deleted=3)) == ""
+    assert names(planned(Goal("keep", 8), deleted=3)) == "ab"  # what the namespace holds says it
 
 
 def test_a_goal_is_not_negative() -> None:
@@ -202,6 +195,10 @@ def totals(states: Mapping[str, KeyState]) -> dict[str, Any]:
     return {"total_keys": len(states), "total_bytes": sum(state.size for state in states.values())}
 
 
+def indices(found: PrunePlan, outcome: str) -> list[int]:
+    return [index for index, one in enumerate(found.outcomes) if one == outcome]
+
+
 def met(goal: Goal, deleted: int, keys_left: int, bytes_left: int) -> bool:
     measure = {"limit": -deleted, "keep": keys_left, "max-bytes": bytes_left}
     bound = -goal.amount if goal.kind == "limit" else goal.amount
@@ -232,17 +229,10 @@ def test_the_plan_adds_up(states: dict[str, KeyState], order: Order, goal: Goal)
     before = totals(states)
     found = plan(states, order, goal, **before)
     assert len(found.outcomes) == len(order.items) == sum(found.counts().values())
-    assert [d.index for d in found.deletes] == list(found.indices("delete"))
+    assert [d.index for d in found.deletes] == indices(found, "delete")
     for deletion in found.deletes:
         assert order.items[deletion.index].key == deletion.key
         assert states[deletion.key] == KeyState(deletion.version, deletion.size)
-    after = {key: state for key, state in states.items() if key not in {d.key for d in found.deletes}}
-    assert totals(after) == {"total_keys": found.keys_left, "total_bytes": found.bytes_left}
-    assert found.bytes == before["total_bytes"] - found.bytes_left
-    left = {"keep": found.keys_left, "max-bytes": found.bytes_left}.get(goal.kind, 0)
-    assert found.short_by == max(0, left - goal.amount if goal.kind in ("keep", "max-bytes") else 0)
-    if found.short_by:
-        assert "beyond-limit" not in found.outcomes
     for item, outcome in zip(order.items, found.outcomes, strict=True):
         if outcome != "beyond-limit":
             expected = "delete" if applies(item, states) else "changed" if item.key in states else "unknown"
@@ -256,33 +246,15 @@ def test_failing_modes_fail_for_what_they_name_and_nothing_else(
     plain = plan(states, order, goal, **totals(states))
     modes: dict[str, Any] = {mode: "fail"}
     strict = plan(states, order, goal, **totals(states), **modes)
-    assert strict.offending == tuple(plain.indices("unknown" if mode == "missing" else "changed"))
+    assert list(strict.offending) == indices(plain, "unknown" if mode == "missing" else "changed")
     if not strict.offending:
         assert strict == plain
     else:
         assert strict.deletes == ()
-        assert list(strict.indices("withheld")) == list(plain.indices("delete"))
-        assert strict.keys_left == len(states)
+        assert indices(strict, "withheld") == indices(plain, "delete")
 
 
 # Batches.
-
-
-@given(any_states, any_order, any_goal, st.integers(1, 13))
-def test_batches_are_the_plan_cut_at_fixed_places(
-    states: dict[str, KeyState], order: Order, goal: Goal, size: int
-) -> None:
-    found = plan(states, order, goal, **totals(states))
-    parts = batches(found, "o-1", size)
-    assert tuple(deletion for part in parts for deletion in part.deletes) == found.deletes
-    ids = batch_ids("o-1", len(order.items), size)
-    for part in parts:
-        assert part.deletes
-        assert part.commit_id == ids[part.start // size]
-        assert part.start % size == 0
-        assert part.stop == min(part.start + size, len(order.items))
-        assert all(part.start <= deletion.index < part.stop for deletion in part.deletes)
-    assert [part.commit_id for part in parts] == sorted(part.commit_id for part in parts)
 
 
 def test_batch_ids_are_commit_ids_that_sort() -> None:
@@ -300,29 +272,3 @@ def test_batches_refuse_bad_ids_and_sizes() -> None:
     for size in (0, -1, MAX_BATCH + 1):
         with pytest.raises(UsageError, match=f"a batch of {size} keys"):
             batch_ids("o", 5, size)
-
-
-@given(any_states, any_order, any_goal, st.integers(1, 5), st.data())
-def test_a_run_killed_at_any_batch_resumes_under_the_same_ids(
-    states: dict[str, KeyState], order: Order, goal: Goal, size: int, data: st.DataObject
-) -> None:
-    """Between the batches others write; the second run goes on behind the last slice that was committed."""
-    store = dict(states)
-    committed: dict[str, list[str]] = {}
-    done = Progress()
-    closed: list[str] = []
-    for _ in range(3):
-        found = plan(store, order, goal, **totals(store), done=done)
-        parts = batches(found, "o", size)
-        for part in parts[: data.draw(st.integers(0, len(parts)))]:
-            assert part.commit_id not in committed
-            committed[part.commit_id] = [deletion.key for deletion in part.deletes]
-            for deletion in part.deletes:
-                assert store.pop(deletion.key).version == deletion.version
-            closed += committed[part.commit_id]
-            done = Progress(part.stop, done.deletes + len(part.deletes))
-        store |= data.draw(any_states)
-    assert sorted(committed) == list(committed)
-    assert [item.key for item in order.items if item.key in closed] == closed
-    if goal.kind == "limit":
-        assert len(closed) <= goal.amount

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from somactl.core.order import Item, Order
-from somactl.core.retention import Deletion, KeyState, Progress, PrunePlan, plan
+from somactl.core.retention import Deletion, KeyState, PrunePlan, plan
 from somactl.operations.prune.request import PruneRequest
 from somactl.report import PruneItem
 from somactl.store.contract import Stats, Store
@@ -56,7 +56,7 @@ async def look(
         total_bytes=total,
         missing=request.missing,
         changed=request.changed,
-        done=Progress(0, deletes),
+        deleted=deletes,
     )
     return Part(start, outcome, states)
 

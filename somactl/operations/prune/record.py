@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -59,7 +59,7 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     batch     items in one commit; None: all of them
     pending   None before the first commit, and once the order is done
     renamed   commit ids of slices (by number) whose own ids were claimed by an `aborted` record
-    report    the first report; there if and only if `state` is `done`
+    report    the first report, once the order is done
     """
 
     format: int = FORMAT
@@ -71,7 +71,6 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     items: int
     batch: int | None = None
     accepted_at: float
-    state: Literal["running", "done"] = "running"
     settled: Settled = Settled()
     pending: Pending | None = None
     renamed: dict[int, str] = {}

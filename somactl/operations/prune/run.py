@@ -107,7 +107,7 @@ class Run:
 
     async def close(self) -> None:
         """Write the finished record, with its report. Raises LockHeld."""
-        self.record.state, self.record.pending = "done", None
+        self.record.pending = None
         await self._write({})
 
     async def _slice(self) -> None:
