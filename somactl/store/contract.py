@@ -297,7 +297,7 @@ class Store(Protocol):
     """One namespace of one store. Safe for concurrent use by the tasks of one event loop.
 
     Every method may raise `StoreUnavailable` (nothing written), and every method that asks about the
-    namespace (all but `init`, `namespaces`, `clock`, `durability` and `diagnose`) raises
+    namespace (all but `init`, `namespaces`, `durability` and `diagnose`) raises
     `NamespaceNotFound` where it does not exist. SQLite alone creates it on the first commit or note. A
     method that takes a key, a pattern's `after`, a commit id or a note's name raises InvalidName where it
     is outside its grammar. Names differ where their bytes differ: nothing is normalised.

@@ -155,6 +155,7 @@ class NamespaceChapter(Chapter):
             store.compact(dry_run=True),
             store.compact(past_grace=True),
             store.summary(),
+            store.clock(),
             store.read_notes(["n"]),
             all_notes(store.scan_notes()),
         )

@@ -90,6 +90,7 @@ class SqliteStore:
         return await self._reader.run(partial(reading.summary, namespace=self.namespace))
 
     async def clock(self) -> float:
+        await self.head()  # as the contract says: it knows the namespace or raises
         return time.time()
 
     async def commit_matrix_update(
