@@ -44,12 +44,14 @@ COMMON: dict[str, tuple[Any, Any]] = {
 class Session:
     """One command's surroundings: settings, output, and the flags to repeat in commands it suggests.
 
+    tolerances names those that the command line gives, which a setting may give as well.
     degraded collects what failed in the stores that the command opened, while it went on without.
     """
 
     settings: Settings
     out: Output
     flags: tuple[str, ...] = ()
+    tolerances: tuple[str, ...] = ()
     degraded: list[Degraded] = field(default_factory=list)
 
     @asynccontextmanager
@@ -97,7 +99,8 @@ def command(
             tolerances = {k: arguments.pop(k) for k in list(arguments) if k in config.SETTINGS}
             settings = config.load({**common, **tolerances})
             out = Output(settings.output, quiet=common["quiet"], color=settings.color)
-            session = Session(settings, out, _repeatable(common))
+            given = tuple(name for name, value in tolerances.items() if value is not None)
+            session = Session(settings, out, _repeatable(common), given)
             try:
                 report = run_until_done(function(session, **arguments))  # type: ignore[call-arg]
             except SomactlError as exc:

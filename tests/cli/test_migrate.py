@@ -103,14 +103,6 @@ def test_what_came_by_a_pipe_is_reverted_without_it_and_is_not_finalized(shell: 
     assert shell.is_empty()
 
 
-def test_after_finalizing_a_revert_has_to_be_told_the_source(files: Shell) -> None:
-    migration = files.ok("migrate-json", *BOTH, "--output", "json").json["migration"]
-    files.ok("migrate-json", *BOTH[:2], "--finalize", "--yes")
-    result = files("migrate-json", "--revert", "--migration", migration, "--output", "json")
-    assert (result.code, "no source is named" in result.error["message"]) == (2, True)
-    assert files.ok("migrate-json", *BOTH[:2], "--revert", "--migration", migration).code == 0
-
-
 def test_without_discover_it_is_said_that_nobody_looked_inside(files: Shell) -> None:
     report = report_of(files.ok("migrate-json", *BOTH[:2], "--dry-run", "--output", "json"))
     assert any("--discover" in warning for warning in report["warnings"])
@@ -137,6 +129,12 @@ def test_a_plan_for_another_source_or_namespace_ends_2(files: Shell) -> None:
 
 
 BAD: dict[str, tuple[list[str], str]] = {
+    "tolerance with apply": (["--apply", "plan", "--trace-tolerance", "1e-8"], "takes no other wishes"),
+    "tolerance with finalize": (["--finalize", "--yes", "--psd-tolerance", "1e-8"], "takes no other wishes"),
+    "tolerance with revert": (["--revert", "--hermitian-tolerance", "1e-8"], "takes no other wishes"),
+    "tolerance with forget": (["--forget", "--yes", "--trace-tolerance", "1e-8"], "takes no other wishes"),
+    "rate with forget": (["--forget", "--yes", "--rate", "5"], "--rate does not go with --forget"),
+    "resume with finalize": (["--finalize", "--resume"], "which goes on by itself"),
     "two modes": (["--dry-run", "--revert"], "do not go together"),
     "plan file without dry run": (["--plan-file", "x"], "--plan-file goes with --dry-run"),
     "resume with dry run": (["--dry-run", "--resume"], "--resume does not go with --dry-run"),
@@ -178,8 +176,9 @@ def test_tolerances_are_repeated_in_what_is_suggested(shell: Shell) -> None:
     wishes = ("--trace-tolerance", "1e-4", "--output", "json")
     stopped = shell("migrate-json", "--max-duration", "0s", *wishes, stdin=values)
     assert stopped.code == 4
-    assert stopped.json["next"] == "somactl migrate-json --trace-tolerance 0.0001 --resume"
-    resumed = repeat(shell, stopped.json["next"], "--output", "json", stdin=values)
+    assert stopped.json["next"] == "somactl migrate-json --trace-tolerance 0.0001 --resume --max-duration 0s"
+    in_time = ("--max-duration", "1h", "--output", "json")
+    resumed = repeat(shell, stopped.json["next"], *in_time, stdin=values)
     assert (resumed.code, resumed.json["outcomes"]["migrate"]["count"]) == (0, 3)
     assert resumed.json["migration"] == stopped.json["migration"]
 
@@ -189,7 +188,7 @@ def test_a_stopped_run_is_refused_without_resume_and_goes_on_with_it(files: Shel
     assert (stopped.code, stopped.json["complete"]) == (4, False)
     again = files("migrate-json", *BOTH, "--output", "json")
     assert (again.code, "--resume" in again.error["hint"]) == (2, True)
-    resumed = report_of(repeat(files, stopped.json["next"], "--output", "json"))
+    resumed = report_of(repeat(files, stopped.json["next"], "--max-duration", "1h", "--output", "json"))
     assert (resumed["phase"], resumed["code"]) == ("copied", 0)
 
 

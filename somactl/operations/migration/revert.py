@@ -41,15 +41,17 @@ async def revert(
     """Carry it out; `left_alone` says what stays as it is, and why.
 
     Where nothing was finalized, the source has all it had, and need not be there: None. `kept` gets every
-    original that was not put back, because the source has something newer there.
+    original that was not put back, because the source has something newer there; as long as there are such,
+    it may be repeated, and tries them again.
     """
     state = journal.state
-    if source is None and await anext(journal.originals(), None) is not None:
+    nothing_left = await anext(journal.originals(), None) is None
+    if source is None and not nothing_left:
         raise UsageError(
             f"migration {journal.id} took values out of {state.name}, and no source is named",
             hint=f"name the one it came from: {state.source}",
         )
-    if state.phase == "reverted":
+    if state.phase == "reverted" and nothing_left:
         raise UsageError(f"migration {journal.id} is reverted already")
     if state.phase == "forgetting":
         raise UsageError(
