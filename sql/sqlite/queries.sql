@@ -109,28 +109,33 @@ VALUES (:namespace, :incarnation, :version, :commit_id, :keys, :now);
 
 -- A key that was deleted with a grace of its own, when that is over: first all its values lose their bytes, ...
 -- name: values_past_grace
-SELECT revision.id, revision.version, revision.size FROM grace INDEXED BY grace_age
-CROSS JOIN revision AS tombstone ON tombstone.id = grace.id
+SELECT revision.id, revision.version, revision.size FROM (
+    SELECT id FROM grace INDEXED BY grace_age WHERE namespace = :id AND expires_at <= :now
+    ORDER BY expires_at, id LIMIT :keys
+) AS due
+CROSS JOIN revision AS tombstone ON tombstone.id = due.id
 CROSS JOIN revision ON revision.namespace = tombstone.namespace AND revision.key = tombstone.key
-WHERE grace.namespace = :id AND grace.expires_at <= :now
-    AND revision.content IS NOT NULL AND revision.compacted = 0
-ORDER BY grace.expires_at LIMIT :limit;
+WHERE revision.content IS NOT NULL AND revision.compacted = 0 LIMIT :limit;
 
 -- ... then its history goes, ...
 -- name: entries_past_grace
-SELECT revision.id, revision.version, revision.superseded_version AS gone_since FROM grace INDEXED BY grace_age
-CROSS JOIN revision AS tombstone ON tombstone.id = grace.id
+SELECT revision.id, revision.version, revision.superseded_version AS gone_since FROM (
+    SELECT id FROM grace INDEXED BY grace_age WHERE namespace = :id AND expires_at <= :now
+    ORDER BY expires_at, id LIMIT :keys
+) AS due
+CROSS JOIN revision AS tombstone ON tombstone.id = due.id
 CROSS JOIN revision ON revision.namespace = tombstone.namespace AND revision.key = tombstone.key
     AND revision.version < tombstone.version
-WHERE grace.namespace = :id AND grace.expires_at <= :now
-ORDER BY grace.expires_at LIMIT :limit;
+LIMIT :limit;
 
 -- ... and the tombstone last.
 -- name: tombstones_past_grace
-SELECT tombstone.id, tombstone.version, tombstone.version AS gone_since FROM grace INDEXED BY grace_age
-CROSS JOIN revision AS tombstone ON tombstone.id = grace.id
-WHERE grace.namespace = :id AND grace.expires_at <= :now
-ORDER BY grace.expires_at LIMIT :limit;
+SELECT tombstone.id, tombstone.version, tombstone.version AS gone_since FROM (
+    SELECT id FROM grace INDEXED BY grace_age WHERE namespace = :id AND expires_at <= :now
+    ORDER BY expires_at, id LIMIT :keys
+) AS due
+CROSS JOIN revision AS tombstone ON tombstone.id = due.id
+LIMIT :limit;
 
 -- Superseded values that retention no longer keeps. The hidden value of a tombstone was superseded when
 -- the tombstone was made, so the rule for time is the tombstone's own. A tombstone with a grace keeps the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -116,3 +117,32 @@ async def test_a_grace_leaves_no_row_behind(backend: Any) -> None:
     await compact_fully(store)
     assert backend.rows("SELECT key FROM grace JOIN revision USING (id)") == [("waiting",)]
     await store.close()
+
+
+async def test_what_a_call_looks_at_does_not_grow_with_what_others_have_left_half_done(backend: Any) -> None:
+    """Counted in instructions of SQLite's machine: for the last keys no more than for the first."""
+    store: SqliteStore = backend.open()
+    await store.init()
+    keys = [f"k{number:04}" for number in range(1000)]
+    await put(store, *keys)
+    await prune(store, *keys, grace=0.0)
+    work: list[int] = []
+    more = True
+    while more:
+        with backend.raw() as connection:
+            work.append(_steps_to_find(connection))
+        more = (await store.compact(limit=50, past_grace=True)).more
+    assert len(work) > 50
+    assert max(work) < 3 * work[0]
+    assert await listed(store.scan(deleted=True)) == []
+    await store.close()
+
+
+def _steps_to_find(connection: sqlite3.Connection) -> int:
+    """How many hundreds of instructions it takes to find the next fifty removals."""
+    steps: list[int] = []
+    connection.row_factory = sqlite3.Row
+    connection.set_progress_handler(lambda: steps.append(1), 100)
+    compaction.candidates(connection, "default", 50, past_grace=True)
+    connection.set_progress_handler(None, 0)
+    return len(steps)

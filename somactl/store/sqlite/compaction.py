@@ -59,7 +59,10 @@ def candidates(
     """What is no longer kept, at most `limit` removals; all of it where `limit` is None.
 
     A stage begins only when the one before it is exhausted: an entry goes after its bytes, a tombstone
-    after the entries that it hides.
+    after the entries that it hides. Of the keys past their grace no more are looked at than may be removed,
+    those that are due longest: they are finished with before others are begun, for else each call would
+    walk over all that earlier ones had left half done. As each has a tombstone at least, a call that comes
+    to the end of `keys` of them has come to its limit.
     """
     with transaction(connection):
         here = reading.existing(connection, namespace)
@@ -72,6 +75,7 @@ def candidates(
             "versions": retention.versions,
             "values_until": now - retention.seconds,
             "records_until": now - retention.record_seconds,
+            "keys": _NO_LIMIT if limit is None else limit,
         }
         found = Candidates(here.id, here.floor, parameters["records_until"])
         left = _NO_LIMIT if limit is None else limit
