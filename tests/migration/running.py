@@ -19,7 +19,7 @@ from somactl.operations.admission import Policy
 from somactl.operations.migration.copying import copy, look
 from somactl.operations.migration.examine import Selection
 from somactl.operations.migration.finalize import finalize
-from somactl.operations.migration.journal import find
+from somactl.operations.migration.journal import Journal, find, identify
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.plan import FORMAT, Head, Plan, PlanWriter
 from somactl.operations.migration.revert import forget, revert
@@ -41,6 +41,8 @@ class Migration:
     settings: Settings
     wishes: Wishes = WHOLE
     each: Callable[[Progress], None] = field(default=lambda progress: None)
+    named: bool = False
+    """Whether it is told from others of its source by its id."""
 
     @asynccontextmanager
     async def store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
@@ -90,15 +92,21 @@ class Migration:
 
     async def finalize(self, *, pace: Pace | None = None) -> MigrateReport:
         async with self.source(read_only=False) as source, self.store() as store:
-            return await finalize(source, store, await find(store, source.identity, None), pace or Pace())
+            return await finalize(source, store, await self._journal(source, store), pace or Pace())
 
     async def revert(self, *, pace: Pace | None = None) -> MigrateReport:
         async with self.source(read_only=False) as source, self.store() as store:
-            return await revert(source, store, await find(store, source.identity, None), pace or Pace())
+            return await revert(source, store, await self._journal(source, store), pace or Pace())
 
     async def forget(self) -> MigrateReport:
         async with self.source(read_only=False) as source, self.store() as store:
-            return await forget(store, await find(store, source.identity, None))
+            return await forget(store, await self._journal(source, store))
+
+    def id_of(self, source: Source, store: Store) -> str:
+        return identify(source.identity, store.namespace, self.wishes.as_json())
+
+    async def _journal(self, source: Source, store: Store) -> Journal:
+        return await find(store, source.identity, self.id_of(source, store) if self.named else None)
 
     async def contents(self) -> dict[str, str]:
         """Key -> content digest, of all that is in the store."""

@@ -1,7 +1,7 @@
 """Whatever is done in whatever order, no matrix is lost and nothing that others wrote is touched.
 
-Somebody writes the source, somebody else the store, and a migration is copied, stopped, finalized, reverted
-and forgotten between them. What must hold is little, and holds after every step.
+Somebody writes the sources, somebody else the store, and three migrations to the same keys are copied,
+stopped, finalized, reverted and forgotten between them. What must hold is little, and holds after every step.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from migration.forms import density, text
 from migration.places import shown
@@ -25,15 +27,24 @@ from somactl.config import Settings
 from somactl.errors import KeyNotFound, NamespaceNotFound, NotFound, UsageError
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.migration import batches
-from somactl.operations.migration.journal import recorded
+from somactl.operations.migration.examine import Selection
+from somactl.operations.migration.journal import Journal
+from somactl.operations.migration.run import Wishes
 from somactl.report import MigrateReport
+from somactl.source.contract import Source
 from source.backends import FilesBackend
 
 KEYS = ("a", "b")
 MATRICES = [density(2, seed=i) for i in range(3)]
 TARGETS = [key + pointer for key in KEYS for pointer in ("", "#/x", "#/y")]
 
-keys = st.sampled_from(KEYS)
+PLACES = ("values", "others")
+MIGRATIONS = [(0, DISCOVER), (0, Wishes(selection=Selection(pointers=("", "/x", "/y")))), (1, DISCOVER)]
+"""Two of one source with other wishes, and one of another source whose keys are the same."""
+Spot: TypeAlias = tuple[int, str]
+
+spots = st.tuples(st.sampled_from([0, 0, 1]), st.sampled_from(KEYS))
+migrations = st.sampled_from(range(len(MIGRATIONS)))
 matrices = st.sampled_from(range(3))
 turns = st.sampled_from([99, 99, 1])
 """How many batches a run may begin: some are stopped on the way."""
@@ -56,6 +67,14 @@ def embedded(first: int, second: int) -> Written:
     return Written(b'{"x": %s, "n": 1.50, "y": %s}' % (x, y), {"/x": first, "/y": second})
 
 
+def target_of(spot: Spot, pointer: str) -> str:
+    return f"{spot[1]}#{pointer}" if pointer else spot[1]
+
+
+def opened(backend: FilesBackend, *, read_only: bool) -> Source:
+    return backend.open(read_only=False)
+
+
 values = st.one_of(
     matrices.map(whole),
     st.builds(embedded, matrices, matrices),
@@ -68,20 +87,25 @@ class Journeys(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        (self.folder / "values").mkdir()
-        self.backend = FilesBackend(self.folder / "values")
-        self.migration = Migration(
-            lambda *, read_only: self.backend.open(read_only=False),
-            Settings(store=f"sqlite:///{self.folder / 'target.db'}"),
-            DISCOVER,
-        )
-        self.source = {key: Written(None, {}) for key in KEYS}
+        settings = Settings(store=f"sqlite:///{self.folder / 'target.db'}")
+        self.backends = []
+        for name in PLACES:
+            (self.folder / name).mkdir()
+            self.backends.append(FilesBackend(self.folder / name))
+        self.migrations = [
+            Migration(partial(opened, self.backends[place]), settings, wishes, named=True)
+            for place, wishes in MIGRATIONS
+        ]
+        self.source = {(place, key): Written(None, {}) for place in range(len(PLACES)) for key in KEYS}
         self.theirs: dict[str, int | None] = {}  # target -> what another writer of the store put there last
-        self.forgotten: set[str] = set()  # keys whose originals are no more
-        self.referred: set[str] = set()  # targets to which a value refers that somebody wrote himself
-        asyncio.run(self.backend.put(dict.fromkeys(KEYS)))
-        self.write("a", whole(0))
-        self.write("b", embedded(1, 2))
+        self.forgotten: set[Spot] = set()  # whose originals are no more
+        self.referred: dict[
+            Spot, set[str]
+        ] = {}  # targets to which a value refers that somebody wrote himself
+        for backend in self.backends:
+            asyncio.run(backend.put(dict.fromkeys(KEYS)))
+        self.write((0, "a"), whole(0))
+        self.write((0, "b"), embedded(1, 2))
         self._batch_values = batches.BATCH_VALUES
         batches.BATCH_VALUES = 1
 
@@ -89,88 +113,104 @@ class Journeys(RuleBasedStateMachine):
         batches.BATCH_VALUES = self._batch_values
         shutil.rmtree(self.folder)
 
-    def write(self, key: str, value: Written) -> None:
-        if value.data is None and asyncio.run(self.backend.read(key)) is None:
+    def write(self, spot: Spot, value: Written) -> None:
+        if value.data is None and self.found(spot) is None:
             return  # whoever deletes what is gone has done nothing
-        self.source[key] = value
-        self.forgotten.discard(key)
-        self.referred = {target for target in self.referred if not target.startswith(f"{key}#")}
-        asyncio.run(self.backend.put({key: value.data}))
+        self.source[spot] = value
+        self.forgotten.discard(spot)
+        self.referred.pop(spot, None)
+        asyncio.run(self.backends[spot[0]].put({spot[1]: value.data}))
 
-    @initialize(finalized=st.booleans())
-    def begin_somewhere(self, finalized: bool) -> None:
+    def found(self, spot: Spot) -> bytes | None:
+        place, key = spot
+        return asyncio.run(self.backends[place].read(key))
+
+    @initialize(which=migrations, finalized=st.booleans(), same=st.booleans())
+    def begin_somewhere(self, which: int, finalized: bool, same: bool) -> None:
         """Half of the journeys begin where most of them would never come to."""
+        if same:
+            self.write((1, "a"), whole(0))
+            self.write((1, "b"), embedded(1, 2))
         if finalized:
-            self.copy(99)
-            self.finalize(99)
+            for each in range(len(MIGRATIONS)):
+                self.copy(each, 99)
+            self.finalize(which, 99)
 
-    @rule(key=keys, value=values)
-    def somebody_writes_the_source(self, key: str, value: Written) -> None:
-        self.write(key, value)
+    @rule(spot=spots, value=values)
+    def somebody_writes_the_source(self, spot: Spot, value: Written) -> None:
+        self.write(spot, value)
 
     @rule(at=st.sampled_from(TARGETS), number=st.none() | matrices)
     def somebody_writes_the_store(self, at: str, number: int | None) -> None:
         async def commit() -> None:
-            async with self.migration.store() as store:
+            async with self.migrations[0].store() as store:
                 array = None if number is None else MATRICES[number]
                 await commit_matrix_update(store, {at: array})
 
         asyncio.run(commit())
         self.theirs[at] = number
 
-    @rule(count=turns)
-    def copy(self, count: int) -> None:
-        resume = self.phase() == "copying"
-        self.attempt(lambda: self.migration.copy(resume=resume, pace=after_batches(count)))
+    @rule(which=migrations, count=turns)
+    def copy(self, which: int, count: int) -> None:
+        resume = self.phase(which) == "copying"
+        self.attempt(lambda: self.migrations[which].copy(resume=resume, pace=after_batches(count)))
 
-    @rule(key=keys, number=matrices)
-    def somebody_edits_what_stands_beside_a_reference(self, key: str, number: int) -> None:
-        found = asyncio.run(self.backend.read(key))
+    @rule(spot=spots, number=matrices)
+    def somebody_edits_what_stands_beside_a_reference(self, spot: Spot, number: int) -> None:
+        found = self.found(spot)
         if found is not None and b"__somactl__" in found:
-            held = self.source[key].held
-            self.write(key, Written(found.replace(b'"n": 1.50', b'"n": %d' % number), {}))
-            left = shown(self.source[key].data)
+            held = self.source[spot].held
+            self.write(spot, Written(found.replace(b'"n": 1.50', b'"n": %d' % number), {}))
+            left = shown(self.source[spot].data)
             assert isinstance(left, dict)
-            self.referred |= {f"{key}#{p}" for p in held if left[p[1:]] == f"{key}#{p}"}
+            self.referred[spot] = {f"{spot[1]}#{p}" for p in held if left[p[1:]] == f"{spot[1]}#{p}"}
 
-    @rule(count=turns)
-    def finalize(self, count: int) -> None:
+    @rule(which=migrations, count=turns)
+    def finalize(self, which: int, count: int) -> None:
         """What it takes is in the store at that moment, whoever wrote there."""
-        before = {key: asyncio.run(self.backend.read(key)) for key in KEYS}
-        self.attempt(lambda: self.migration.finalize(pace=after_batches(count)))
+        before = {spot: self.found(spot) for spot in self.source}
+        self.attempt(lambda: self.migrations[which].finalize(pace=after_batches(count)))
         stored = asyncio.run(self.stored())
-        for key, value in self.source.items():
-            found = asyncio.run(self.backend.read(key))
-            for pointer in self.taken(key, value, found) if found != before[key] else []:
-                target = f"{key}#{pointer}" if pointer else key
+        for spot, value in self.source.items():
+            found = self.found(spot)
+            for pointer in self.taken(spot, value, found) if found != before[spot] else []:
+                target = target_of(spot, pointer)
                 assert same_bits(stored[target], MATRICES[value.held[pointer]]), target
 
-    @rule(count=turns)
-    def revert(self, count: int) -> None:
-        before = self.phase()
-        report = self.attempt(lambda: self.migration.revert(pace=after_batches(count)))
+    @rule(which=migrations, count=turns)
+    def revert(self, which: int, count: int) -> None:
+        before = self.phase(which)
+        report = self.attempt(lambda: self.migrations[which].revert(pace=after_batches(count)))
         if report is None:
             assert before in (None, "reverted", "forgetting")
             return
         if report.phase == "reverted" and not report.left_alone:
-            for key, value in self.source.items():
-                if key not in self.forgotten:
-                    assert asyncio.run(self.backend.read(key)) == value.data, key
+            others = asyncio.run(self.taken_out_by_others(which))
+            for spot, value in self.source.items():
+                if spot not in self.forgotten and spot not in others:
+                    assert self.found(spot) == value.data, spot
 
-    @rule(at=st.sampled_from(TARGETS), number=matrices, key=keys)
-    def finalize_and_think_better_of_it(self, at: str, number: int, key: str) -> None:
-        self.finalize(99)
-        self.somebody_edits_what_stands_beside_a_reference(key, number)
+    @rule(which=migrations, other=migrations)
+    def one_is_reverted_after_another_took_out_the_same(self, which: int, other: int) -> None:
+        for each in (which, other):
+            self.copy(each, 99)
+        self.finalize(other, 99)
+        self.no_matrix_is_lost()
+        self.revert(which, 99)
+
+    @rule(which=migrations, at=st.sampled_from(TARGETS), number=matrices, spot=spots)
+    def finalize_and_think_better_of_it(self, which: int, at: str, number: int, spot: Spot) -> None:
+        self.finalize(which, 99)
+        self.somebody_edits_what_stands_beside_a_reference(spot, number)
         self.somebody_writes_the_store(at, number)
-        self.revert(99)
+        self.revert(which, 99)
 
-    @precondition(lambda self: self.phase() in ("copied", "finalized", "reverted"))
-    @rule(certainty=st.integers(0, 4))
-    def forget(self, certainty: int) -> None:
-        if certainty < 4:
+    @rule(which=migrations, certainty=st.integers(0, 4))
+    def forget(self, which: int, certainty: int) -> None:
+        if certainty < 4 or self.phase(which) not in ("copied", "finalized", "reverted"):
             return  # it ends a journey, and most would end too soon
-        self.attempt(self.migration.forget)
-        self.forgotten.update(KEYS)
+        self.attempt(self.migrations[which].forget)
+        self.forgotten.update(spot for spot in self.source if spot[0] == MIGRATIONS[which][0])
 
     def attempt(self, step: Callable[[], Awaitable[MigrateReport]]) -> MigrateReport | None:
         """Carry it out, unless it is not its turn."""
@@ -183,42 +223,54 @@ class Journeys(RuleBasedStateMachine):
 
         return asyncio.run(run())
 
-    def phase(self) -> str | None:
-        async def look() -> str | None:
-            async with self.migration.store() as store:
-                try:
-                    phases: list[str] = [state.phase async for _, state in recorded(store)]
-                except NamespaceNotFound:
-                    return None
-            assert len(phases) <= 1
-            return phases[0] if phases else None
+    async def journals(self) -> list[Journal]:
+        journals = []
+        for migration in self.migrations:
+            async with migration.source() as source, migration.store() as store:
+                journals.append(await Journal.open(store, migration.id_of(source, store)))
+        return journals
 
-        return asyncio.run(look())
+    def phase(self, which: int) -> str | None:
+        journal = asyncio.run(self.journals())[which]
+        return journal.state.phase if journal.exists else None
+
+    async def taken_out_by_others(self, which: int) -> set[Spot]:
+        """What other migrations could put back."""
+        taken: set[Spot] = set()
+        for number, migration in enumerate(self.migrations):
+            if number == which:
+                continue
+            async with migration.source() as source, migration.store() as store:
+                journal = await Journal.open(store, migration.id_of(source, store))
+                keys = [bytes.fromhex(each.key).decode() async for each in journal.originals()]
+            taken |= {(MIGRATIONS[number][0], key) for key in keys}
+        return taken
 
     @invariant()
     def no_matrix_is_lost(self) -> None:
         """What stands in the source was written there last, or has given its matrices to the store."""
         stored = asyncio.run(self.stored())
-        for key, value in self.source.items():
-            found = asyncio.run(self.backend.read(key))
+        for spot, value in self.source.items():
+            found = self.found(spot)
             if found == value.data:
                 continue
-            assert value.held, f"{key}: a value without a matrix was touched"
-            taken = self.taken(key, value, found)
-            assert taken, f"{key}: neither what was written nor what finalizing leaves"
+            assert value.held, f"{spot}: a value without a matrix was touched"
+            taken = self.taken(spot, value, found)
+            assert taken, f"{spot}: neither what was written nor what finalizing leaves"
             for pointer in taken:
-                target = f"{key}#{pointer}" if pointer else key
+                target = target_of(spot, pointer)
                 if target in self.theirs:
                     continue  # what another writer of the store does with it is theirs to answer for
                 assert target in stored, f"{target} is nowhere"
                 assert same_bits(stored[target], MATRICES[value.held[pointer]]), target
 
-    def taken(self, key: str, value: Written, found: bytes | None) -> list[str]:
+    def taken(self, spot: Spot, value: Written, found: bytes | None) -> list[str]:
         """The pointers of the matrices that are gone from the value; [] where it is something else."""
         if found is None:
             return [""] if "" in value.held else []
         if "" in value.held:
             return []
+        key = spot[1]
         node, wanted = shown(found), shown(value.data)
         assert isinstance(node, dict)
         assert isinstance(wanted, dict)
@@ -238,14 +290,15 @@ class Journeys(RuleBasedStateMachine):
     @invariant()
     def nobody_refers_to_nothing(self) -> None:
         stored = asyncio.run(self.stored()) if self.referred else {}
-        assert {target for target in self.referred - self.theirs.keys() if target not in stored} == set()
+        referred = {target for targets in self.referred.values() for target in targets}
+        assert {target for target in referred - self.theirs.keys() if target not in stored} == set()
 
     async def stored(self) -> dict[str, np.ndarray]:
         try:
-            contents = await self.migration.contents()
+            contents = await self.migrations[0].contents()
         except (NamespaceNotFound, KeyNotFound):
             return {}
-        return {key: await self.migration.matrix(key) for key in contents}
+        return {key: await self.migrations[0].matrix(key) for key in contents}
 
 
 TestJourneys = Journeys.TestCase
