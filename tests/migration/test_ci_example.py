@@ -99,6 +99,16 @@ def test_two_runs_say_the_same_to_the_byte_and_a_baseline_holds_them_to_it(pipel
     assert '+    "values": 0,' in done.stdout
 
 
+def test_a_baseline_of_another_folder_is_the_same(pipeline: Pipeline) -> None:
+    """The plan's path stands in the command that the report suggests."""
+    pipeline(*SOUND)
+    baseline = pipeline.keep_as_baseline()
+    assert "out/plan.ndjson" in (pipeline.folder / baseline).read_text()
+    done = pipeline(*SOUND, OUT="another", BASELINE=baseline)
+    assert done.returncode == 0, done.stdout
+    assert "another/plan.ndjson" in (pipeline.folder / "another/report.json").read_text()
+
+
 def test_known_rejects_pass_only_where_that_was_asked_for_and_they_are_the_very_same(
     pipeline: Pipeline,
 ) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.cli.confirm import confirm, may_ask
 from somactl.errors import UsageError
 from somactl.operations import maintenance
 from somactl.operations.doctor import examine
@@ -54,7 +54,7 @@ async def compact(
 ) -> Report:
     """Remove for good what the namespace's retention no longer keeps. Live values are never touched."""
     if not (dry_run or yes):
-        _ask(session, may_ask=not no_input and sys.stdin.isatty())
+        _ask(session, no_input=no_input)
 
     async with session.store(read_only=dry_run) as store:
         report = await maintenance.compact(
@@ -74,12 +74,11 @@ async def doctor(session: Session) -> Report:
         return await examine(store)
 
 
-def _ask(session: Session, *, may_ask: bool) -> None:
+def _ask(session: Session, *, no_input: bool) -> None:
     """What compact removes cannot be brought back, so somebody has to say yes."""
-    if not may_ask:
+    if not may_ask(no_input=no_input):
         raise UsageError("compact removes history for good", hint="pass --yes, or look first with --dry-run")
-    if not typer.confirm(f"Remove what namespace {session.settings.namespace!r} need not keep?", err=True):
-        raise UsageError("not confirmed; nothing was removed")
+    confirm(f"Remove what namespace {session.settings.namespace!r} need not keep?", unless_done="removed")
 
 
 def _days(days: float | None) -> float | None:
