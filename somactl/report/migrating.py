@@ -60,9 +60,10 @@ class MigrateReport(Report, tag="migrate-json"):
     source        what was read, without its host
     values        how many values were looked at; pages of the journal, when there is one
     outcomes, forms, reasons, kinds   tallies; reasons as `outcome: reason`
-    pointers      where matrices stand, with their number (the first 1000)
+    pointers      where matrices stand, of whatever outcome, with their number (the first 1000)
     largest       the rows of the ten largest matrices
-    rejected, conflicts, moved   every row of these; in ndjson mode they come a line each instead
+    rejected, conflicts, moved   the first 10,000 rows of each, with how many more there are as `..._omitted`;
+                  in ndjson mode every one comes as a line instead
     finalized     values that were removed or whose matrices were replaced by references; restored: values
                   that a revert put back; withdrawn: matrices that it deleted; forgotten: originals dropped
     left_alone    values that had changed since, each with the reason, and that were not touched
@@ -85,6 +86,9 @@ class MigrateReport(Report, tag="migrate-json"):
     rejected: list[MigrationRow] = []
     conflicts: list[MigrationRow] = []
     moved: list[MigrationRow] = []
+    rejected_omitted: int = 0
+    conflicts_omitted: int = 0
+    moved_omitted: int = 0
     finalized: int = 0
     restored: int = 0
     withdrawn: int = 0

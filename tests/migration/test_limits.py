@@ -8,8 +8,12 @@ from migration.forms import density, text
 from migration.running import DISCOVER, Migration, by_place, of_lines, outcomes
 from migration.stopping import after_batches
 from somactl.config import Settings
-from somactl.operations.migration import batches, examine
+from somactl.operations.commit import commit_matrix_update
+from somactl.operations.migration import batches, examine, tally
+from somactl.operations.migration.copying import copy
 from somactl.operations.migration.journal import find
+from somactl.operations.migration.pace import Pace
+from somactl.operations.migration.run import Run
 from somactl.store import request
 from source.backends import RedisBackend
 
@@ -76,3 +80,44 @@ async def test_one_value_beyond_a_commit_is_rejected_alike_when_looked_at_and_wh
     assert [(row.key, row.reason) for row in report.rejected] == [("large", "LimitExceeded")]
     assert report.rejected[0].json_bytes == len(large)
     assert set(await migration.contents()) == {"small"}
+
+
+async def test_a_report_lists_only_so_many_rows_and_counts_the_others(
+    sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "MAX_LISTED", 3)
+    values = {f"bad{i}": b"[[1, 0], [0]]" for i in range(5)} | {"good": text(density(4).tolist())}
+    async with of_lines(values | {"taken": text(density(4).tolist())}, sqlite).store() as store:
+        await commit_matrix_update(store, {"taken": density(4, seed=3)})
+    migration = of_lines(values | {"taken": text(density(4).tolist())}, sqlite)
+    for report in ((await migration.look())[0], await migration.copy()):
+        assert [row.key for row in report.rejected] == ["bad0", "bad1", "bad2"]
+        assert (report.rejected_omitted, report.conflicts_omitted, report.moved_omitted) == (2, 0, 0)
+        assert [row.key for row in report.conflicts] == ["taken"]
+        assert outcomes(report)["rejected"] == 5
+        assert any("2 rows are not listed" in warning for warning in report.warnings)
+
+
+async def test_whoever_gets_every_row_as_it_comes_gets_none_of_them_in_the_report(sqlite: Settings) -> None:
+    seen: list[str] = []
+    values = {f"bad{i}": b"[[1, 0], [0]]" for i in range(5)}
+    migration = of_lines(values, sqlite)
+    async with migration.source() as source, migration.store() as store:
+        run = Run(
+            source,
+            store,
+            migration.wishes,
+            Pace(),
+            lambda progress: seen.extend(row.key for row in progress.rows),
+            listing=False,
+        )
+        report = await copy(run)
+    assert (report.rejected, report.rejected_omitted, outcomes(report)) == ([], 0, {"rejected": 5})
+    assert seen == sorted(values)
+
+
+async def test_what_could_not_be_read_is_not_among_the_largest(sqlite: Settings) -> None:
+    migration = of_lines({"a": b"1, 2", "good": text(density(4).tolist())}, sqlite)
+    report, rows = await migration.look()
+    assert {row.form for row in rows} == {"unreadable", "lists"}
+    assert [row.key for row in report.largest] == ["good"]

@@ -68,7 +68,7 @@ async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda
                         _note_empty(report)
                     emit(batch.rows)
                     plain, rows = tally.split(batch.rows)
-                    _count(report, Page("", "", len(batch.values), plain, rows))
+                    _count(run, report, Page("", "", len(batch.values), plain, rows))
                     _tell(run, report, batch, rows, len(workspace.names))
 
         stopped = await until_told(work)
@@ -100,7 +100,7 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
         after = None
         if resumes:
             async for page in journal.pages(journal.state.first_page):
-                _count(report, page)
+                _count(run, report, page)
                 run.each(Progress(report.values, len(workspace.names), rows=page.rows))
                 _claim_again(page, workspace.texts)
             after = await settled_key(journal)
@@ -124,7 +124,7 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
                     last = batch.values[-1].key
                     claim(batch.rows, workspace.texts)
                     page = await _copy_batch(run, journal, batch, planned, resumed=resume)
-                    _count(report, page)
+                    _count(run, report, page)
                     _tell(run, report, batch, page.rows, len(workspace.names))
             report.complete = _is_last(workspace, last)
             if report.complete:
@@ -266,10 +266,10 @@ async def _commit(
     )
 
 
-def _count(report: MigrateReport, page: Page) -> None:
+def _count(run: Run, report: MigrateReport, page: Page) -> None:
     report.values += page.values
     tally.fold_plain(report, page.plain)
-    tally.fold(report, page.rows)
+    tally.fold(report, page.rows, listing=run.listing)
 
 
 def _tell(run: Run, report: MigrateReport, batch: Batch, rows: Sequence[MigrationRow], total: int) -> None:

@@ -83,7 +83,8 @@ def unwatched(progress: Progress) -> None:
 class Run:
     """One run over a source. `each` is called after every batch.
 
-    words  of the command line that name the source, where they can be written down (`source.words`)
+    words    of the command line that name the source, where they can be written down (`source.words`)
+    listing  whether the report lists rows; else `each` has had all of them
     """
 
     source: Source
@@ -92,6 +93,7 @@ class Run:
     pace: Pace
     each: Watch = unwatched
     words: Sequence[str] = ()
+    listing: bool = True
 
     @property
     def migration(self) -> str:

@@ -9,11 +9,12 @@ from somactl.report import MigrateReport, MigrationRow, Tally
 
 LARGEST = 10
 MAX_POINTERS = 1000
+MAX_LISTED = 10_000
 PLAIN = "not-a-matrix"
 
 
-def fold(report: MigrateReport, rows: Iterable[MigrationRow], *, name_rows: bool = True) -> None:
-    """Add rows of matrices; with `name_rows` the rejected, moved and conflicting ones stand in the report."""
+def fold(report: MigrateReport, rows: Iterable[MigrationRow], *, listing: bool = True) -> None:
+    """Add rows of matrices; with `listing` the rejected, moved and conflicting ones are listed too."""
     for row in rows:
         _count(report.outcomes, row.outcome, row)
         _count(report.forms, row.form, row)
@@ -23,8 +24,8 @@ def fold(report: MigrateReport, rows: Iterable[MigrationRow], *, name_rows: bool
             _count(report.reasons, f"{row.outcome}: {row.reason}", row)
         _count_pointer(report, row.pointer)
         _keep_largest(report, row)
-        if name_rows:
-            _name(report, row)
+        if listing:
+            _list(report, row)
 
 
 def fold_plain(report: MigrateReport, plain: Mapping[str, Tally]) -> None:
@@ -51,6 +52,7 @@ def split(rows: Iterable[MigrationRow]) -> tuple[dict[str, Tally], list[Migratio
 def conclude(report: MigrateReport) -> MigrateReport:
     """3 where a matrix was rejected or is in conflict, 4 where something was left to do, else 0."""
     findings = [report.outcomes[name].count for name in ("rejected", "conflict") if name in report.outcomes]
+    _warn_of_omitted(report)
     report.conclude(3 if sum(findings) else 0, 4 if not report.complete or report.left_alone else 0)
     for name in ("outcomes", "forms", "reasons", "kinds", "pointers"):
         setattr(report, name, dict(sorted(getattr(report, name).items())))
@@ -72,16 +74,36 @@ def _count_pointer(report: MigrateReport, pointer: str) -> None:
 
 
 def _keep_largest(report: MigrateReport, row: MigrationRow) -> None:
+    if row.form == "unreadable":
+        return  # nobody knows how large it is
     if len(report.largest) == LARGEST and row.json_bytes <= report.largest[-1].json_bytes:
         return
     # Of equals the first one read stays: the order of the source is the same in every run.
     report.largest = heapq.nlargest(LARGEST, [*report.largest, row], key=lambda each: each.json_bytes)
 
 
-def _name(report: MigrateReport, row: MigrationRow) -> None:
+def _list(report: MigrateReport, row: MigrationRow) -> None:
+    """Each list is bounded, so that memory is, and says how many it left out."""
     if row.outcome == "rejected":
-        report.rejected.append(row)
+        report.rejected_omitted += _append(report.rejected, row)
     elif row.outcome == "conflict":
-        report.conflicts.append(row)
+        report.conflicts_omitted += _append(report.conflicts, row)
     elif row.moves:
-        report.moved.append(row)
+        report.moved_omitted += _append(report.moved, row)
+
+
+def _append(rows: list[MigrationRow], row: MigrationRow) -> int:
+    """How many were left out: none, or this one."""
+    if len(rows) == MAX_LISTED:
+        return 1
+    rows.append(row)
+    return 0
+
+
+def _warn_of_omitted(report: MigrateReport) -> None:
+    omitted = report.rejected_omitted + report.conflicts_omitted + report.moved_omitted
+    if omitted:
+        report.warnings.append(
+            f"{omitted} rows are not listed, beyond the first {MAX_LISTED} of their sort; "
+            "--output ndjson prints every one"
+        )
