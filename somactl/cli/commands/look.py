@@ -125,8 +125,10 @@ async def status(
 
     Of a prune order: done (0), or begun and not done (4).
     """
+    from somactl.operations.status import status as status_of
+
     async with session.store(read_only=not resolve) as store:
-        report = await inspect.status(store, commit_id, resolve=resolve)
+        report = await status_of(store, commit_id, resolve=resolve)
     order = report.order
     if report.next:
         report.next = session.command("status", commit_id, "--resolve")
