@@ -183,7 +183,7 @@ async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | 
         _source(session, words.source, read_only=True) as source,
         session.store(read_only=True) as store,
     ):
-        run = Run(source, store, words.wishes, pace, Follow(session))
+        run = Run(source, store, words.wishes, pace, Follow(session), listing=_lists(session))
         if plan_file is None:
             report = await look(run)
         else:
@@ -201,7 +201,7 @@ async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | 
     if report.complete:
         report.next = words.apply(plan_file) if plan_file else words.again()
     _warn(report, words.wishes.selection)
-    return _by_line(session, report)
+    return report
 
 
 async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *, resume: bool) -> Report:
@@ -211,7 +211,7 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
         session.store() as store,
     ):
         if apply is None:
-            run = Run(source, store, words.wishes, pace, follow, words.lasting)
+            run = Run(source, store, words.wishes, pace, follow, words.lasting, _lists(session))
             report = await _resumable(copy(run, resume=resume), follow)
             _warn(report, words.wishes.selection)
         else:
@@ -219,7 +219,7 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
                 plan = Plan(file, apply)
                 plan.refuse_other(source.identity, store.namespace)
                 asked = Wishes.from_json(plan.head.asked)
-                run = Run(source, store, asked, pace, follow, words.lasting)
+                run = Run(source, store, asked, pace, follow, words.lasting, _lists(session))
                 report = await _resumable(copy(run, resume=resume, plan=plan), follow)
     begun = report.phase != "planned"  # else it was stopped while the plan was compared
     if begun and report.migration is not None:
@@ -229,7 +229,7 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
     else:
         more = ["--resume"] if begun else []
         report.next = words.again(*more) if apply is None else words.apply(apply, *more)
-    return _by_line(session, report)
+    return report
 
 
 def _warn(report: MigrateReport, selection: Selection) -> None:
@@ -303,11 +303,9 @@ def _next(report: MigrateReport, words: Words, verb: str, journal: Journal) -> s
     return None
 
 
-def _by_line(session: Session, report: MigrateReport) -> MigrateReport:
-    """In ndjson mode the rows came a line each, while they were found."""
-    if session.out.mode == "ndjson":
-        report.rejected, report.conflicts, report.moved = [], [], []
-    return report
+def _lists(session: Session) -> bool:
+    """Whether the report lists rows; in ndjson mode they come a line each, while they are found."""
+    return session.out.mode != "ndjson"
 
 
 @asynccontextmanager
