@@ -6,10 +6,12 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import jsonschema
@@ -346,6 +348,41 @@ def test_the_status_of_an_order_that_is_done_is_final(filled: Shell) -> None:
         assert found["order"]["counts"] == {"deleted": 3}
     filled.ok(*found["undo"].split()[1:])
     assert keys(filled) == list(KEYS)
+
+
+def after(shell: Shell, statement: str) -> None:
+    """Something done to the database that no command does."""
+    with closing(sqlite3.connect(shell.folder / "somactl.db")) as connection:
+        connection.executescript(statement)
+
+
+BUSY = """CREATE TRIGGER busy AFTER INSERT ON note BEGIN
+    UPDATE revision SET version = version + 1 WHERE key = 'a' AND superseded_version IS NULL;
+END;"""
+"""Whenever a run has noted what it is about to commit, `a` moves on."""
+
+
+def test_a_run_that_fails_at_its_first_batch_says_how_the_order_goes_on(filled: Shell) -> None:
+    after(filled, BUSY)
+    failed = filled("prune", "--order-file", filled.write("order.txt", "a\nb\n"), "-o", "json")
+    assert failed.code == 12, failed.err
+    _, _, command = failed.error["hint"].rpartition("somactl ")
+    assert command.startswith("prune --order-file order.txt --order-id ")
+    after(filled, "DROP TRIGGER busy;")
+    assert filled.ok(*command.split(), "-o", "json").json["resumed"] is True
+    assert keys(filled) == ["c", "d"]
+
+
+def test_an_order_that_is_over_for_good_suggests_nothing(filled: Shell) -> None:
+    after(filled, BUSY)
+    order = filled.write("order.json", message())
+    assert filled("prune", "--order-file", order).code == 12
+    after(filled, "DROP TRIGGER busy;")
+    report(filled, "--order-file", "-", stdin=message(order_id="order-8", sequence=8, keys=["d"]))
+    for _ in range(2):
+        ended = report(filled, "--order-file", order, code=4)
+        assert (ended["final"], ended["next"]) == (True, None)
+    assert keys(filled) == ["a", "b", "c"]
 
 
 def test_the_fallback_goes_on_as_it_began(filled: Shell) -> None:
