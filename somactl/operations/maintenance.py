@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from somactl.operations.compacting import batches
 from somactl.operations.inspect import head_view
 from somactl.operations.prune.forgetting import forget_orders
 from somactl.report import CompactReport, InitReport
 from somactl.store.contract import Retention, Store
-
-BATCH = 500
-PAUSE_SECONDS = 0.02  # between batches, so that writers get their turn
 
 
 async def init(
@@ -42,17 +39,12 @@ async def compact(
 ) -> CompactReport:
     """Enforce the retention in short transactions, with a pause between them."""
     report = CompactReport(store=store.name, namespace=store.namespace, dry_run=dry_run)
-    more = True
-    while more:
-        batch = await store.compact(limit=BATCH, dry_run=dry_run)
+    async for batch in batches(store, dry_run=dry_run):
         report.revisions += batch.revisions
         report.tombstones += batch.tombstones
         report.records += batch.records
         report.events += batch.events
         report.bytes_freed += batch.bytes_freed
         each(report)
-        more = batch.more and not dry_run
-        if more:
-            await asyncio.sleep(PAUSE_SECONDS)
     report.orders = await forget_orders(store, dry_run=dry_run)
     return report

@@ -12,8 +12,8 @@ from somactl.errors import CommitNotFound, KeyNotFound, NotFound, SomactlError, 
 from somactl.operations.admission import Admitted
 from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.prune.parts import add, name_parts, parts_of, stop
 from somactl.operations.prune.restore import pruned_by, restore_pruned
+from somactl.operations.prune.restore_parts import add, name_parts, parts_of, stop
 from somactl.operations.readmission import readmit
 from somactl.report import RestoreReport, RmReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Store

@@ -8,9 +8,9 @@ from somactl.core.order import Order
 from somactl.core.retention import judge_message
 from somactl.errors import CommitAborted, CommitIdReused, OrderRefused, UsageError
 from somactl.operations.bounded import batched, each_of
-from somactl.operations.prune.parts import parts_of
 from somactl.operations.prune.record import OrderRecord, Remembered, commit_ids, remembered
 from somactl.operations.prune.request import PruneRequest
+from somactl.operations.prune.restore_parts import parts_of
 from somactl.store.contract import DAY, Store
 from somactl.store.request import refuse_expired
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from somactl.errors import VersionConflict
-from somactl.operations.prune.parts import RESTORE_PREFIX
 from somactl.operations.prune.record import ORDER_PREFIX
+from somactl.operations.prune.restore_parts import RESTORE_PREFIX
 from somactl.store.contract import Store
 
 

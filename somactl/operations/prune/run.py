@@ -12,6 +12,7 @@ import msgspec
 
 from somactl.core.order import Order
 from somactl.errors import CommitAborted, KeyNotFound, LockHeld, SomactlError, VersionConflict
+from somactl.operations.compacting import batches
 from somactl.operations.prune.look import Part, expected, look, not_applied, told
 from somactl.operations.prune.record import (
     MAX_LISTED,
@@ -32,7 +33,6 @@ from somactl.store.contract import CommitMetadata, CommitRecord, Receipt, Store
 
 TRIES = 10
 COPIES_AT_ONCE = 500
-COMPACT_AT_ONCE = 500
 
 
 class SupersededError(Exception):
@@ -99,11 +99,7 @@ class Run:
 
     async def free(self) -> int:
         """Remove for good what is past its grace; the bytes freed."""
-        freed, more = 0, True
-        while more:
-            step = await self._store.compact(limit=COMPACT_AT_ONCE, past_grace=True)
-            freed, more = freed + step.bytes_freed, step.more
-        return freed
+        return sum([batch.bytes_freed async for batch in batches(self._store, past_grace=True)])
 
     async def close(self) -> None:
         """Write the finished record, with its report. Raises LockHeld."""
