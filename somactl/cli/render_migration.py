@@ -19,15 +19,28 @@ def _named_rows(report: MigrateReport) -> list[list[str]]:
         [_place(row), ", ".join(f"{m.method} by {m.distance:.3e}" for m in row.moves)] for row in report.moved
     ]
     return [
-        _table(["REJECTED", "WHY"], [[_place(row), _why(row)] for row in report.rejected]),
-        _table(["CONFLICT", "WHY"], [[_place(row), _why(row)] for row in report.conflicts]),
-        _table(["MOVED", "HOW (FROBENIUS NORM)"], moved),
+        _bounded(
+            ["REJECTED", "WHY"],
+            [[_place(row), _why(row)] for row in report.rejected],
+            report.rejected_omitted,
+        ),
+        _bounded(
+            ["CONFLICT", "WHY"],
+            [[_place(row), _why(row)] for row in report.conflicts],
+            report.conflicts_omitted,
+        ),
+        _bounded(["MOVED", "HOW (FROBENIUS NORM)"], moved, report.moved_omitted),
         _table(["LEFT ALONE", "WHY"], [[key, why] for key, why in report.left_alone.items()]),
     ]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return columns(header, [[printable(cell) for cell in row] for row in rows]) if rows else []
+
+
+def _bounded(header: Sequence[str], rows: Sequence[Sequence[str]], omitted: int) -> list[str]:
+    more = f"... and {omitted} more; --output ndjson has a line for each"
+    return _table(header, rows) + ([more] if omitted else [])
 
 
 def _reasons(report: MigrateReport) -> list[str]:

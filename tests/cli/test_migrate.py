@@ -137,7 +137,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "resume with finalize": (["--finalize", "--resume"], "which goes on by itself"),
     "two modes": (["--dry-run", "--revert"], "do not go together"),
     "plan file without dry run": (["--plan-file", "x"], "--plan-file goes with --dry-run"),
-    "resume with dry run": (["--dry-run", "--resume"], "--resume does not go with --dry-run"),
+    "resume with dry run": (["--dry-run", "--resume"], "--dry-run, which begins nothing"),
     "clamp alone": (["--clamp"], "go together"),
     "max-move alone": (["--max-move", "1"], "go together"),
     "pointer without slash": (["--pointer", "rho"], "rho"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -11,7 +12,7 @@ from migration.forms import density, text
 from migration.places import VALUES
 from migration.running import lines
 from servers.redis import RedisServer
-from tests.cli.conftest import Shell
+from tests.cli.conftest import SOMACTL, Shell, environment
 from tests.cli.test_migrate import BOTH, files, repeat, report_of
 
 __all__ = ["files"]
@@ -152,3 +153,43 @@ def test_what_was_meant_is_said_where_lines_or_a_folder_are_named(files: Shell) 
     assert (result.code, result.error["hint"]) == (2, "lines of JSON come by standard input: < old.ndjson")
     result = files("migrate-json", ".", "--dry-run", "--output", "json")
     assert (result.code, result.error["hint"]) == (2, "name the files in it: ./*.json")
+
+
+@pytest.mark.parametrize("verb", ["--finalize", "--revert", "--forget"])
+def test_on_a_terminal_it_is_asked_first_and_no_changes_nothing(files: Shell, verb: str) -> None:
+    files.ok("migrate-json", *BOTH)
+    before = {name: (files.folder / f"{name}.json").read_bytes() for name in ("whole", "embedded")}
+    code, said = on_a_terminal(files, b"n\n", "migrate-json", *BOTH[:2], verb)
+    assert (code, "Go on?" in said, "not confirmed" in said) == (2, True, True)
+    assert {name: (files.folder / f"{name}.json").read_bytes() for name in before} == before
+    assert files.ok("ls", "--output", "json").json["total"] == 2
+    code, said = on_a_terminal(files, b"y\n", "migrate-json", *BOTH[:2], verb)
+    assert code == 0, said
+    assert "Go on?" not in on_a_terminal(files, b"", "migrate-json", *BOTH[:2], verb, "--yes")[1]
+
+
+def on_a_terminal(shell: Shell, answer: bytes, *words: str) -> tuple[int, str]:
+    """Run it at a terminal where `answer` is typed; its code, and what it said."""
+    leader, follower = os.openpty()
+    os.write(leader, answer)
+    process = subprocess.Popen(
+        [SOMACTL, *words],
+        cwd=shell.folder,
+        env=environment(),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    said = b""
+    try:
+        while True:
+            try:
+                said += os.read(leader, 65536)
+            except OSError:  # nobody holds the other end any more
+                break
+        return process.wait(timeout=60), said.decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)

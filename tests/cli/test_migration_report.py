@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+from somactl.cli.render_migration import migration_view
+from somactl.report import MigrateReport, MigrationRow
 from tests.cli.conftest import Shell
 
 HALF = [[0.5, 0.0], [0.0, 0.5]]
@@ -32,6 +34,17 @@ def test_a_run_that_does_not_look_into_objects_says_how_to(shell: Shell) -> None
     for words in (["--discover"], ["--pointer", "/rho"]):
         report = shell("migrate-json", *words, "--dry-run", "--output", "json", stdin=LINES).json
         assert not any("looked into" in each for each in report["warnings"])
+
+
+def test_a_list_that_is_not_all_of_it_says_where_the_rest_is() -> None:
+    rows = [MigrationRow(key="bad", outcome="rejected", why="key 'bad': ragged")]
+    report = MigrateReport(store="s", namespace="n", rejected=rows, rejected_omitted=7, phase="planned")
+    lines = migration_view(report)
+    assert lines[:3] == [
+        "REJECTED  WHY", "bad       ragged", "... and 7 more; --output ndjson has a line for each"
+    ]  # fmt: skip
+    report.rejected_omitted = 0
+    assert not any("more" in line for line in migration_view(report))
 
 
 def test_the_first_matrix_is_not_charged_with_what_is_loaded_for_it() -> None:
