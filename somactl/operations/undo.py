@@ -69,7 +69,7 @@ async def _invert_each(
 ) -> RestoreReport:
     """The inverse of a restore that took several commits, last first, each a commit of its own."""
     base = request.commit_id or new_commit_id()
-    ids = await name_parts(store, base, restore, len(commits), dry_run=request.dry_run)
+    ids = await name_parts(store, base, restore, len(commits), resend=True, dry_run=request.dry_run)
     whole = RestoreReport(
         store=store.name, namespace=store.namespace, commit_id=base, dry_run=request.dry_run, of_prune=True
     )

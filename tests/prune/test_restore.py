@@ -228,6 +228,33 @@ async def test_a_restore_that_is_run_again_under_its_id_is_still_one(
     assert await live(store) == []
 
 
+async def test_the_undo_of_a_restore_that_a_signal_ended_goes_on_under_its_id(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "PORTION_KEYS", 2)
+    await carry_out(store, text(*KEYS), order_id="o")
+    await restore(store, "o", commit_id="back")
+
+    class Ended:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        async def commit_matrix_update(self, *arguments: Any, **options: Any) -> Any:
+            if options["commit_id"] == "gone/0002":
+                raise asyncio.CancelledError
+            return await store.commit_matrix_update(*arguments, **options)
+
+    report = await restore(Ended(), "back", commit_id="gone")
+    assert (report.code, report.complete, len(report.commits)) == (130, False, 1)
+    assert (await store.commit_status("gone/0002")).state == "aborted"
+    for _ in range(2):
+        report = await restore(store, "back", commit_id="gone")
+        assert [part.commit_id for part in report.commits] == ["gone/0001", "gone/0003", "gone/0004"]
+        assert await live(store) == []
+    await restore(store, "gone")
+    assert await live(store) == list(KEYS)
+
+
 async def test_the_id_of_a_restore_stands_for_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "PORTION_KEYS", 1)
     await carry_out(store, text("a", "b"), order_id="o")

@@ -23,7 +23,7 @@ from somactl.operations.bounded import batched, each_of
 from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune.record import MAX_LISTED, commits_sent, order_record
-from somactl.operations.prune.restore_parts import add, name_rest, parts_of, stop
+from somactl.operations.prune.restore_parts import add, name_parts, parts_of, stop
 from somactl.operations.readmission import readmit
 from somactl.report import LeftAlone, RestoreReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
@@ -107,7 +107,7 @@ async def restore_pruned(
         _refuse(found.left, others=bool(found.hidden))
     portions = list(_portions(found.hidden.values()))
     base = request.commit_id or new_commit_id()
-    ids = await name_rest(store, base, undone, len(portions), dry_run=request.dry_run)
+    ids = await name_parts(store, base, undone, len(portions), resend=False, dry_run=request.dry_run)
     report = _report(store, base, dry_run=request.dry_run)
     _leave(report, found)
     if request.dry_run:

@@ -23,29 +23,24 @@ class RestoreParts(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-async def name_parts(store: Store, base: str, undone: str, count: int, *, dry_run: bool) -> list[str]:
-    """The ids of the `count` commits of restore `base`: itself for one, else `base/0001` and so on.
+async def name_parts(
+    store: Store, base: str, undone: str, count: int, *, resend: bool, dry_run: bool
+) -> list[str]:
+    """The ids of `count` commits of restore `base`: `base` itself for one, else `base/0001` and so on.
 
-    These are remembered, and the same whenever the restore is run again. Raises CommitIdReused where
-    `base` is taken, VersionConflict where another run names them too.
+    These are remembered, so that the restore, run again, is still one. What an earlier run committed is
+    none of the `count`, or, with `resend`, the first of them again; an id that was given up is passed over.
+    Raises CommitIdReused where `base` is taken, VersionConflict where another run names them too.
     """
     known, version = await _known(store, base)
     if known is None and count <= 1:
         return [base]
-    return (await _named(store, base, undone, count, known, version, dry_run=dry_run))[:count]
-
-
-async def name_rest(store: Store, base: str, undone: str, count: int, *, dry_run: bool) -> list[str]:
-    """As `name_parts`, where what an earlier run of the restore committed is no part of the `count`."""
-    known, version = await _known(store, base)
-    if known is None:
-        return await name_parts(store, base, undone, count, dry_run=dry_run)
-    sent = [
-        one.state != "unseen" for one in await each_of(store.commit_status, known.commits, at_once=AT_ONCE)
-    ]
-    total = count + sum(sent)
-    ids = await _named(store, base, undone, total, known, version, dry_run=dry_run)
-    return [one for number, one in enumerate(ids) if number >= len(sent) or not sent[number]][:count]
+    given = [] if known is None else known.commits
+    passed_over = ("aborted",) if resend else ("aborted", "committed")
+    found = await each_of(store.commit_status, given, at_once=AT_ONCE)
+    spent = {one.commit_id for one in found if one.state in passed_over}
+    ids = await _named(store, base, undone, count + len(spent), known, version, dry_run=dry_run)
+    return [one for one in ids if one not in spent][:count]
 
 
 async def parts_of(store: Store, base: str) -> list[str]:
