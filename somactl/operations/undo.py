@@ -74,13 +74,13 @@ async def _invert_each(
         store=store.name, namespace=store.namespace, commit_id=base, dry_run=request.dry_run, of_prune=True
     )
     for undone, commit_id in zip(reversed(commits), ids, strict=True):
-        status = await store.commit_status(undone)
-        if status.state != "committed":
-            continue  # that restore ended before it
-        receipt = _receipt_of(store, undone, status)
         try:
+            status = await store.commit_status(undone)
+            if status.state != "committed":
+                continue  # that restore ended before it
+            receipt = _receipt_of(store, undone, status)
             part = await _invert(store, receipt, replace(request, commit_id=commit_id), tolerances)
-        except SomactlError as exc:
+        except (SomactlError, asyncio.CancelledError) as exc:
             if not whole.commits:
                 raise
             stop(whole, exc)

@@ -228,6 +228,31 @@ async def test_a_restore_that_is_run_again_under_its_id_is_still_one(
     assert await live(store) == []
 
 
+async def test_a_signal_between_two_commits_of_a_restore_leaves_its_report(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "PORTION_KEYS", 2)
+    await carry_out(store, text(*KEYS), order_id="o")
+    await restore(store, "o", commit_id="first")
+    await carry_out(store, text(*KEYS), order_id="p")
+
+    async def end() -> None:
+        reads.append(1)
+
+    reads: list[int] = []
+
+    class Ended(Meanwhile):
+        async def read(self, *arguments: Any) -> Any:
+            if reads:
+                raise asyncio.CancelledError
+            return await self._store.read(*arguments)
+
+    report = await restore(Ended(store, "back/0001", end), "p", commit_id="back")
+    assert (report.code, report.complete, report.restored_keys) == (130, False, 2)
+    assert (await restore(store, "p", commit_id="back")).restored_keys == 3
+    assert await live(store) == list(KEYS)
+
+
 async def test_the_undo_of_a_restore_that_a_signal_ended_goes_on_under_its_id(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

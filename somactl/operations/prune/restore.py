@@ -122,7 +122,7 @@ async def restore_pruned(
             one = _Portion(portion, after, {stat.key: deleted_at[stat.key] for stat in portion}, commit_id)
             try:
                 await _restore(store, one, request, tolerances, report, partial=partial)
-            except SomactlError as exc:
+            except (SomactlError, asyncio.CancelledError) as exc:
                 if not report.commits:
                     raise
                 stop(report, exc)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from somactl.core.order import validate_order_id
-from somactl.errors import CommitIdReused, CorruptValue, SomactlError
+from somactl.errors import CommitIdReused, CorruptValue, Interrupted, SomactlError
 from somactl.operations.bounded import each_of
 from somactl.operations.prune.record import MAX_LISTED, order_note, write_note
 from somactl.report import CommitReport, PartialCommit, RestoreReport
@@ -112,7 +114,12 @@ def add(whole: RestoreReport, part: CommitReport, count: int, size: int) -> None
     whole.restored_bytes += size
 
 
-def stop(whole: RestoreReport, error: SomactlError) -> None:
-    """What was restored stands, and the report says why there is no more of it."""
+def stop(whole: RestoreReport, error: SomactlError | asyncio.CancelledError) -> None:
+    """What was restored stands, and the report says why there is no more of it.
+
+    A cancellation comes here between two commits; the outcome of one that was on its way is an error's.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        error = Interrupted("interrupted between two commits")
     whole.stopped, whole.complete = f"{type(error).__name__}: {error.message}", False
     whole.conclude(error.exit_code)
