@@ -17,7 +17,7 @@ from somactl.config import Settings
 from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable, UsageError
 from somactl.operations.migration import batches
 from somactl.operations.migration.finalize import finalize
-from somactl.operations.migration.journal import find
+from somactl.operations.migration.journal import Journal, find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.revert import revert
 from somactl.operations.migration.run import Wishes
@@ -192,3 +192,101 @@ async def test_two_migrations_of_one_source_do_not_touch_each_other(
     assert await redis_values.read("a") is None
     assert await redis_values.read("b") == text(density(3).tolist())
     assert set(await first.contents()) == {"a"}
+
+
+async def test_a_target_stays_to_which_a_twin_still_refers(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    """Both went to one key, and only the one that did not bring it there was changed since."""
+    values = {"A": text({"x#": {"y": RHO.tolist()}}), "A#/x": text({"y": RHO.tolist(), "n": 1})}
+    await redis_values.put(dict(values))
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    assert (await migration.finalize()).finalized == 2
+    left = await redis_values.read("A#/x") or b""
+    assert shown(left) == {"y": "A#/x#/y", "n": 1}
+    await redis_values.put({"A#/x": left.replace(b'"n": 1', b'"n": 2')})
+    reverted = await migration.revert()
+    assert (reverted.restored, reverted.withdrawn, set(reverted.left_alone)) == (1, 0, {"A#/x"})
+    assert set(await migration.contents()) == {"A#/x#/y"}
+    assert await redis_values.read("A") == values["A"]
+
+
+async def kept_originals(migration: Migration) -> int:
+    async with migration.store() as store:
+        notes = [note.name async for page in store.scan_notes("migration/") for note in page]
+    return sum("/original/" in name for name in notes)
+
+
+async def test_original_bytes_are_kept_until_they_are_forgotten_reverted_or_not(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    await fill(redis_values)
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    for _ in range(2):
+        await migration.copy()
+        assert (await migration.finalize()).finalized == 5
+        assert (await migration.revert()).restored == 5
+        assert await kept_originals(migration) == 5
+        for key, value in VALUES.items():
+            assert await redis_values.read(key) == value
+    assert (await migration.forget()).forgotten == 5
+    async with migration.store() as store:
+        assert [note async for page in store.scan_notes("migration/") for note in page] == []
+
+
+async def test_an_original_that_was_not_put_back_gives_its_place_to_none(
+    redis_values: RedisBackend, sqlite: Settings
+) -> None:
+    """Of two reverts, each puts back what it can, and what one has put back may be taken out anew."""
+    await fill(redis_values)
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    await migration.finalize()
+    left = await redis_values.read("whole")
+    newer = text(density(4, seed=5).tolist())
+    await redis_values.put({"whole": newer})
+    reverted = await migration.revert()
+    assert (reverted.restored, set(reverted.left_alone)) == (4, {"whole"})
+    await migration.copy()
+    assert (await migration.finalize()).finalized == 4
+    assert await redis_values.read("whole") == newer
+    await redis_values.put({"whole": left})
+    assert (await migration.revert()).restored == 5
+    for key, value in VALUES.items():
+        assert await redis_values.read(key) == value
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "a revert", "a revert that was forgotten"])
+async def test_a_finalizing_that_cannot_ask_whether_it_was_overtaken_puts_back_what_it_took(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    await fill(redis_values)
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    source_type = type(redis_values.open())
+    swap = source_type.swap
+
+    async def late(self: Any, changes: Any) -> list[bool]:
+        monkeypatch.setattr(source_type, "swap", swap)
+        if meanwhile != "nothing":
+            await migration.revert()
+        if meanwhile == "a revert that was forgotten":
+            await migration.forget()
+        done: list[bool] = await swap(self, changes)
+        if meanwhile != "a revert that was forgotten":
+            monkeypatch.setattr(Journal, "overtaken", away)
+        return done
+
+    async def away(self: Journal) -> None:
+        raise StoreUnavailable("the store is gone")
+
+    monkeypatch.setattr(source_type, "swap", late)
+    with pytest.raises((StoreUnavailable, LockHeld)):
+        await migration.finalize()
+    for key, value in VALUES.items():
+        assert await redis_values.read(key) == value, key
+    monkeypatch.undo()
+    if meanwhile == "nothing":
+        assert (await migration.finalize()).finalized == 5
+        assert (await migration.revert()).restored == 5

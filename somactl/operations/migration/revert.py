@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from somactl.errors import LockHeld, UsageError, VersionConflict
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration.batches import until_told
+from somactl.operations.migration.examine import shown
 from somactl.operations.migration.journal import PREFIX, Journal, Original, Page, put_back
 from somactl.operations.migration.leaving import conclude, leave
 from somactl.operations.migration.pace import Pace
@@ -63,16 +64,18 @@ async def revert(
         await journal.advance(phase="reverting", settled=state.dead)
     report = journal.report("reverting")
     with Workspace() as workspace:
+        staying = _Staying(workspace.texts)
 
         async def work(stop: asyncio.Event) -> None:
             if source is not None and not await _restore_all(
-                source, journal, pace, stop, report, workspace.texts, each, kept
+                source, journal, pace, stop, report, staying, each, kept
             ):
                 return
+            await staying.find_targets(journal)
             while journal.state.settled < journal.state.pages and await pace.turn(stop):
                 # The newest first: what a later pass wrote over an earlier one's copy is not somebody else's.
                 page = await journal.page(journal.state.pages + journal.state.dead - journal.state.settled)
-                await _withdraw(store, page, workspace.texts, report)
+                await _withdraw(store, page, staying, report)
                 await journal.advance(settled=journal.state.settled + 1)
                 each(Progress(journal.state.settled, journal.state.pages, what="batches taken back"))
             if journal.state.settled == journal.state.pages:
@@ -83,25 +86,46 @@ async def revert(
     return conclude(report, done=report.phase == "reverted", stopped=stopped)
 
 
+class _Staying:
+    """What is not reverted: values that were changed since, and the matrices to which they may refer."""
+
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
+        self._any = False
+
+    def add(self, key: str) -> None:
+        self._any = True
+        self._texts.put(f"key {shown(key)}", "")
+
+    async def find_targets(self, journal: Journal) -> None:
+        """A matrix may have come from one value, and a reference to it stand in another."""
+        if not self._any:
+            return
+        async for page in journal.pages(journal.state.dead + 1):
+            for row in page.rows:
+                if row.target and self._texts.get(f"key {row.key}") is not None:
+                    self._texts.put(f"target {row.target}", "")
+
+    def has(self, target: str) -> bool:
+        return self._any and self._texts.get(f"target {target}") is not None
+
+
 async def _restore_all(
     source: Source,
     journal: Journal,
     pace: Pace,
     stop: asyncio.Event,
     report: MigrateReport,
-    changed: Texts,
+    staying: _Staying,
     each: Watch,
     kept: Callable[[Original], None],
 ) -> bool:
-    """Put every original back where nothing was changed since; False where it was stopped on the way.
-
-    `changed` notes the keys whose values stay as they are now.
-    """
+    """Put every original back where nothing was changed since; False where it was stopped on the way."""
     async for portion in _portions(journal.originals(), pace.portion(RESTORE_VALUES)):
         if not await pace.turn(stop):
             return False
         for original in await _restore(source, journal, portion, report):
-            changed.put(to_text(bytes.fromhex(original.key)), "changed")
+            staying.add(to_text(bytes.fromhex(original.key)))
             kept(original)
         pace.did(len(portion), sum(len(original.data) for original in portion))
         each(Progress(report.restored, None, what="values put back"))
@@ -138,9 +162,9 @@ async def _restore(
     return [original for original, restored in zip(originals, swapped, strict=True) if not restored]
 
 
-async def _withdraw(store: Store, page: Page, kept: Texts, report: MigrateReport) -> None:
+async def _withdraw(store: Store, page: Page, staying: _Staying, report: MigrateReport) -> None:
     """Delete what the page's commit wrote and nobody has written since, in one commit."""
-    ours = [row for row in page.rows if row.outcome == "migrate" and kept.get(row.key) is None]
+    ours = [row for row in page.rows if row.outcome == "migrate" and not staying.has(row.target)]
     for _ in range(_ATTEMPTS):
         stats = (await store.stat_many([row.target for row in ours])).stats if ours else {}
         unchanged = {key: stat.version for key, stat in stats.items() if stat.commit_id in page.commits}
