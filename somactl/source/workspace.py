@@ -64,13 +64,6 @@ class SortedNames:
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        with room():
-            found = self._database.execute("SELECT 1 FROM names WHERE name = ?", (to_bytes(name),))
-            return found.fetchone() is not None
-
     def pages(self, after: str | None = None, size: int = PAGE_NAMES) -> Iterator[list[str]]:
         """The names after `after`, at most `size` at a time. Names may be added meanwhile."""
         last = b"" if after is None else to_bytes(after)
@@ -105,16 +98,6 @@ class Texts:
             self._database.execute(
                 "INSERT OR REPLACE INTO texts VALUES (?, ?)", (to_bytes(name), to_bytes(text))
             )
-
-    def claim(self, name: str, text: str) -> str:
-        """The text that stands there: `text`, unless the name had one before."""
-        with room():
-            self._database.execute(
-                "INSERT OR IGNORE INTO texts VALUES (?, ?)", (to_bytes(name), to_bytes(text))
-            )
-        found = self.get(name)
-        assert found is not None
-        return found
 
 
 def open_database(tables: str) -> sqlite3.Connection:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from migration.forms import density, text
@@ -9,7 +12,7 @@ from migration.running import DISCOVER, Migration, by_place, of_lines, outcomes
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches, examine, tally
+from somactl.operations.migration import batches, examine, second_reading, tally
 from somactl.operations.migration.copying import copy
 from somactl.operations.migration.journal import find
 from somactl.operations.migration.pace import Pace
@@ -121,3 +124,42 @@ async def test_what_could_not_be_read_is_not_among_the_largest(sqlite: Settings)
     report, rows = await migration.look()
     assert {row.form for row in rows} == {"unreadable", "lists"}
     assert [row.key for row in report.largest] == ["good"]
+
+
+async def test_a_value_is_parsed_once_for_all_the_matrices_that_are_taken_out_of_it(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each would be quadratic, and end no more for thousands of them."""
+    many = text({f"m{i}": density(2, seed=i).tolist() for i in range(300)})
+    await redis_values.put({"many": many})
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    parsed: list[int] = []
+    loads = json.loads
+
+    def counted(text: Any, **options: Any) -> Any:
+        parsed.append(len(text))
+        return loads(text, **options)
+
+    monkeypatch.setattr(second_reading.json, "loads", counted)
+    assert (await migration.finalize()).finalized == 1
+    assert parsed.count(len(many)) == 1
+
+
+async def test_finalizing_stops_between_the_portions_of_a_page(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await redis_values.put({f"k{i}": text(density(2, seed=i).tolist()) for i in range(6)})
+    migration = Migration(redis_values.open, sqlite)
+    await migration.copy()
+    source_type = type(redis_values.open())
+    fetch = source_type.fetch
+
+    async def two(self: Any, keys: Any) -> Any:
+        return await fetch(self, keys[:2])
+
+    monkeypatch.setattr(source_type, "fetch", two)
+    stopped = await migration.finalize(pace=after_batches(2))
+    assert (stopped.phase, stopped.finalized, stopped.code) == ("finalizing", 4, 4)
+    assert (await migration.finalize()).finalized == 6
+    assert [await redis_values.read(f"k{i}") for i in range(6)] == [None] * 6
