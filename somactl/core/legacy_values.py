@@ -43,6 +43,8 @@ _np_as_key = re.compile(rb'"__np__\\*+"\s*+:').search  # backslashes: in a strin
 _np_escaped = re.compile(rb"\\u00(?:5[fF]|6[eE]|70)").search
 _brackets = re.compile(rb"\[\s*+(?:\[\s*+)++")
 _first_entry = re.compile(rb'[-0-9\]]|true|false|null|NaN|Infinity|\Z|"\s*+(?:' + _FLOAT + rb')\s*+"').match
+_ROW = rb"\[\s*+(?:" + _FLOAT + rb")\s*+(?:,\s*+(?:" + _FLOAT + rb")\s*+)*+\]\s*+"
+_two_rows_begin = re.compile(rb"\[\s*+" + _ROW + rb",\s*+" + _ROW + rb"[],]").match
 _inside = re.compile(rb"\[\s*+").match
 _of_list_characters = re.compile(rb'[][0-9\s,.+\-"eEaNIfinitytruls]*+\Z').match
 _plain = bite(but_text=rb'"(?:[\s\[{\\]|iVJITw)', but_key=rb'"__np__"')
@@ -121,7 +123,7 @@ def _look(text: bytes) -> _Look:
     if first == b"{":
         return _look_at_object(bare)
     if first == b"[":
-        return _look_at_list(bare)
+        return _look_at_list(bare, is_value=True)
     if first == b'"':
         return _look_at_string(bare)
     if bare.startswith(_BASE64):
@@ -149,7 +151,8 @@ def _look_at_object(text: bytes) -> _Look:
     return _Look("numpy") if is_numpy else _NO_NUMPY
 
 
-def _look_at_list(text: bytes) -> _Look:
+def _look_at_list(text: bytes, *, is_value: bool = False) -> _Look:
+    """`is_value`: it is not the text of a JSON string, which holds words where it holds no JSON."""
     if not _rows_begin(text, 0):
         return _NO_ROWS
     of_numbers = bool(_of_list_characters(text[:_EDGE]) and _of_list_characters(text[-_EDGE:]))
@@ -159,7 +162,8 @@ def _look_at_list(text: bytes) -> _Look:
         outermost = _outermost(text)
         return _NO_ROWS if outermost is not None and outermost.holds_object else _Look("lists")
     except InputRejected as error:
-        return _Look("unreadable", "", error) if of_numbers else _broken(text, error)
+        lost = of_numbers or (is_value and _two_rows_begin(text) is not None)
+        return _Look("unreadable", "", error) if lost else _broken(text, error)
 
 
 def _look_at_string(text: bytes) -> _Look:

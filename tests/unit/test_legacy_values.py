@@ -312,6 +312,18 @@ def test_a_malformed_pointer_is_the_operators_error() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", [b"[[0.5, 0], [0, 0.5]] garbage", b" [[1],[2]]x", b"[[1e3, NaN], [2, 3], [4 and words"]
+)
+@pytest.mark.parametrize("discover", [False, True])
+def test_two_whole_rows_of_numbers_before_words_are_rejected_wherever_one_looks(
+    text: bytes, discover: bool
+) -> None:
+    site = only(find_matrices(text, discover=discover))
+    assert (site.pointer, site.form) == ("", "unreadable")
+    assert find_matrices(quoted(text), discover=discover).reason == "text"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         b'{"a": ' + FORM + b', "b": }',
