@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +161,21 @@ async def test_a_target_that_changes_while_it_is_made_ones_own_keeps_the_value(
 def test_the_matrices_of_this_file_differ() -> None:
     assert not same_bits(RHO, OTHER)
     assert same_bits(RHO, density(4))
+
+
+async def test_its_own_copies_are_its_own_after_their_records_have_expired(
+    redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finalized a year later, a migration must still be able to take its matrices back."""
+    from somactl.operations.migration import ownership
+
+    async def expired(store: object, commits: Iterable[str]) -> dict[str, dict[str, str]]:
+        return {commit: {} for commit in commits}
+
+    await redis_values.put(dict(VALUES))
+    migration = Migration(redis_values.open, sqlite, DISCOVER)
+    await migration.copy()
+    monkeypatch.setattr(ownership, "_labels", expired)
+    assert (await migration.finalize()).finalized == 2
+    report = await migration.revert()
+    assert (report.restored, report.withdrawn, report.left_alone) == (2, 2, {})

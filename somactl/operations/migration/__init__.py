@@ -8,9 +8,12 @@
     resuming.py   where a run that was stopped goes on
     plan.py       the plan as a file; staleness.py: whether it still fits
     journal.py    what a migration remembers in the store: where it is, and each row
+    ownership.py  which commits of the store are a migration's own
     finalize.py   remove from the source what is safe in the store, and keep the original bytes
+    safety.py     whether it is safe there, and made its own
     second_reading.py   what finalize compares with
     revert.py     undo all of it; forget the originals
+    leaving.py    what finalizing and reverting tell alike
     tally.py      rows folded into a report
     one.py        one value, from Python
 

@@ -117,7 +117,7 @@ async def _settle_page(
         if not first and not await pace.turn(stop):
             return False
         first = False
-        await _settle_values(source, store, journal, values, by_key, report)
+        await _settle_values(source, store, journal, values, page, by_key, report)
         pace.did(len(values), sum(len(value.data) for value in values))
     return True
 
@@ -135,6 +135,7 @@ async def _settle_values(
     store: Store,
     journal: Journal,
     values: Sequence[Value],
+    page: Page,
     by_key: dict[str, list[MigrationRow]],
     report: MigrateReport,
 ) -> None:
@@ -149,7 +150,8 @@ async def _settle_values(
             leave(report, value.key, "it was finalized before, and has been written anew since")
         else:
             open_.append(value)
-    judged = await judge(store, journal, open_, {value.key: by_key[shown(value.key)] for value in open_})
+    rows = {value.key: by_key[shown(value.key)] for value in open_}
+    judged = await judge(store, journal, open_, rows, page.commits)
     for key, why in judged.kept.items():
         leave(report, key, why)
     notes: dict[str, bytes | None] = {}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from somactl.operations.migration.examine import shown
 from somactl.report import MigrateReport
 
-MAX_LEFT_ALONE = 10_000
+_MAX_LEFT_ALONE = 10_000
 
 
 def leave(report: MigrateReport, key: str, why: str) -> None:
     """Say that a value was not touched, and why; the list is bounded, and says so."""
-    if len(report.left_alone) < MAX_LEFT_ALONE:
+    if len(report.left_alone) < _MAX_LEFT_ALONE:
         report.left_alone[shown(key)] = why
     elif not any("left alone" in warning for warning in report.warnings):
-        report.warnings.append(f"more than {MAX_LEFT_ALONE} values were left alone; only so many are listed")
+        report.warnings.append(f"more than {_MAX_LEFT_ALONE} values were left alone; only so many are listed")
 
 
 def conclude(report: MigrateReport, *, done: bool, stopped: bool) -> MigrateReport:

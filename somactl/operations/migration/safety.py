@@ -7,7 +7,7 @@ the authority: what a cache has is no proof.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,9 +52,14 @@ class Judged:
 
 
 async def judge(
-    store: Store, journal: Journal, values: Sequence[Value], rows: Mapping[str, Sequence[MigrationRow]]
+    store: Store,
+    journal: Journal,
+    values: Sequence[Value],
+    rows: Mapping[str, Sequence[MigrationRow]],
+    known: Collection[str],
 ) -> Judged:
-    """What is to become of `values`; `rows`: those of each of them, by its key.
+    """What is to become of `values`; `rows`: those of each of them, by its key; `known`: commits of this
+    migration, however long ago the store has dropped their records.
 
     A matrix that this migration found in the store is committed again in its name before a value is said to
     be safe: so whoever put it there, another migration say, cannot take it back from under this one.
@@ -77,7 +82,7 @@ async def judge(
         else:
             judged.kept[value.key] = defect
     found = {row.target: stats[row.target] for value in safe for row in rows[value.key]}
-    versions = await _adopt(store, journal, found)
+    versions = await _adopt(store, journal, found, known)
     for value in safe:
         removal = _removal(value, rows[value.key], versions)
         if isinstance(removal, Removal):
@@ -148,9 +153,13 @@ def _second_comparison(
     return None
 
 
-async def _adopt(store: Store, journal: Journal, found: Mapping[str, Stat]) -> dict[str, int]:
+async def _adopt(
+    store: Store, journal: Journal, found: Mapping[str, Stat], known: Collection[str]
+) -> dict[str, int]:
     """The version of each target in which it is this migration's own; without those that could not be."""
-    own = await commits_of(store, journal.id, {stat.commit_id for stat in found.values()})
+    commits = {stat.commit_id for stat in found.values()}
+    own = commits.intersection(known)
+    own |= await commits_of(store, journal.id, commits - own)
     versions = {key: stat.version for key, stat in found.items() if stat.commit_id in own}
     tolerances = Wishes.from_json(journal.state.asked).policy.tolerances
     for chunk in _chunks([stat for key, stat in found.items() if key not in versions]):

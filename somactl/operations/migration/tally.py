@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from somactl.report import MigrateReport, MigrationRow, Tally
 
-LARGEST = 10
-MAX_POINTERS = 1000
+_LARGEST = 10
+_MAX_POINTERS = 1000
 MAX_LISTED = 10_000
-PLAIN = "not-a-matrix"
+_PLAIN = "not-a-matrix"
 
 
 def fold(report: MigrateReport, rows: Iterable[MigrationRow], *, listing: bool = True) -> None:
@@ -31,7 +31,7 @@ def fold(report: MigrateReport, rows: Iterable[MigrationRow], *, listing: bool =
 def fold_plain(report: MigrateReport, plain: Mapping[str, Tally]) -> None:
     """Add values without a matrix, tallied by their reason."""
     for reason, tally in plain.items():
-        for tallies, name in ((report.outcomes, PLAIN), (report.reasons, f"{PLAIN}: {reason}")):
+        for tallies, name in ((report.outcomes, _PLAIN), (report.reasons, f"{_PLAIN}: {reason}")):
             total = tallies.setdefault(name, Tally())
             total.count += tally.count
             total.json_bytes += tally.json_bytes
@@ -42,7 +42,7 @@ def split(rows: Iterable[MigrationRow]) -> tuple[dict[str, Tally], list[Migratio
     plain: dict[str, Tally] = {}
     others: list[MigrationRow] = []
     for row in rows:
-        if row.outcome == PLAIN:
+        if row.outcome == _PLAIN:
             _count(plain, row.reason, row)
         else:
             others.append(row)
@@ -67,7 +67,7 @@ def _count(tallies: dict[str, Tally], name: str, row: MigrationRow) -> None:
 
 
 def _count_pointer(report: MigrateReport, pointer: str) -> None:
-    if pointer in report.pointers or len(report.pointers) < MAX_POINTERS:
+    if pointer in report.pointers or len(report.pointers) < _MAX_POINTERS:
         report.pointers[pointer] = report.pointers.get(pointer, 0) + 1
     else:
         report.pointers_omitted += 1
@@ -76,10 +76,10 @@ def _count_pointer(report: MigrateReport, pointer: str) -> None:
 def _keep_largest(report: MigrateReport, row: MigrationRow) -> None:
     if row.form == "unreadable":
         return  # nobody knows how large it is
-    if len(report.largest) == LARGEST and row.json_bytes <= report.largest[-1].json_bytes:
+    if len(report.largest) == _LARGEST and row.json_bytes <= report.largest[-1].json_bytes:
         return
     # Of equals the first one read stays: the order of the source is the same in every run.
-    report.largest = heapq.nlargest(LARGEST, [*report.largest, row], key=lambda each: each.json_bytes)
+    report.largest = heapq.nlargest(_LARGEST, [*report.largest, row], key=lambda each: each.json_bytes)
 
 
 def _list(report: MigrateReport, row: MigrationRow) -> None:

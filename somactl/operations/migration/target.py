@@ -24,10 +24,10 @@ def claim(rows: Iterable[MigrationRow], claims: Texts) -> None:
         if first is None:
             claims.put(row.target, row.content)
         else:
-            collide(row, first)
+            _collide(row, first)
 
 
-def collide(row: MigrationRow, first: str) -> None:
+def _collide(row: MigrationRow, first: str) -> None:
     """Another matrix of the source, of content digest `first`, has the row's target already."""
     row.reason = "collision"
     row.outcome = "identical" if first == row.content else "conflict"
