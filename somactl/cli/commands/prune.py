@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 import typer
 
 from somactl.cli import inputs
 from somactl.cli.command import Session, command
+from somactl.cli.confirm import confirm, may_ask
 from somactl.cli.quantities import parse_duration, parse_size
 from somactl.core.retention import Goal
 from somactl.errors import SomactlError, UsageError
@@ -81,7 +81,7 @@ async def prune(
     order = None if order_file is None else inputs.read_order(order_file)
     deletes = order is not None or fallback is not None
     if deletes and not (dry_run or yes):
-        _ask(session, request, may_ask=order_file != "-" and not no_input and sys.stdin.isatty())
+        _ask(session, request, asks=order_file != "-" and may_ask(no_input=no_input))
     async with session.store(read_only=dry_run) as store:
         try:
             report = await operation.prune(store, order, request)
@@ -106,15 +106,14 @@ def _goal(limit: int | None, keep: int | None, max_bytes: str | None) -> Goal:
     return given[0] if given else Goal()
 
 
-def _ask(session: Session, request: PruneRequest, *, may_ask: bool) -> None:
+def _ask(session: Session, request: PruneRequest, *, asks: bool) -> None:
     """What can be restored needs no question where nobody is there to answer; the rest always does."""
-    if not may_ask:
+    if not asks:
         if request.grace == 0:
             raise UsageError("--grace 0 deletes for good", hint="pass --yes, or look first with --dry-run")
         return
     how = f"restorable for {request.grace:g} s" if request.grace else "for good"
-    if not typer.confirm(f"Prune namespace {session.settings.namespace!r}, {how}?", err=True):
-        raise UsageError("not confirmed; nothing was deleted")
+    confirm(f"Prune namespace {session.settings.namespace!r}, {how}?", unless_done="deleted")
 
 
 def _finish(
