@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from migration.places import VALUES, fill
 from migration.running import DISCOVER, Migration
+from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.operations.migration import batches
+from somactl.operations.migration.copying import copy
 from somactl.operations.migration.finalize import finalize
 from somactl.operations.migration.journal import Original, find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.revert import revert
 from somactl.operations.migration.run import Progress
 from source.backends import FilesBackend
+
+
+async def test_a_run_that_was_begun_without_the_words_of_its_source_has_them_when_it_is_resumed(
+    tmp_path: Path, sqlite: Settings
+) -> None:
+    folder = tmp_path / "values"
+    folder.mkdir()
+    backend = FilesBackend(folder)
+    await fill(backend)
+    migration = Migration(backend.open, sqlite, DISCOVER)
+    await migration.copy(pace=after_batches(0))
+    async with migration.run() as run:
+        assert (await copy(replace(run, words=["k=/a.json"]), resume=True)).phase == "copied"
+        assert (await find(run.store, run.source.identity, None)).state.words == ["k=/a.json"]
 
 
 async def test_each_step_is_told_of(

@@ -94,6 +94,8 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
     resumes = _resumes(journal, plan, resume=resume)
     if resumes:
         await recover(run.store, journal)
+        if run.words and not journal.state.words:  # it was begun before they were written down
+            await journal.advance(words=list(run.words))
     report = run.report(migration=journal.id, phase="copying", plan=plan.digest if plan else None)
     with Workspace() as workspace:
         await list_names(run.source, run.wishes.match, workspace.names)
