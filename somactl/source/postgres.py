@@ -195,10 +195,13 @@ class PostgresSource:
                 raise error from exc
             finally:
                 # A connection whose call did not end is closed, so that a late answer reaches nobody else.
-                if ended and not self._closed and not session.connection.is_in_transaction():
+                # One that the server has closed does not even know whether it is in a transaction.
+                connection = session.connection
+                usable = ended and not self._closed and not connection.is_closed()
+                if usable and not connection.is_in_transaction():
                     self._idle.append(session)
                 else:
-                    session.connection.terminate()
+                    connection.terminate()
 
     def _rested(self) -> Session | None:
         while self._idle:
