@@ -207,9 +207,7 @@ def _put(path: str, change: Change) -> bool:
     folder = os.path.dirname(path)
     new = os.path.join(folder, f".{os.path.basename(path)[:200]}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(
-            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
-        ) as file:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(change.after)
             file.flush()
             replaces = change.before is not None

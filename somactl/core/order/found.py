@@ -20,7 +20,10 @@ _SHORT_KEY = 256  # so many characters never take more bytes than a key may have
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One key to prune: the version at which it was ranked, where that is known, and its line, from 1 (0: there was no text)."""
+    """One key to prune: the version at which it was ranked, where that is known, and its line, from 1.
+
+    Line 0: there was no text.
+    """
 
     key: str
     version: int | None
