@@ -140,6 +140,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "resume with dry run": (["--dry-run", "--resume"], "--dry-run, which begins nothing"),
     "clamp alone": (["--clamp"], "go together"),
     "max-move alone": (["--max-move", "1"], "go together"),
+    "max-move below 0": (["--clamp", "--max-move", "-1"], "0 or more"),
     "pointer without slash": (["--pointer", "rho"], "rho"),
     "pointer with a bad escape": (["--pointer", "/a~2"], "a~2"),
     "rate": (["--rate", "fast"], "is no rate"),

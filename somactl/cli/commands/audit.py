@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from somactl.cli import inputs
+from somactl.cli import inputs, mending
 from somactl.cli.command import Session, command
 from somactl.core.names import Pattern
 from somactl.errors import UsageError
@@ -43,9 +43,9 @@ async def verify_psd(
     witness: Annotated[
         bool, typer.Option("--witness", help="Report the vector that proves a violation.")
     ] = False,
-    psd_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
-    trace_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
-    hermitian_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+    psd_tolerance: mending.Tolerance = None,
+    trace_tolerance: mending.Tolerance = None,
+    hermitian_tolerance: mending.Tolerance = None,
 ) -> Report:
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     wants_store = bool(keys) or match is not None or all_

@@ -9,6 +9,7 @@ from typing import Annotated, BinaryIO, Literal
 
 import typer
 
+from somactl.cli import mending
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
 from somactl.cli.follow import Follow
@@ -72,20 +73,11 @@ async def migrate_json(
     migration: Annotated[
         str | None, typer.Option(metavar="ID", help="Which one, if there are several of this source.")
     ] = None,
-    on_clampable: Annotated[
-        Literal["clamp", "refuse"],
-        typer.Option(help="What to do with one that is negative within tolerance."),
-    ] = "clamp",
-    clamp: Annotated[
-        bool, typer.Option("--clamp", help="Store the nearest density matrix of a violated one.")
-    ] = False,
-    max_move: Annotated[
-        float | None, typer.Option(metavar="D", help="... if it is no farther than D (Frobenius norm).")
-    ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Divide by the trace first.")] = False,
-    readdress: Annotated[
-        bool, typer.Option("--readdress", help="Accept an envelope written for another key.")
-    ] = False,
+    on_clampable: mending.OnClampable = "clamp",
+    clamp: mending.Clamp = False,
+    max_move: mending.MaxMove = None,
+    normalize: mending.Normalize = False,
+    readdress: mending.Readdress = False,
     rate: Annotated[
         str | None, typer.Option(metavar="N|NMB", help="Read at most so many values, or MB, per second.")
     ] = None,
@@ -97,13 +89,12 @@ async def migrate_json(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
-    psd_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
-    trace_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
-    hermitian_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+    psd_tolerance: mending.Tolerance = None,
+    trace_tolerance: mending.Tolerance = None,
+    hermitian_tolerance: mending.Tolerance = None,
 ) -> Report:
     """Bring the old service's JSON values into the store; nothing in the source changes before --finalize."""
-    if clamp != (max_move is not None):
-        raise UsageError("--clamp and --max-move D go together", hint="say how far a matrix may be moved")
+    mending.check_clamp(clamp, max_move)
     policy = Policy(
         on_clampable=on_clampable,
         clamp=clamp,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from somactl.cli import inputs
+from somactl.cli import inputs, mending
 from somactl.cli.command import Session, command
 from somactl.errors import UsageError
 from somactl.operations import undo
@@ -51,34 +51,22 @@ async def commit(
         typer.Option(help="factor: FILE holds F, and rho = F F^H."),
     ] = "auto",
     compression: Annotated[Literal["none", "zstd"], typer.Option(help="Seldom worth it.")] = "none",
-    on_clampable: Annotated[
-        Literal["clamp", "refuse"],
-        typer.Option(help="What to do with one that is negative within tolerance."),
-    ] = "clamp",
-    clamp: Annotated[
-        bool, typer.Option("--clamp", help="Store the nearest density matrix of a violated one.")
-    ] = False,
-    max_move: Annotated[
-        float | None, typer.Option(metavar="D", help="... if it is no farther than D (Frobenius norm).")
-    ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Divide by the trace first.")] = False,
-    readdress: Annotated[
-        bool, typer.Option("--readdress", help="Accept an envelope written for another key.")
-    ] = False,
+    on_clampable: mending.OnClampable = "clamp",
+    clamp: mending.Clamp = False,
+    max_move: mending.MaxMove = None,
+    normalize: mending.Normalize = False,
+    readdress: mending.Readdress = False,
     require_durability: Annotated[
         str | None,
         typer.Option(metavar="memory|replicated:K|fsync", help="Refuse a store that promises less."),
     ] = None,
     dry_run: DryRun = False,
-    psd_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
-    trace_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
-    hermitian_tolerance: Annotated[float | None, typer.Option(metavar="EPS", show_default="1e-8")] = None,
+    psd_tolerance: mending.Tolerance = None,
+    trace_tolerance: mending.Tolerance = None,
+    hermitian_tolerance: mending.Tolerance = None,
 ) -> Report:
     """Commit matrices atomically, every rho proven first; all keys of it or none."""
-    if clamp != (max_move is not None):
-        raise UsageError("--clamp and --max-move D go together", hint="say how far a matrix may be moved")
-    if max_move is not None and not 0 <= max_move < float("inf"):
-        raise UsageError("--max-move wants a distance of 0 or more")
+    mending.check_clamp(clamp, max_move)
     policy = Policy(
         kind=kind,
         dtype=dtype,
