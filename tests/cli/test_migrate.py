@@ -19,7 +19,7 @@ from migration.running import lines
 from servers.redis import RedisServer
 from tests.cli.conftest import SOMACTL, Result, Shell, environment
 
-SCHEMA = Path(__file__).parents[2] / "schemas/report.migrate-json.json"
+SCHEMA = data_file("schemas", "report.migrate-json.json")
 LINES = lines(VALUES)
 
 
