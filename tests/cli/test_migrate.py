@@ -17,6 +17,7 @@ from migration.forms import density, numpy_form, text
 from migration.places import RHO, VALUES
 from migration.running import lines
 from servers.redis import RedisServer
+from somactl.package_data import data_file
 from tests.cli.conftest import SOMACTL, Result, Shell, environment
 
 SCHEMA = data_file("schemas", "report.migrate-json.json")
