@@ -215,8 +215,9 @@ async def test_taking_values_out_warns_where_the_store_may_lose_what_it_was_give
         raw.config_set("appendfsync", "everysec")
     run = ground.runs.run(url, target, "--finalize", "--yes")
     assert run.code == 0, run.err
-    (warning,) = run.report["warnings"]
-    assert "no more than memory" in warning
+    durability, conflicts = run.report["warnings"]
+    assert "no more than memory" in durability
+    assert "conflict" in conflicts
 
 
 async def test_a_dead_cache_does_not_stop_a_migration(ground: Ground, tmp_path: Path) -> None:
