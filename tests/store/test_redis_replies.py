@@ -76,11 +76,13 @@ REPLIES: dict[str, tuple[type[SomactlError], bool]] = {
 
 
 class Stub:
-    """A server that answers every command with the same line."""
+    """Answers every command with the same line, and hangs up on one of more than `longest` words."""
 
-    def __init__(self, line: str) -> None:
+    def __init__(self, line: str, longest: int = 1_000_000) -> None:
         self.line = line
+        self.longest = longest
         self.url = ""
+        self._conversations: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Stub]:
@@ -88,19 +90,27 @@ class Stub:
         self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with server:
             yield self
+        if self._conversations:  # a loop must not end under one that has yet to see that its client is gone
+            await asyncio.wait(self._conversations, timeout=5)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversations.add(task)
         try:
-            while head := await reader.readline():
-                words = []
-                for _ in range(int(head[1:])):
-                    size = int((await reader.readline())[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2])
-                writer.write(b"+OK\r\n" if words[0] == b"CLIENT" else self.line.encode() + b"\r\n")
+            await self._converse(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (head := await reader.readline()) and int(head[1:]) <= self.longest:
+            words = []
+            for _ in range(int(head[1:])):
+                size = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(size + 2))[:-2])
+            writer.write(b"+OK\r\n" if words[0] == b"CLIENT" else self.line.encode() + b"\r\n")
 
 
 @pytest.mark.parametrize("line", REPLIES)
@@ -117,6 +127,16 @@ async def test_each_error_reply_has_its_error(line: str) -> None:
                 assert type(caught.value) is kind
                 assert caught.value.retryable is retryable
             assert caught.value.hint
+        await store.close()
+
+
+async def test_who_has_no_password_is_told_before_a_commit_is_sent() -> None:
+    """Redis hangs up on more than 10 words without a login, and its reply to them may be lost."""
+    async with Stub("-NOAUTH Authentication required.", longest=10).serving() as stub:
+        store = RedisStore(stub.url)
+        for call in (store.head(), put(store, "a"), store.write_notes({"note": b"x"}, {})):
+            with pytest.raises(AccessDenied):
+                await call
         await store.close()
 
 

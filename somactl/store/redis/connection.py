@@ -43,6 +43,10 @@ class Server(msgspec.Struct, frozen=True):
     cluster: bool
     wait_replicas: int
 
+    @property
+    def anonymous(self) -> bool:
+        return self.username is None and self.password is None
+
     def __repr__(self) -> str:
         """Without the password."""
         return f"Server({self.place!r})"

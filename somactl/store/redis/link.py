@@ -44,7 +44,13 @@ class Nodes:
             if not self.server.path:
                 where["port"] = node[1]
             place = f"{self.server.place} ({node[0]}:{node[1]})" if self.server.cluster else self.server.place
-            self._pools[node] = Pool(lambda: kind(**where, **self._settings), node, place, **self._timeouts)
+            self._pools[node] = Pool(
+                lambda: kind(**where, **self._settings),
+                node,
+                place,
+                anonymous=self.server.anonymous,
+                **self._timeouts,
+            )
         return self._pools[node]
 
     async def reachable(self, pool: Pool) -> Pool:

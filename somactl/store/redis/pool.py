@@ -29,6 +29,7 @@ class Pool:
     A connection serves one exchange at a time. If that is cancelled, fails, or is late, the connection is
     closed: its late replies die with it. An exchange is late after `timeout` seconds, a new connection after
     `connect_timeout`; the connections themselves need no timeouts, which cost redis-py a task each.
+    `anonymous` ones give no password.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Pool:
         *,
         timeout: float | None = None,
         connect_timeout: float | None = None,
+        anonymous: bool = False,
     ) -> None:
         self.node = node
         self.place = place
@@ -47,6 +49,7 @@ class Pool:
         self._make = make
         self._timeout = timeout
         self._connect_timeout = connect_timeout
+        self._anonymous = anonymous
         self._idle: list[Any] = []
         self._lanes = asyncio.Semaphore(LANES)
         self._closed = False
@@ -68,7 +71,10 @@ class Pool:
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
-            await self._release(connection)
+            if any(map(_ends_the_connection, replies)):
+                await connection.disconnect(nowait=True)
+            else:
+                await self._release(connection)
         return replies[1::2] if asking else replies
 
     @asynccontextmanager
@@ -123,6 +129,8 @@ class Pool:
             with translated(self.place, connecting=True):
                 async with asyncio.timeout(self._connect_timeout):
                     await connection.connect()
+                    if self._anonymous:
+                        await _knock(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -146,6 +154,19 @@ async def _stale(connection: Any) -> bool:
         return True
 
 
+async def _knock(connection: Any) -> None:
+    """Raise AuthenticationError where the server demands a password.
+
+    It would hang up on anything long that comes without one, often before its reply to that can be read: a
+    lost connection to all appearance, and for a commit an unknown outcome. To a short command it replies.
+    """
+    from redis.exceptions import AuthenticationError
+
+    (reply,) = await _converse(connection, [("PING",)])
+    if isinstance(reply, AuthenticationError):
+        raise reply
+
+
 async def _converse(connection: Any, commands: Sequence[Command]) -> list[Reply]:
     from redis.exceptions import ResponseError
 
@@ -158,6 +179,11 @@ async def _converse(connection: Any, commands: Sequence[Command]) -> list[Reply]
         except ResponseError as exc:
             replies.append(exc)
     return replies
+
+
+def _ends_the_connection(reply: Reply) -> bool:
+    """Whether the server hangs up behind this reply, perhaps only in a moment."""
+    return isinstance(reply, Exception) and "Protocol error" in str(reply)
 
 
 def _prefixed(commands: Sequence[Command]) -> list[Command]:
