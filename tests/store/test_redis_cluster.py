@@ -258,8 +258,10 @@ async def test_a_failover_in_the_cluster(tmp_path: Path) -> None:
             with replica.client() as raw:
                 await until(lambda: raw.info("replication").get("master_link_status") == "up")
                 await put(store, "a", seed=1)
+                everybody = [*cluster.nodes, replica]
                 own_id = replica.command_of_cluster("MYID")
-                await until(lambda: all(knows(node, own_id, primary.id) for node in cluster.nodes))
+                await until(lambda: all(knows(node, own_id, primary.id) for node in everybody))
+                await until(lambda: all(is_connected(node, len(everybody)) for node in everybody))
                 await take_over(replica)
                 assert raw.info("memory")["number_of_cached_scripts"] == 0
             receipt = await put(store, "a", seed=2, expected=2)
@@ -274,14 +276,29 @@ async def test_a_failover_in_the_cluster(tmp_path: Path) -> None:
 
 
 def knows(witness: ClusterNode, replica: bytes, primary: str) -> bool:
-    """Whether a node that is to vote knows the replica, and whose it is."""
-    lines = [line.split() for line in witness.command_of_cluster("NODES").splitlines()]
-    return any(words[0] == replica and words[3] == primary.encode() for words in lines)
+    """Whether a node knows the replica, and whose it is."""
+    return any(words[0] == replica and words[3] == primary.encode() for words in nodes_of(witness))
+
+
+def is_connected(node: ClusterNode, count: int) -> bool:
+    """Whether it can ask so many nodes for their votes, itself among them."""
+    state = node.command_of_cluster("INFO").splitlines()
+    lines = nodes_of(node)
+    return (
+        b"cluster_state:ok" in state
+        and len(lines) == count
+        and all(words[7] == b"connected" for words in lines)
+    )
+
+
+def nodes_of(node: ClusterNode) -> list[list[bytes]]:
+    """What it says of each node it knows: id, address, flags, primary, ping, pong, epoch, link."""
+    return [line.split() for line in node.command_of_cluster("NODES").splitlines()]
 
 
 async def take_over(replica: ClusterNode) -> None:
-    """Make a replica the primary. It asks the others once and gives up after 5 s, which on a busy machine may
-    be too soon: then it has to be told again.
+    """Make a replica the primary. It asks the others for their votes once, and gives up after 5 s. On a busy
+    machine that may be too soon: then it has to be told again, and asks again after 20 s.
     """
     with replica.client() as raw:
         for _ in range(10):
