@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from hypothesis import example, given, settings
@@ -15,7 +17,8 @@ from somactl.core.envelope import deserialize_matrix
 from somactl.core.json_edit import Reference, replace_nodes
 from somactl.core.json_pointer import parse_pointer
 from somactl.operations.admission import Policy
-from somactl.operations.migration.examine import Examined, Selection, difference, examine
+from somactl.operations.migration import examine as examine_module
+from somactl.operations.migration.examine import Examined, Selection, difference, examine, examine_each
 from somactl.operations.migration.run import Wishes
 from somactl.operations.migration.second_reading import SecondReading
 from somactl.source.contract import Value
@@ -73,6 +76,32 @@ def test_what_is_accepted_reads_the_same_by_other_means(value: Any, compact: boo
             assert difference(stored, SecondReading(data).at(row.pointer), row.moves) is None
             assert np.isfinite(stored).all()
             assert row.target == ("K" if not row.pointer else f"K#{row.pointer}")
+
+
+@settings(max_examples=100)
+@given(st.lists(values, max_size=6), st.sampled_from([1, 40, 200, 1 << 20]))
+def test_values_that_are_examined_together_are_examined_as_each_alone(several: list[Any], size: int) -> None:
+    given_ = [Value(f"K{i}", "text", json.dumps(value).encode()) for i, value in enumerate(several)]
+    given_[1:1] = [Value("gone", "gone"), Value("other", "other", detail="a Redis hash")]
+    with mock.patch.object(examine_module, "_TOGETHER_BYTES", size):
+        together = list(examine_each(given_, "default", EVERYTHING, Policy()))
+    alone = [examine(value, "default", EVERYTHING, Policy()) for value in given_]
+    assert [each.rows for each in together] == [each.rows for each in alone]
+    assert [list(each.puts) for each in together] == [list(each.puts) for each in alone]
+
+
+def test_what_was_examined_is_free_as_soon_as_nobody_uses_it() -> None:
+    """Left to the garbage collector, the values of many batches would stay in memory for a while."""
+    data = text({"a": numpy_form(density(8)), "b": [[1.0, 2.0], [3.0, 4.0]], "c": [[1, 2**53 + 1]]})
+    looked_at(data)  # what is loaded and remembered once
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            looked_at(data)
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
 
 
 @settings(max_examples=400)

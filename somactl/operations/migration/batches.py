@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import TypeVar
 
 from somactl.core.names import Pattern
 from somactl.operations.admission import Admitted, Policy
-from somactl.operations.migration.examine import Selection, examine
+from somactl.operations.migration.examine import Selection, examine_each
 from somactl.operations.migration.pace import Pace
 from somactl.report import MigrationRow
 from somactl.source.contract import Source, Value
@@ -44,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
-    """How a value becomes rows and envelopes; see `examine`."""
+    """How values become rows and envelopes; see `examine_each`."""
 
     namespace: str
     selection: Selection = field(default_factory=Selection)
@@ -57,15 +56,13 @@ class Examiner:
         puts: dict[str, Admitted] = {}
         size = 0
         slowest = ("", 0.0)
-        for count, value in enumerate(values):
-            began = time.perf_counter()
-            found = examine(value, self.namespace, self.selection, self.policy)
-            seconds = time.perf_counter() - began
-            if seconds > slowest[1]:
-                slowest = (value.key, seconds)
+        each = examine_each(values, self.namespace, self.selection, self.policy)
+        for count, (value, found) in enumerate(zip(values, each, strict=True)):
+            if found.seconds > slowest[1]:
+                slowest = (value.key, found.seconds)
             size += sum(row.bytes for row in found.rows)
             if count and (len(rows) + len(found.rows) > BATCH_ROWS or size > BATCH_BYTES):
-                return Batch(values[:count], rows, puts, slowest)  # this one is examined again: it is rare
+                return Batch(values[:count], rows, puts, slowest)  # it is rare that some are examined again
             rows += found.rows
             for target, admitted in found.puts.items():
                 puts.setdefault(target, admitted)  # the first one has the claim

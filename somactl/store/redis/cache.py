@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from somactl.core.names import validate_namespace
@@ -194,7 +195,7 @@ class RedisCache:
         commands: list[Command | Call] = []
         for name, fill in zip(names, batch, strict=True):
             pairs = fields(self.namespace, fill).items()
-            commands.append(("HSET", name, *(part for pair in pairs for part in pair)))
+            commands.append(("HSET", name, *chain.from_iterable(pairs)))
             commands.append(("PEXPIRE", name, STAGED_MS))
         return commands
 
