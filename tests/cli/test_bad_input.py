@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -10,8 +9,6 @@ import resource
 import signal
 import sqlite3
 import subprocess
-import sys
-import termios
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +16,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from support.pipes import wait_until_read
 from tests.cli.conftest import SOMACTL, Shell, density, environment, with_smallest_eigenvalue
 
 
@@ -372,11 +370,6 @@ def test_an_interrupted_audit_reports_what_it_found(shell: Shell) -> None:
     assert (report["violated"], report["complete"], report["codes"]) == (1, False, [3, 4, 143])
 
 
-def unread(pipe: int) -> int:
-    """Bytes that are still in the pipe."""
-    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
-
-
 def test_interrupted_while_it_waits_for_input_nothing_is_written(shell: Shell) -> None:
     read, write = os.pipe()
     process = subprocess.Popen(
@@ -388,8 +381,7 @@ def test_interrupted_while_it_waits_for_input_nothing_is_written(shell: Shell) -
         text=True,
     )
     os.write(write, b'{"key": "a", "value": [[1.0]]}\n')
-    while unread(read):
-        time.sleep(0.05)
+    wait_until_read(read)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     os.close(read)

@@ -18,6 +18,7 @@ from migration.places import RHO, VALUES
 from migration.running import lines
 from servers.redis import RedisServer
 from somactl.package_data import data_file
+from support.pipes import wait_until_read
 from tests.cli.conftest import SOMACTL, Result, Shell, environment
 
 SCHEMA = data_file("schemas", "report.migrate-json.json")
@@ -247,7 +248,7 @@ def test_a_signal_ends_a_wait_for_lines_at_once(shell: Shell, number: int, code:
     assert process.stdin is not None
     process.stdin.write(LINES)
     process.stdin.flush()
-    time.sleep(2.0)
+    wait_until_read(process.stdin.fileno())
     process.send_signal(number)
     try:
         assert process.wait(timeout=10) == code
@@ -263,7 +264,7 @@ def test_sigterm_finishes_the_batch_and_the_next_run_goes_on(shell: Shell, redis
         raw.flushdb()
         for key, value in values.items():
             raw.set(key, value)
-    process = started(shell, redis_server.url, "--rate", "2")
+    process = started(shell, redis_server.url, "--rate", "4")
     for _ in range(2000):
         if (shell.folder / "somactl.db").exists() and not shell.is_empty():
             break
