@@ -81,6 +81,15 @@ def admit_bytes(
     return admit(array, key, namespace, policy, timestamp, kind=kind or "rho", layout=layout)
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A matrix that may be stored: a rho has its invariants proven, and was mended where `moves` says so."""
+
+    array: np.ndarray
+    verdict: Verdict | None
+    moves: list[Move]
+
+
 def admit(
     array: np.ndarray,
     key: str,
@@ -92,46 +101,18 @@ def admit(
     layout: str = "auto",
 ) -> Admitted:
     """Admit one array (n x n for a rho, n x k for a factor). Raises InvariantViolated, EnvelopeError."""
-    from somactl.core.envelope import encode
-
-    moves: list[Move] = []
-    verdict = None
-    if kind == "rho":
-        array, verdict = _hold_invariants(array, key, policy, layout, moves)
-
-    def encoded(matrix: np.ndarray) -> Encoded:
-        return encode(
-            matrix,
-            key=key,
-            namespace=namespace,
-            kind=kind,
-            dtype=policy.dtype,
-            layout=layout,
-            compression=policy.compression,
-            timestamp=timestamp,
-        )
-
-    result = encoded(array)
-    if result.rounding_frobenius:
-        moves.append(Move(method="round", distance=result.rounding_frobenius))
-    if verdict is not None and result.rounding_frobenius:
-        # Rounded, it is another matrix; else what was proven is, bit for bit, what is stored.
-        verdict = _check_stored(result, policy)
-        if verdict.status == "clampable" and policy.on_clampable == "clamp" and layout != "factor":
-            result = encoded(_lifted(array, result.header.dtype, moves))
-            verdict = _check_stored(result, policy)
-        if not verdict.valid:
-            raise _refusal(key, verdict, "as it would be stored it ")
-    return Admitted(data=result.data, header=result.header, verdict=verdict, moves=moves)
+    proven = prove(array, key, policy, kind=kind, layout=layout)
+    return encode_proven(proven, key, namespace, policy, timestamp, kind=kind, layout=layout)
 
 
-def _hold_invariants(
-    array: np.ndarray, key: str, policy: Policy, layout: str, moves: list[Move]
-) -> tuple[np.ndarray, Verdict]:
-    """The array with its invariants proven, mended as far as `policy` allows; each move is noted."""
+def prove(array: np.ndarray, key: str, policy: Policy, *, kind: str = "rho", layout: str = "auto") -> Proven:
+    """The array with its invariants proven, mended as far as `policy` allows. Raises InvariantViolated."""
+    if kind != "rho":
+        return Proven(array, None, [])
     from somactl.core import projection
     from somactl.core.invariants import check, check_factor
 
+    moves: list[Move] = []
     judge = check_factor if layout == "factor" else check
     if policy.normalize and layout != "factor":
         normalized = projection.normalize(array)
@@ -154,7 +135,47 @@ def _hold_invariants(
         verdict = judge(array, policy.tolerances)
     if not verdict.valid:
         raise _refusal(key, verdict)
-    return array, verdict
+    return Proven(array, verdict, moves)
+
+
+def encode_proven(
+    proven: Proven,
+    key: str,
+    namespace: str,
+    policy: Policy,
+    timestamp: float,
+    *,
+    kind: str = "rho",
+    layout: str = "auto",
+) -> Admitted:
+    """The envelope of what `prove` returned, proven again where it had to be rounded. Raises as `admit`."""
+    from somactl.core.envelope import encode
+
+    def encoded(matrix: np.ndarray) -> Encoded:
+        return encode(
+            matrix,
+            key=key,
+            namespace=namespace,
+            kind=kind,
+            dtype=policy.dtype,
+            layout=layout,
+            compression=policy.compression,
+            timestamp=timestamp,
+        )
+
+    verdict, moves = proven.verdict, [*proven.moves]
+    result = encoded(proven.array)
+    if result.rounding_frobenius:
+        moves.append(Move(method="round", distance=result.rounding_frobenius))
+    if verdict is not None and result.rounding_frobenius:
+        # Rounded, it is another matrix; else what was proven is, bit for bit, what is stored.
+        verdict = _check_stored(result, policy)
+        if verdict.status == "clampable" and policy.on_clampable == "clamp" and layout != "factor":
+            result = encoded(_lifted(proven.array, result.header.dtype, moves))
+            verdict = _check_stored(result, policy)
+        if not verdict.valid:
+            raise _refusal(key, verdict, "as it would be stored it ")
+    return Admitted(data=result.data, header=result.header, verdict=verdict, moves=moves)
 
 
 def _lifted(array: np.ndarray, dtype: str, moves: list[Move]) -> np.ndarray:

@@ -13,7 +13,7 @@ import xxhash
 from somactl.core.framing import MAX_COMMIT_BYTES
 from somactl.core.legacy_values import Site, find_matrices
 from somactl.errors import InputRejected, InvariantViolated
-from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
+from somactl.operations.admission import Admitted, Policy, Proven, admit_bytes, encode_proven, prove
 from somactl.report import MigrationRow, Move, without_witness_vector
 from somactl.source.contract import Value
 
@@ -118,6 +118,7 @@ class _Matrix:
     site: Site
     row: MigrationRow
     judged: Judged | None = None
+    proven: Proven | None = None
     admitted: Admitted | None = None
 
 
@@ -168,13 +169,18 @@ def _settled(
     together: Sequence[tuple[_Value, list[_Matrix]]], namespace: str, kind: str, policy: Policy
 ) -> Iterator[Examined]:
     """Take all matrices through the steps, and conclude each value."""
-    steps = (partial(_read, kind=kind), partial(_admit, namespace=namespace, policy=policy), _compare)
+    steps = (
+        partial(_read, kind=kind),
+        partial(_prove, policy=policy),
+        partial(_encode, namespace=namespace, policy=policy),
+        _compare,
+    )
     for portion in _portions(each for _, matrices in together for each in matrices):
         for step in steps:
             for each in portion:
                 _take(each, step)
         for each in portion:
-            each.judged = None  # its array is needed no more
+            each.judged = each.proven = None  # their arrays are needed no more
     return (_examined(opened, matrices) for opened, matrices in together)
 
 
@@ -228,18 +234,23 @@ def _read(matrix: _Matrix, kind: str) -> None:
     row.shape = list(judged.shape)
 
 
-def _admit(matrix: _Matrix, namespace: str, policy: Policy) -> None:
+def _prove(matrix: _Matrix, policy: Policy) -> None:
     judged = matrix.judged
     assert judged is not None
+    if judged.array is not None:
+        matrix.proven = prove(judged.array, judged.target, policy, kind=judged.kind)
+
+
+def _encode(matrix: _Matrix, namespace: str, policy: Policy) -> None:
+    judged, proven, now = matrix.judged, matrix.proven, time.time()
+    assert judged is not None
     target = judged.target
-    if judged.envelope is None:
-        assert judged.array is not None
-        matrix.admitted = admit(judged.array, target, namespace, policy, time.time(), kind=judged.kind)
+    if proven is not None:
+        matrix.admitted = encode_proven(proven, target, namespace, policy, now, kind=judged.kind)
     else:
+        assert judged.envelope is not None
         named = replace(policy, kind=judged.kind)
-        matrix.admitted = admit_bytes(
-            judged.envelope, f"key {target!r}", target, namespace, named, time.time()
-        )
+        matrix.admitted = admit_bytes(judged.envelope, f"key {target!r}", target, namespace, named, now)
 
 
 def _compare(matrix: _Matrix) -> None:
