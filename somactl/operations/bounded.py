@@ -1,4 +1,4 @@
-"""Many calls at once, but not all of them."""
+"""Much at once, but not all of it."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ def batched(values: Iterable[A], size: int) -> Iterator[list[A]]:
     rest = iter(values)
     while some := list(islice(rest, size)):
         yield some
+
+
+def in_portions(
+    items: Iterable[A], size: Callable[[A], int], most_bytes: int, most: int | None = None
+) -> Iterator[list[A]]:
+    """`items` in lists of at most `most` with at most `most_bytes` in sum; a single one may be larger."""
+    portion: list[A] = []
+    held = 0
+    for item in items:
+        more = size(item)
+        if portion and (len(portion) == most or held + more > most_bytes):
+            yield portion
+            portion, held = [], 0
+        portion.append(item)
+        held += more
+    if portion:
+        yield portion

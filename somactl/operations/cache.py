@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from somactl.core.framing import peek
 from somactl.errors import StoreUnavailable, UsageError
+from somactl.operations.bounded import in_portions
 from somactl.report import CacheFinding, CacheWarmReport
 from somactl.store.cached import ESTABLISHING, INITIALISING, Cached, CachedStore, Fill, cached
 from somactl.store.contract import Entry, Stat, Store
@@ -122,7 +123,7 @@ def is_current(held: Cached | None, incarnation: str | None, stat: Stat) -> bool
 
 async def fill(store: CachedStore, stats: Sequence[Stat], warming: Warming, report: CacheWarmReport) -> bool:
     """Copy these keys, portion by portion; False, said in the report, where the cache's memory ends."""
-    for portion in _portions(stats):
+    for portion in in_portions(stats, lambda stat: stat.size, PAGE_BYTES):
         size = sum(stat.size for stat in portion)
         if not await _has_room(store, size, report):
             return False
@@ -141,18 +142,6 @@ async def fill(store: CachedStore, stats: Sequence[Stat], warming: Warming, repo
         await put(store, fills, report)
         await warming.paced(size)
     return True
-
-
-def _portions(stats: Sequence[Stat]) -> Iterator[list[Stat]]:
-    """In portions that are read and written at once."""
-    portion: list[Stat] = []
-    for stat in stats:
-        if portion and sum(s.size for s in portion) + stat.size > PAGE_BYTES:
-            yield portion
-            portion = []
-        portion.append(stat)
-    if portion:
-        yield portion
 
 
 def _fill(entry: Entry, read_at: float, life: float, kinds: frozenset[str]) -> Fill:

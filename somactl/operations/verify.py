@@ -6,12 +6,13 @@ A bad or unreadable matrix never ends an audit; what could not be checked is cou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from somactl.core.names import Pattern, validate_key
 from somactl.core.verdict import Method, Tolerances, Verdict
 from somactl.errors import CorruptValue, EnvelopeError, InputRejected, SomactlError
+from somactl.operations.bounded import in_portions
 from somactl.report import Checked, VerifyReport, without_witness_vector
 from somactl.store.cached import Cache, Cached
 from somactl.store.contract import Entry, Snapshot, Store
@@ -148,7 +149,8 @@ async def _check_cached(
     cache: Cache, keys: Sequence[str], audit: Audit, report: VerifyReport, *, missing_is_unreadable: bool
 ) -> bool:
     held = (await cache.find(keys, payloads=False)).entries
-    for portion in _portions(keys, held):
+    sizes = {key: copy.size for key, copy in held.items()}
+    for portion in in_portions(keys, lambda key: sizes.get(key, 0), PAGE_BYTES):
         view = await cache.find(portion)
         for key in portion:
             checked = await asyncio.to_thread(_check_copy, key, view.entries.get(key), audit)
@@ -157,21 +159,6 @@ async def _check_cached(
             if checked is not None and not _count(report, _of(cache, checked), audit):
                 return False
     return True
-
-
-def _portions(keys: Sequence[str], held: Mapping[str, Cached]) -> Iterator[list[str]]:
-    """`keys` in portions of at most PAGE_BYTES in sum, one key at least."""
-    portion: list[str] = []
-    size = 0
-    for key in keys:
-        bytes_ = held[key].size if key in held else 0
-        if portion and size + bytes_ > PAGE_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(key)
-        size += bytes_
-    if portion:
-        yield portion
 
 
 def _check_copy(key: str, copy: Cached | None, audit: Audit) -> Checked | None:

@@ -14,6 +14,7 @@ from somactl.core.framing import MAX_COMMIT_BYTES
 from somactl.core.legacy_values import Site, find_matrices
 from somactl.errors import InputRejected, InvariantViolated
 from somactl.operations.admission import Admitted, Policy, Proven, admit_bytes, encode_proven, prove
+from somactl.operations.bounded import in_portions
 from somactl.report import MigrationRow, Move, without_witness_vector
 from somactl.source.contract import Value
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 2048
 _TOGETHER_BYTES = 1 << 20
-"""Of JSON. The arrays of so much are kept at a time, or that of one matrix."""
+"""Of JSON. The arrays of so much are kept at a time, or that of one larger matrix."""
 _DISTANCE_SLACK = 1.0 + 1e-9
 
 
@@ -175,26 +176,14 @@ def _settled(
         partial(_encode, namespace=namespace, policy=policy),
         _compare,
     )
-    for portion in _portions(each for _, matrices in together for each in matrices):
+    every = (each for _, matrices in together for each in matrices)
+    for portion in in_portions(every, lambda each: len(each.site.text), _TOGETHER_BYTES):
         for step in steps:
             for each in portion:
                 _take(each, step)
         for each in portion:
             each.judged = each.proven = None  # their arrays are needed no more
     return (_examined(opened, matrices) for opened, matrices in together)
-
-
-def _portions(matrices: Iterable[_Matrix]) -> Iterator[list[_Matrix]]:
-    """Portions of about _TOGETHER_BYTES: a single value may hold many times that."""
-    portion: list[_Matrix] = []
-    size = 0
-    for each in matrices:
-        portion.append(each)
-        size += len(each.site.text)
-        if size >= _TOGETHER_BYTES:
-            yield portion
-            portion, size = [], 0
-    yield portion
 
 
 def _examined(opened: _Value, matrices: Sequence[_Matrix]) -> Examined:

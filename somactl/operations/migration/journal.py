@@ -13,7 +13,7 @@ next, and each expects the state to be where it was left: of two runs of one mig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal, TypeVar
 
@@ -30,7 +30,7 @@ from somactl.errors import (
     UsageError,
     VersionConflict,
 )
-from somactl.operations.bounded import each_of
+from somactl.operations.bounded import each_of, in_portions
 from somactl.report import MigrateReport, MigrationRow, Tally
 from somactl.source.contract import Change
 from somactl.source.workspace import to_bytes, to_text
@@ -228,8 +228,8 @@ class Journal:
     async def originals(self) -> AsyncIterator[Original]:
         """Every value that was taken out of the source, and neither put back nor forgotten."""
         async for notes in self._store.scan_notes(f"{PREFIX}{self.id}/original/"):
-            for names in _portions(notes):
-                out = await self._not_restored(names)
+            for some in in_portions(notes, lambda note: note.size, _READ_BYTES, _READ_NOTES):
+                out = await self._not_restored([note.name for note in some])
                 found = await self._store.read_notes(out) if out else {}
                 for name in out:
                     note = found.get(name)
@@ -288,20 +288,6 @@ def put_back(original: Original) -> Change:
 
 def _restored(original_name: str) -> str:
     return original_name.replace("/original/", "/restored/")
-
-
-def _portions(notes: Sequence[Note]) -> Iterator[list[str]]:
-    """Their names, as many at a time as may be read at once."""
-    names: list[str] = []
-    size = 0
-    for note in notes:
-        if names and (size + note.size > _READ_BYTES or len(names) == _READ_NOTES):
-            yield names
-            names, size = [], 0
-        names.append(note.name)
-        size += note.size
-    if names:
-        yield names
 
 
 def _are(found: Mapping[str, Note], changes: Mapping[str, bytes | None]) -> bool:

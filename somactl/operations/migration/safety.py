@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from somactl.core.json_edit import Reference, replace_nodes
 from somactl.core.verdict import Tolerances
 from somactl.errors import CorruptValue, InputRejected, InvariantViolated, NotFound, VersionConflict
-from somactl.operations.bounded import each_of
+from somactl.operations.bounded import each_of, in_portions
 from somactl.operations.commit import verdicts_of
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration.examine import difference, digest
@@ -210,13 +210,4 @@ def _removal(value: Value, rows: Sequence[MigrationRow], versions: Mapping[str, 
 
 def _chunks(stats: Iterable[Stat]) -> Iterator[list[Stat]]:
     """A few at a time, so that not all of them are in memory at once."""
-    chunk: list[Stat] = []
-    size = 0
-    for stat in stats:
-        if chunk and (size + stat.size > _CHUNK_BYTES or len(chunk) == _CHUNK_KEYS):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(stat)
-        size += stat.size
-    if chunk:
-        yield chunk
+    return in_portions(stats, lambda stat: stat.size, _CHUNK_BYTES, _CHUNK_KEYS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +19,7 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.operations.admission import Admitted
-from somactl.operations.bounded import batched, each_of
+from somactl.operations.bounded import batched, each_of, in_portions
 from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune.record import MAX_LISTED, commits_sent, order_record
@@ -105,7 +105,8 @@ async def restore_pruned(
     found = await _find(store, deleted_at)
     if found.left and not partial:
         _refuse(found.left, others=bool(found.hidden))
-    portions = list(_portions(found.hidden.values()))
+    # What one commit restores: no more than fits in memory beside its copies.
+    portions = list(in_portions(found.hidden.values(), lambda stat: stat.size, PORTION_BYTES, PORTION_KEYS))
     base = request.commit_id or new_commit_id()
     ids = await name_parts(store, base, undone, len(portions), resend=False, dry_run=request.dry_run)
     report = _report(store, base, dry_run=request.dry_run)
@@ -238,20 +239,6 @@ def _refuse(left: Sequence[LeftAlone], *, others: bool) -> None:
 
 def _names(left: Sequence[LeftAlone]) -> str:
     return ", ".join(repr(one.key) for one in left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
-
-
-def _portions(stats: Iterable[Stat]) -> Iterator[list[Stat]]:
-    """What one commit restores: no more than fits in memory beside its copies."""
-    portion: list[Stat] = []
-    held = 0
-    for stat in stats:
-        if portion and (len(portion) == PORTION_KEYS or held + stat.size > PORTION_BYTES):
-            yield portion
-            portion, held = [], 0
-        portion.append(stat)
-        held += stat.size
-    if portion:
-        yield portion
 
 
 @dataclass(frozen=True, slots=True)
