@@ -26,6 +26,7 @@ from faults.marked import marker_of
 from faults.model import Model
 from somactl.errors import CommitAborted, KeyNotFound, SomactlError, VersionConflict
 from somactl.store.contract import CommitMetadata, CommitState, Receipt, Revision, Store
+from somactl.store.retrying import Retrying
 
 ENOUGH = 1_000_000
 OLD_VERSIONS = 100
@@ -257,12 +258,13 @@ def _too_old(look: Look, key: str, model: Model, seconds: float) -> list[str]:
 
 
 async def _late_arrivals(store: Store, history: History, settled: dict[str, CommitState]) -> list[str]:
-    """An aborted commit that arrives after all is refused."""
+    """An aborted commit that arrives after all is refused; a server that is late says so when asked again."""
     defects = []
+    patient = Retrying(store, seconds=10.0)
     for commit_id in _some([commit_id for commit_id, state in settled.items() if state == "aborted"]):
         attempt = history.attempts[commit_id]
         try:
-            receipt = await store.commit_matrix_update(
+            receipt = await patient.commit_matrix_update(
                 attempt.envelopes(history.namespace),
                 CommitMetadata(),
                 attempt.expected or None,
