@@ -1,4 +1,8 @@
-"""What an array must be to go into an envelope, and how it becomes one of the four stored dtypes."""
+"""The one gate for arrays: what is a matrix of numbers, and how it becomes one of the four stored dtypes.
+
+Checks, repairs and envelopes all pass through `plain_array`, so that none of them takes for exact what
+another one refuses.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,9 @@ Array = NDArray[Any]
 _CHUNK = 1 << 20
 """Entries looked at at once, so that temporaries stay small beside the matrix."""
 
+EXACT_INTEGERS = 2**53
+"""float64 holds every integer up to here, and beyond only some."""
+
 
 @dataclass(frozen=True, slots=True)
 class Converted:
@@ -27,19 +34,78 @@ class Converted:
     frobenius_error: float = 0.0
 
 
+class NotNumbers(ValueError):
+    """Why something is no array of exact numbers: the end of a sentence that begins with its name."""
+
+
+def plain_array(array: Any) -> Array:
+    """`array` as a plain ndarray of floating-point, complex or integer numbers, not copied, of any shape.
+
+    Raises NotNumbers for what holds no such numbers, for masked arrays, whose mask would be lost, and for an
+    integer that float64 does not hold: arithmetic is float64, which would judge another number in its place.
+    """
+    _check_items(array)
+    try:
+        found: Array = np.asarray(array)
+    except MemoryError:
+        raise
+    except Exception as exc:  # `__array__` is code of the caller's, which may raise anything
+        raise NotNumbers(f"is no array of numbers: {exc}") from None
+    if found.dtype.kind not in "fciu":
+        raise NotNumbers(f"has dtype {found.dtype}; a matrix has floating-point, complex or integer numbers")
+    _check_integers(found)
+    return found
+
+
+def _check_items(item: Any, depth: int = 2) -> None:
+    """Refuse what numpy would convert without a word: masks in or around lists, integers beside floats."""
+    if isinstance(item, np.ma.MaskedArray):
+        raise NotNumbers("is a masked array, whose mask neither an envelope nor a check can keep")
+    if isinstance(item, np.ndarray | np.integer):
+        _check_integers(np.asarray(item))
+    elif isinstance(item, int):
+        _check_integer(item)
+    elif isinstance(item, list | tuple) and depth:
+        for each in item:
+            _check_items(each, depth - 1)
+
+
+def _check_integers(given: Array) -> None:
+    if given.dtype.kind not in "iu" or given.dtype.itemsize < 8 or not given.size:
+        return
+    flat = given.reshape(-1)
+    for first in range(0, flat.size, _CHUNK):
+        part = flat[first : first + _CHUNK]
+        if int(part.max()) > EXACT_INTEGERS or int(part.min()) < -EXACT_INTEGERS:
+            for at, value in enumerate(part.tolist(), first):
+                _check_integer(value, f" at {_position(at, given.shape)}" if given.ndim else "")
+
+
+def _check_integer(value: int, where: str = "") -> None:
+    if -EXACT_INTEGERS <= value <= EXACT_INTEGERS:
+        return
+    try:
+        exact = int(float(value)) == value
+    except OverflowError:
+        exact = False
+    if not exact:
+        raise NotNumbers(f"holds {_short(value)}{where}, which float64 does not hold exactly")
+
+
+def _short(value: int) -> str:
+    return str(value) if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
+
+
+def _position(at: int, shape: tuple[int, ...]) -> str:
+    return f"row {at // shape[1]}, column {at % shape[1]}" if len(shape) == 2 else f"entry {at}"
+
+
 def as_matrix(array: ArrayLike, key: str) -> Array:
     """`array` as a 2-D ndarray of numbers, not copied. Raises InputRejected naming `key`."""
-    if isinstance(array, np.ma.MaskedArray):
-        raise InputRejected(f"{key!r} is a masked array, whose mask an envelope cannot hold")
     try:
-        found = np.asarray(array)
-    except (ValueError, TypeError, OverflowError) as exc:
-        raise InputRejected(f"{key!r} is no array of numbers: {exc}") from None
-    if found.dtype.kind not in "fciu":
-        raise InputRejected(
-            f"{key!r} has dtype {found.dtype}; a matrix has floating-point, complex or integer numbers",
-            hint="convert it to float64 or complex128",
-        )
+        found = plain_array(array)
+    except NotNumbers as exc:
+        raise InputRejected(f"{key!r} {exc}", hint="convert it to float64 or complex128") from None
     if found.ndim != 2:
         raise InputRejected(f"{key!r} has {found.ndim} dimensions; a matrix has 2")
     if 0 in found.shape:
@@ -67,10 +133,10 @@ def target_dtype(given: np.dtype[Any], wanted: str | None, key: str) -> str:
 def convert(given: Array, target: str, *, exact: bool, key: str) -> Converted:
     """`given` as `target`, with the rounding error; `exact` refuses any.
 
-    Raises NonFinite for NaN and Inf, given or come by overflow, and InputRejected for an integer that
-    float64 does not hold, or where `exact` is broken.
+    `given` has passed `plain_array`. Raises NonFinite for NaN and Inf, given or come by overflow, and
+    InputRejected where `exact` is broken.
     """
-    source = _exact_integers(given, key) if given.dtype.kind in "iu" else given
+    source = given.astype(np.float64) if given.dtype.kind in "iu" else given
     wanted = np.dtype(target).newbyteorder("<")
     if np.can_cast(source.dtype, wanted, casting="safe"):
         values = np.asarray(source, dtype=wanted, order="C")
@@ -98,9 +164,8 @@ def check_finite(a: Array, key: str, *, cause: str | None = None) -> None:
         finite = np.isfinite(flat[first : first + _CHUNK])
         if not finite.all():
             at = first + int(finite.argmin())
-            where = f"entry {at}" if a.ndim == 1 else f"row {at // a.shape[1]}, column {at % a.shape[1]}"
             raise NonFinite(
-                f"{key!r} holds {cause or flat[at]} at {where}",
+                f"{key!r} holds {cause or flat[at]} at {_position(at, a.shape)}",
                 hint="a matrix holds finite numbers alone; find what computed it",
             )
 
@@ -112,23 +177,6 @@ def _surely_finite(flat: Array) -> bool:
     """
     with np.errstate(all="ignore"):
         return bool(np.isfinite(np.einsum("i->", flat)))
-
-
-def _exact_integers(given: Array, key: str) -> Array:
-    values = given.astype(np.float64)
-    if given.dtype.itemsize < 8:
-        return values
-    # float64 of the largest integers is 2**63 or 2**64, which do not go back.
-    limit = math.ldexp(1.0, np.iinfo(given.dtype).bits - (given.dtype.kind == "i"))
-    with np.errstate(invalid="ignore"):
-        exact = (values < limit) & (values.astype(given.dtype) == given)
-    if not exact.all():
-        row, column = np.unravel_index(int(exact.argmin()), given.shape)
-        raise InputRejected(
-            f"{key!r} holds {given[row, column]} at row {row}, column {column}, "
-            "which float64 does not hold exactly"
-        )
-    return values
 
 
 def _difference(source: Array, values: Array) -> tuple[float, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from somactl.core.certificate import Bounds
+from somactl.core.rounding import NOT_TO_NEAREST, rounds_to_nearest
+from somactl.core.trace import Exact, within
 from somactl.core.verdict import Rigour, Spectrum, Status, Tolerances, Verdict, Witness
 
 
@@ -29,10 +31,15 @@ class Draft:
     blas: str = ""
     spectrum: Spectrum | None = None
 
-    def widen(self, *, psd: float, trace: float) -> None:
+    def widen(self, *, psd: float, trace: float, hermitian: float = 0.0) -> None:
         """Tolerances below what the rounding of the stored data may cost would condemn good data."""
         given = self.tolerances
-        self.tolerances = replace(given, psd=max(given.psd, psd), trace=max(given.trace, trace))
+        self.tolerances = replace(
+            given,
+            psd=max(given.psd, psd),
+            trace=max(given.trace, trace),
+            hermitian=max(given.hermitian, hermitian),
+        )
 
     def violate(self, reason: str, *, proved: bool = True) -> None:
         self.proved = proved or (self.status == "violated" and self.proved)
@@ -48,15 +55,13 @@ class Draft:
         self.hermitian_error = error
         if error <= self.tolerances.hermitian:  # a NaN on either side is a no
             return True
-        self.violate(
-            f"hermitian: max |rho - rho^H| is {error:.3g}, more than {self.tolerances.hermitian:.3g}"
-        )
+        self.violate(f"hermitian: max |rho - rho^H| is {_beyond(error, self.tolerances.hermitian)}")
         return False
 
-    def judge_trace(self, error: float) -> None:
+    def judge_trace(self, error: float, exact: Exact) -> None:
         self.trace_error = error
-        if not error <= self.tolerances.trace:
-            self.violate(f"trace: |tr rho - 1| is {error:.3g}, more than {self.tolerances.trace:.3g}")
+        if not within(error, self.tolerances.trace, exact):
+            self.violate(f"trace: |tr rho - 1| is {_beyond(error, self.tolerances.trace)}")
 
     def judge_psd(self, bounds: Bounds, *, trusted: bool) -> None:
         """Weigh the bounds of lambda_min.
@@ -78,6 +83,11 @@ class Draft:
             reason = f"psd: slightly negative, {bounds.lower:.3g} <= lambda_min <= {upper:.3g}"
             self.accept("clampable", reason, proved=trusted)
 
+    def _disprove(self) -> None:
+        """Take back every proof: all of them count roundings to nearest."""
+        self.proved, self.lower, self.witness = False, None, None
+        self.blas = ", ".join(filter(None, (self.blas, NOT_TO_NEAREST)))
+
     def accept(self, status: Status, reason: str = "", *, proved: bool) -> None:
         """psd holds within its tolerance; the status follows unless another invariant is out already."""
         self.psd_ok = True
@@ -92,6 +102,8 @@ class Draft:
             self.status = "undecided"
 
     def verdict(self) -> Verdict:
+        if not rounds_to_nearest():
+            self._disprove()
         rigour: Rigour = "proved" if self.proved else "computed"
         return Verdict(
             status=self.status,
@@ -112,3 +124,14 @@ class Draft:
             witness=self.witness,
             spectrum=self.spectrum,
         )
+
+
+def _beyond(error: float, tolerance: float) -> str:
+    """`A, more than B`, in as many digits as it takes to tell them apart."""
+    for digits in (3, 6, 17):
+        texts = [f"{number:.{digits}g}" for number in (error, tolerance)]
+        if texts[0] != texts[1]:
+            break
+    else:
+        texts[0] += " once rounded"
+    return f"{texts[0]}, more than {texts[1]}"

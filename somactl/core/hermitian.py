@@ -79,9 +79,14 @@ class HermitianPart:
     def is_finite(self) -> bool:
         return all(bool(np.isfinite(block).all()) for _, block in self.rows())
 
-    def frobenius(self) -> float:
-        """||rho||_F, rounded; infinite or NaN where rho is not finite or its squares overflow."""
-        return float(np.sqrt(sum(float(np.sum(np.square(np.abs(block)))) for _, block in self.rows())))
+    def sizes(self) -> tuple[float, float]:
+        """||rho||_F, rounded, and max |rho_ij|; not finite where rho is not or its squares overflow."""
+        squares = largest = 0.0
+        for _, block in self.rows():
+            magnitudes = np.abs(block)
+            squares += float(np.sum(np.square(magnitudes)))
+            largest = float(np.maximum(largest, np.max(magnitudes)))
+        return float(np.sqrt(squares)), largest
 
 
 def hermitian_part(source: Array, *, overwrite: bool = False, threads: int = 1) -> HermitianPart:

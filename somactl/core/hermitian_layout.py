@@ -67,13 +67,20 @@ def _is_mirrored(plane: Array, *, conjugate: bool) -> bool:
 def _mirror_plane(plane: Array, out: Array, *, conjugate: bool) -> None:
     """What stands on the other side of the diagonal, transposed.
 
-    An imaginary part x becomes 0 - x, not -x: +0.0 stays +0.0. The imaginary zeros of real-valued
-    complex matrices, as of `(m + m.conj().T) / 2`, are +0.0 on both sides of the diagonal.
+    An imaginary part changes its sign unless it is +0.0: the imaginary zeros of real-valued complex
+    matrices, as of `(m + m.conj().T) / 2`, are +0.0 on both sides of the diagonal. The sign is a bit, so that
+    neither a rounding mode nor flushing to zero has a say in what is read.
     """
-    if conjugate:
-        np.subtract(0.0, plane, out=out)
-    else:
+    if not conjugate:
         out[...] = plane
+        return
+    bits = np.dtype(f"i{plane.itemsize}")
+    sign = np.iinfo(bits).min
+    mirrored = _as(bits, out)
+    np.bitwise_xor(_as(bits, plane), sign, out=mirrored)
+    zeros = mirrored == sign
+    if zeros.any():
+        mirrored[zeros] = 0
 
 
 def pack(a: Array) -> Array:
@@ -101,16 +108,27 @@ def _pack_runs(a: Array) -> Array:
 
 def unpack(payload: Array, n: int) -> Array:
     """The n x n array whose `hermitian` payload this is. Exact: no entry is rounded."""
-    if n <= _GATHERED_UP_TO and payload.dtype.kind != "c":
-        return payload.take(_places(n)[1]).reshape(n, n)
-    return _unpack_runs(payload, n)
+    if n > _GATHERED_UP_TO:
+        return _unpack_runs(payload, n)
+    a = payload.take(_places(n)[1]).reshape(n, n)
+    if a.dtype.kind == "c":
+        imaginary = _as(np.dtype(f"i{a.imag.itemsize}"), a.imag)
+        sign = np.iinfo(imaginary.dtype).min
+        np.bitwise_xor(imaginary, sign, out=imaginary, where=_places(n)[2] & (imaginary != 0))
+    return a
 
 
 @lru_cache(maxsize=8)
-def _places(n: int) -> tuple[Array, Array]:
-    """Where each entry of the payload is read from the array, and each of the array from the payload."""
+def _places(n: int) -> tuple[Array, Array, Array]:
+    """Where each entry of the payload is read from the array, and each of the array from the payload.
+
+    The third is true for the entries of the array that are mirror images of what is stored.
+    """
     at = np.arange(n * n).reshape(n, n)
-    places = _pack_runs(at), _unpack_runs(np.arange(packed_size(n)), n).reshape(-1)
+    mirrored = np.tri(n, k=-1, dtype=bool)
+    rows = _geometry(n)[1]
+    mirrored[rows:, rows:] = mirrored[rows:, rows:].T
+    places = _pack_runs(at), _unpack_runs(np.arange(packed_size(n)), n).reshape(-1), mirrored
     for each in places:
         each.flags.writeable = False
     return places
@@ -185,10 +203,12 @@ def _fill_below_diagonal(a: Array, columns: int) -> None:
     """Restore `a[i, j]`, i > j, of the first `columns` columns from the entries right of the diagonal."""
     for first, last in _strips(columns, a.itemsize):
         rows = a[first:last, first:]
+        size = last - first
         strip = _padded(rows.shape, a.dtype)
         _mirror_plane(rows.real, strip.real, conjugate=False)
         if a.dtype.kind == "c":
+            # What is not yet written is mirrored along, and thrown away.
+            np.copyto(rows[:, :size], 0, where=_below_diagonal(size, size))
             _mirror_plane(rows.imag, strip.imag, conjugate=True)
-        size = last - first
         _copy_below_diagonal(a[first:last, first:last], strip[:, :size].T)
         a[last:, first:last] = strip[:, size:].T

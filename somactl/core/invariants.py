@@ -6,19 +6,27 @@ numbers: what is wrong stands in the verdict. The words are those of docs/CERTIF
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from somactl.core.blas import blas, describe_blas, limited, threads_allowed
+from somactl.core.array_input import NotNumbers, plain_array
+from somactl.core.blas import SINGLE_THREADED_UP_TO, blas, describe_blas, limited, threads_allowed
 from somactl.core.certificate import MAX_ORDER, Bounds, certify, certify_packed
 from somactl.core.draft import Draft
 from somactl.core.early_stop import concentrated
 from somactl.core.hermitian import Array, HermitianPart, from_triangle, hermitian_part
 from somactl.core.lapack import flapack, rfp_diagonal
+from somactl.core.rounding import blas_threads_round_to_nearest
 from somactl.core.spectrum import factor_spectrum, judge_by_eigenvalues, judge_by_sample, spectrum_of_part
-from somactl.core.trace import factor_trace_error, trace_error
+from somactl.core.trace import (
+    exact_factor_trace_error,
+    exact_trace_error,
+    factor_trace_error,
+    trace_error,
+)
 from somactl.core.verdict import Method, Tolerances, Verdict
+from somactl.errors import UsageError
 
 U32 = 2.0**-24
 """Unit roundoff of float32."""
@@ -40,56 +48,58 @@ def check(
     overwrite  the caller gives up the array's contents, which saves the scratch copy; C-ordered, writeable
                float64 and complex128 only, others are copied all the same
 
-    float32 and complex64 data widen the tolerances `psd` and `trace` to what their rounding may cost; all
-    arithmetic is float64. Bad input gives a verdict, never an exception.
+    float32 and complex64 data widen the tolerances to what their rounding may cost; all arithmetic is
+    float64. Bad input gives a verdict, never an exception: what is no square array of numbers, and what
+    float64 would not hold as it is given (masked arrays, integers beyond 2^53, long doubles).
     """
+    if method not in get_args(Method):
+        raise UsageError(f"method {method!r} is none of {', '.join(get_args(Method))}")
     given = tolerances or Tolerances()
     with np.errstate(all="ignore"):
-        try:
-            array = np.asarray(matrix)
-        except (ValueError, TypeError) as exc:
-            return _unusable(given, np.empty(0, object), f"not a matrix: {exc}")
+        array = _read(matrix)
+        if isinstance(array, str):
+            return _unusable(given, array)
         if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
-            return _unusable(given, array, f"square: the shape is {array.shape}")
-        if not _numeric(array.dtype):
-            return _unusable(given, array, f"not numeric: the type is {array.dtype.name}")
+            return _unusable(given, f"square: the shape is {array.shape}", array)
         with limited(len(array)):
             return _check_full(array, given, method, spectrum, overwrite)
 
 
 def check_packed(
-    packed: Array, n: int, tolerances: Tolerances | None = None, *, spectrum: bool = False
+    packed: Any, n: int, tolerances: Tolerances | None = None, *, spectrum: bool = False
 ) -> Verdict:
     """Check a Hermitian matrix in rectangular full packed form; where it is valid without unpacking it.
 
     packed  shape (n (n + 1) / 2,), float32, float64, complex64 or complex128, never written to: what
             LAPACK's `?trttf` makes of the C-ordered matrix's transpose with transr N, uplo L
 
-    The other arguments as for `check`. A wrong length gives a `violated` verdict.
+    The other arguments, and bad input, as for `check`.
     """
     given = tolerances or Tolerances()
     with np.errstate(all="ignore"):
-        array = np.asarray(packed)
-        if array.ndim != 1 or n < 1 or len(array) != n * (n + 1) // 2:
-            return _unusable(given, array, f"square: {array.size} packed entries are no matrix of order {n}")
-        if not _numeric(array.dtype):
-            return _unusable(given, array, f"not numeric: the type is {array.dtype.name}")
-        with limited(n):
-            return _check_packed(array, n, given, spectrum)
+        array = _read(packed)
+        if isinstance(array, str):
+            return _unusable(given, array)
+        order = int(n) if isinstance(n, int | np.integer) else 0
+        if array.ndim != 1 or order < 1 or len(array) != order * (order + 1) // 2:
+            shape = f"packed entries of shape {array.shape}"
+            return _unusable(given, f"square: {shape} are no matrix of order {n!r}", array)
+        with limited(order):
+            return _check_packed(array, order, given, spectrum)
 
 
-def check_factor(factor: Array, tolerances: Tolerances | None = None, *, spectrum: bool = False) -> Verdict:
+def check_factor(factor: Any, tolerances: Tolerances | None = None, *, spectrum: bool = False) -> Verdict:
     """Check rho = F F^H, given F of shape (n, k): positive semi-definite by construction, so proved exactly.
 
-    What is left to check is that F is finite and that the trace, ||F||_F^2, is 1.
+    What is left to check is that F is finite and that the trace, ||F||_F^2, is 1. Bad input as for `check`.
     """
     given = tolerances or Tolerances()
     with np.errstate(all="ignore"):
-        array = np.asarray(factor)
+        array = _read(factor)
+        if isinstance(array, str):
+            return _unusable(given, array)
         if array.ndim != 2 or not array.size:
-            return _unusable(given, array, f"a factor has two dimensions, not the shape {array.shape}")
-        if not _numeric(array.dtype):
-            return _unusable(given, array, f"not numeric: the type is {array.dtype.name}")
+            return _unusable(given, f"a factor has two dimensions, not the shape {array.shape}", array)
         working: Array = np.ascontiguousarray(array, dtype=_working_type(array.dtype))
         draft = Draft(len(array), array.dtype.name, given, hermitian_error=0.0, route="factor")
         if not np.isfinite(working).all():
@@ -97,7 +107,8 @@ def check_factor(factor: Array, tolerances: Tolerances | None = None, *, spectru
         if _is_single(array.dtype):  # an error of u in F is one of 2u in F F^H
             size = float(np.sum(np.square(np.abs(working))))
             draft.widen(psd=2.0 * U32 * size, trace=2.0 * U32 * size)
-        draft.judge_trace(factor_trace_error(working, draft.tolerances.trace))
+        error = factor_trace_error(working, draft.tolerances.trace)
+        draft.judge_trace(error, lambda: exact_factor_trace_error(working))
         draft.lower = 0.0
         draft.accept("valid", proved=True)
         if spectrum:
@@ -114,10 +125,10 @@ def _check_full(
     if not np.isfinite(part.diagonal).all() or (not np.isfinite(part.asymmetry) and not part.is_finite()):
         return draft.not_finite()
     if _is_single(array.dtype):
-        size = part.frobenius()
+        size, largest = part.sizes()
         if not np.isfinite(size):
             return draft.not_finite()
-        draft.widen(psd=U32 * size, trace=U32 * float(np.sum(np.abs(part.diagonal))))
+        _widen(draft, size, largest, part.diagonal)
     if not draft.judge_hermitian(part.asymmetry) and not part.is_finite():
         return draft.not_finite()
     return _conclude(draft, part, method, spectrum)
@@ -125,10 +136,10 @@ def _check_full(
 
 def _conclude(draft: Draft, part: HermitianPart, method: Method, spectrum: bool) -> Verdict:
     """Trace and PSD of a matrix whose Hermitian part has been read; PSD says nothing of an asymmetric one."""
-    draft.judge_trace(trace_error(part.diagonal))
+    _judge_trace(draft, part.diagonal)
     if draft.hermitian_error is None or not draft.hermitian_error <= draft.tolerances.hermitian:
         return draft.verdict()
-    trusted = blas().conventional
+    trusted = _trusted(part.n)
     certifiable = method == "certify" and part.n <= MAX_ORDER
     if not (certifiable and trusted) and not part.is_finite():
         return draft.not_finite()
@@ -157,19 +168,20 @@ def _check_packed(array: Array, n: int, tolerances: Tolerances, spectrum: bool) 
     if not np.isfinite(entries).all():
         return draft.not_finite()
     if _is_single(array.dtype):
-        squares = np.square(np.abs(array.astype(_working_type(array.dtype))))
+        magnitudes = np.abs(array.astype(_working_type(array.dtype)))
+        squares = np.square(magnitudes)
         size = float(np.sqrt(2.0 * np.sum(squares) - np.sum(squares[positions])))
         if not np.isfinite(size):
             return draft.not_finite()
-        draft.widen(psd=U32 * size, trace=U32 * float(np.sum(np.abs(diagonal))))
+        _widen(draft, size, float(np.max(magnitudes)), diagonal)
     hermitian = draft.judge_hermitian(2.0 * float(np.max(np.abs(entries.imag))))
     # A low rank is worth unpacking for; so are a spectrum, and a BLAS that might pass over a NaN.
-    packable = hermitian and not spectrum and n <= MAX_ORDER and blas().conventional
+    packable = hermitian and not spectrum and n <= MAX_ORDER and _trusted(n)
     if packable and not concentrated(diagonal, array[::17], n):
         scratch: Array = array.astype(_working_type(array.dtype))
         lower = certify_packed(scratch, positions, diagonal, draft.tolerances.psd)
         if lower is not None:
-            draft.judge_trace(trace_error(diagonal))
+            _judge_trace(draft, diagonal)
             draft.blas = describe_blas()
             draft.judge_psd(Bounds("packed", -lower, lower), trusted=True)
             return draft.verdict()
@@ -187,12 +199,33 @@ def _unpack(array: Array, n: int, diagonal: Array) -> HermitianPart:
     return from_triangle(full)
 
 
-def _numeric(dtype: np.dtype[Any]) -> bool:
-    return (
-        dtype.kind in "iu"
-        or (dtype.kind == "f" and dtype.itemsize <= 8)
-        or (dtype.kind == "c" and dtype.itemsize <= 16)
-    )
+def _judge_trace(draft: Draft, diagonal: Array) -> None:
+    draft.judge_trace(trace_error(diagonal), lambda: exact_trace_error(diagonal))
+
+
+def _widen(draft: Draft, frobenius: float, largest: float, diagonal: Array) -> None:
+    """Make room for what rounding a state to float32 may have done to its eigenvalues, trace and symmetry.
+
+    Entries that a single-precision program computed apart, rho_ij and rho_ji, are each off by u |rho_ij|.
+    """
+    trace = U32 * float(np.sum(np.abs(diagonal)))
+    draft.widen(psd=U32 * frobenius, trace=trace, hermitian=2.0 * U32 * largest)
+
+
+def _trusted(n: int) -> bool:
+    """Whether the theorem covers the BLAS that factors, in each of the threads that an n x n matrix takes."""
+    return blas().conventional and (n <= SINGLE_THREADED_UP_TO or blas_threads_round_to_nearest())
+
+
+def _read(array: Any) -> Array | str:
+    """The array as it can be judged exactly in float64, or why it cannot."""
+    try:
+        found = plain_array(array)
+    except NotNumbers as exc:
+        return f"not numeric: it {exc}"
+    if found.dtype.itemsize > (16 if found.dtype.kind == "c" else 8):
+        return f"not numeric: it has dtype {found.dtype.name}, of which float64 holds but a part"
+    return found
 
 
 def _is_single(dtype: np.dtype[Any]) -> bool:
@@ -203,8 +236,9 @@ def _working_type(dtype: np.dtype[Any]) -> type:
     return np.complex128 if dtype.kind == "c" else np.float64
 
 
-def _unusable(tolerances: Tolerances, array: Array, reason: str) -> Verdict:
-    finite = _numeric(array.dtype) and bool(np.isfinite(array).all())
-    draft = Draft(0, array.dtype.name, tolerances, finite=finite, square=False)
+def _unusable(tolerances: Tolerances, reason: str, array: Array | None = None) -> Verdict:
+    finite = array is not None and bool(np.isfinite(array).all())
+    name = "object" if array is None else array.dtype.name
+    draft = Draft(0, name, tolerances, finite=finite, square=False)
     draft.violate(reason)
     return draft.verdict()

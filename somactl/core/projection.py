@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from somactl.core.array_input import NotNumbers, plain_array
 from somactl.core.blas import limited
 from somactl.core.lapack import flapack
 from somactl.errors import InputRejected
@@ -122,11 +123,12 @@ def fix_trace(matrix: np.ndarray) -> None:
 
 def _checked(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`matrix` in double precision, and its Hermitian part."""
-    given = np.asarray(matrix)
+    try:
+        given = plain_array(matrix)
+    except NotNumbers as exc:
+        raise InputRejected(f"the matrix {exc}") from None
     if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size == 0:
         raise InputRejected(f"an array of shape {list(given.shape)} is no square matrix")
-    if given.dtype.kind not in "fciu":
-        raise InputRejected(f"a matrix of dtype {given.dtype} does not hold numbers")
     given = given.astype(np.complex128 if given.dtype.kind == "c" else np.float64, order="C")
     if not np.isfinite(given).all():
         raise InputRejected(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from somactl.core.array_input import NotNumbers, plain_array
 from somactl.core.blas import limited
 from somactl.core.projection import fix_trace, mirror
 from somactl.errors import InputRejected
@@ -149,11 +150,12 @@ def _check_ell(ell: int) -> None:
 
 
 def _checked(rows: np.ndarray, dimension: int) -> np.ndarray:
-    block = np.asarray(rows)
+    try:
+        block = plain_array(rows)
+    except NotNumbers as exc:
+        raise InputRejected(f"the block of rows {exc}") from None
     if block.ndim != 2 or block.shape[1] != dimension:
         raise InputRejected(f"rows of shape {list(block.shape)} do not fit a sketch of {dimension} columns")
-    if block.dtype.kind not in "fciu":
-        raise InputRejected(f"rows of dtype {block.dtype} do not hold numbers")
     block = block.astype(np.complex128 if block.dtype.kind == "c" else np.float64, copy=False)
     if not np.isfinite(block).all():
         raise InputRejected("the rows hold NaN or Inf")

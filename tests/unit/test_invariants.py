@@ -248,11 +248,13 @@ def test_float32_storage_breaks_psd_and_widens_the_tolerance() -> None:
     assert verdict.dtype == "float32"
     assert summary(verdict) == ("clampable", "proved")
     assert verdict.tolerances.psd == pytest.approx(2.0**-24, rel=1e-3)  # u32 * ||rho||_F, and rank 1
-    assert verdict.tolerances.hermitian == 1e-8
+    largest = float(np.abs(matrix).max())
+    assert verdict.tolerances.hermitian == max(1e-8, 2.0**-23 * largest)
     assert check(matrix.astype(np.float64), Tolerances(trace=1.0)).status == "violated"
     packed = check_packed(packed_of(matrix), 64)
     assert packed.status == "clampable"
     assert packed.tolerances.psd == pytest.approx(verdict.tolerances.psd, rel=1e-12)
+    assert packed.tolerances.hermitian == verdict.tolerances.hermitian
     assert packed.dtype == "float32"
 
 
