@@ -175,8 +175,8 @@ def cli_page() -> str:
         "| in the file | environment | default |",
         "|---|---|---|",
         *(
-            f"| `{name}` | `{variable}` | `{default}` |"
-            for name, (variable, default) in config.SETTINGS.items()
+            f"| `{name}` | `{setting.variable}` | `{setting.default}` |"
+            for name, setting in config.SETTINGS.items()
         ),
         "",
     ]

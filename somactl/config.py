@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Literal, TypeVar, cast
 
+from somactl.address import Use, parse, public
+from somactl.address.foreign import notation
+from somactl.config_file import read_file
 from somactl.core.names import validate_namespace
 from somactl.core.verdict import Tolerances
 from somactl.errors import ConfigurationError, InvalidName, SecretExposed, SomactlError, UsageError
@@ -17,28 +18,116 @@ from somactl.errors import ConfigurationError, InvalidName, SecretExposed, Somac
 DEFAULT_STORE = "sqlite:///somactl.db"
 OUTPUTS = ("table", "json", "ndjson")
 Output = Literal["table", "json", "ndjson"]
+T = TypeVar("T")
 
-# name -> (environment variable, default). One table, so that the docs and the file reader cannot differ.
-SETTINGS: dict[str, tuple[str, str]] = {
-    "store": ("SOMACTL_STORE", DEFAULT_STORE),
-    "cache": ("SOMACTL_CACHE", ""),
-    "namespace": ("SOMACTL_NAMESPACE", "default"),
-    "output": ("SOMACTL_OUTPUT", "table"),
-    "psd_tolerance": ("SOMACTL_PSD_TOLERANCE", "1e-8"),
-    "trace_tolerance": ("SOMACTL_TRACE_TOLERANCE", "1e-8"),
-    "hermitian_tolerance": ("SOMACTL_HERMITIAN_TOLERANCE", "1e-8"),
-    "cache_ttl": ("SFM_RHO_CACHE_TTL", "300"),
-    "read_timeout_ms": ("SFM_RHO_READ_TIMEOUT_MS", "20"),
-    "retry_seconds": ("SOMACTL_RETRY_SECONDS", "5"),
-}
+_BELOW_ONE = math.nextafter(1.0, 0.0)
+CONFIG_VARIABLE, COLOR_VARIABLE = "SOMACTL_CONFIG", "NO_COLOR"
 # Where no store is named, the service's own variables name it: POSTGRES_URL the store, with REDIS_URL as
 # its cache; REDIS_URL alone the store.
-_SERVICE_STORE, _SERVICE_REDIS = "POSTGRES_URL", "REDIS_URL"
+SERVICE_STORE, SERVICE_REDIS = "POSTGRES_URL", "REDIS_URL"
 
 
-_VISIBLE = ("--", "SOURCE")
-"""What stands on the command line begins so where an error names its origin."""
-_BELOW_ONE = math.nextafter(1.0, 0.0)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table of settings; its name is the key in the configuration file.
+
+    read   makes the value of a text; raises a SomactlError that says what is wrong, without its place
+    shown  what may be told of the text, once it was read
+    flag   empty where no flag sets it
+    """
+
+    variable: str
+    default: str
+    unit: str
+    effect: str
+    read: Callable[[str], Any]
+    shown: Callable[[str], str] = str
+    flag: str = ""
+
+
+def _address(use: Use) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value or use != "cache":
+            parse(value, use)
+        return value
+
+    return read
+
+
+def _namespace(value: str) -> str:
+    try:
+        return validate_namespace(value)
+    except InvalidName as exc:
+        hidden = exc.message.replace(f" {value!r}", "")  # a URL, perhaps, that ran into the wrong variable
+        raise ConfigurationError(hidden, hint=exc.hint) from None
+
+
+def _output(value: str) -> Output:
+    if value not in OUTPUTS:
+        raise ConfigurationError(f"this is none of {', '.join(OUTPUTS)}")
+    return cast(Output, value)
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:  # false for NaN too
+            shown = "this" if math.isnan(number) else repr(value)
+            raise ConfigurationError(f"{shown} is not a number from {least:g} to {most:g}")
+        return number
+
+    return read
+
+
+def _tolerance(name: str, what: str) -> Setting:
+    variable, flag = f"SOMACTL_{name.upper()}_TOLERANCE", f"--{name}-tolerance"
+    return Setting(variable, "1e-8", "1", what, _number(1e-100, _BELOW_ONE), flag=flag)
+
+
+SETTINGS: dict[str, Setting] = {
+    "store": Setting(
+        "SOMACTL_STORE", DEFAULT_STORE, "URL", "where the matrices live", _address("store"), public, "--store"
+    ),
+    "cache": Setting(
+        "SOMACTL_CACHE",
+        "",
+        "URL",
+        "a Redis that is asked before the store; empty for none",
+        _address("cache"),
+        lambda url: public(url) if url else "",
+        "--cache",
+    ),
+    "namespace": Setting(
+        "SOMACTL_NAMESPACE", "default", "name", "whose matrices", _namespace, flag="--namespace"
+    ),
+    "output": Setting(
+        "SOMACTL_OUTPUT", "table", " ".join(OUTPUTS), "how to report", _output, flag="--output"
+    ),
+    "psd_tolerance": _tolerance("psd", "how far below 0 the smallest eigenvalue may be proven to lie"),
+    "trace_tolerance": _tolerance("trace", "how far from 1 the trace may be"),
+    "hermitian_tolerance": _tolerance("hermitian", "how far an entry may be from its mirror's conjugate"),
+    "cache_ttl": Setting(
+        "SFM_RHO_CACHE_TTL", "300", "seconds", "the oldest a copy in the cache may be", _number(1.0, 86_400.0)
+    ),
+    "read_timeout_ms": Setting(
+        "SFM_RHO_READ_TIMEOUT_MS",
+        "20",
+        "milliseconds",
+        "how long a read waits for the cache before it asks the store",
+        _number(1.0, 60_000.0),
+    ),
+    "retry_seconds": Setting(
+        "SOMACTL_RETRY_SECONDS",
+        "5",
+        "seconds",
+        "how long a call that may be made again is tried again; 0 for never",
+        _number(0.0, 3600.0),
+    ),
+}
+"""One table, which `load`, the file's reader, `somactl config` and docs/CONFIGURATION.md all follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +150,30 @@ class Settings:
     retry_seconds: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from: the kind of place, and the place itself as an error names it."""
+
+    kind: Literal["flag", "environment", "file", "default"]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One setting as it was found. `value` is None, and `error` says why, where it cannot be used."""
+
+    name: str
+    origin: Origin
+    text: str = field(repr=False)
+    value: Any = field(repr=False)
+    error: SomactlError | None
+
+    @property
+    def shown(self) -> str | None:
+        """The text without secrets; None where it was not understood, so that no part of it is shown."""
+        return SETTINGS[self.name].shown(self.text) if self.error is None else None
+
+
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `flags` (None: not given), the environment and the file `SOMACTL_CONFIG` names.
 
@@ -68,33 +181,59 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
     in a URL given by flag, where every process of the machine could read it.
     """
     environ = os.environ if environ is None else environ
-    file = _read_file(flags.get("config") or environ.get("SOMACTL_CONFIG"))
-    values: dict[str, tuple[str, str]] = {}
-    for name, (variable, default) in SETTINGS.items():
-        flag = "--" + name.replace("_", "-")
+    resolved = resolve(flags, environ, read_file(config_path(flags, environ), SETTINGS))
+    for each in resolved.values():
+        if each.error is not None:
+            raise each.error
+    return settled(resolved, color=not environ.get(COLOR_VARIABLE))
+
+
+def config_path(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str | None:
+    """The configuration file that was named, if one was."""
+    environ = os.environ if environ is None else environ
+    return flags.get("config") or environ.get(CONFIG_VARIABLE) or None
+
+
+def resolve(
+    flags: Mapping[str, Any], environ: Mapping[str, str] | None, file: Mapping[str, str]
+) -> dict[str, Resolved]:
+    """Each setting, where it comes from, and what is wrong with it."""
+    environ = os.environ if environ is None else environ
+    found: dict[str, tuple[str, Origin]] = {}
+    for name, setting in SETTINGS.items():
         if flags.get(name) is not None:
-            values[name] = (str(flags[name]), flag)
-        elif environ.get(variable):
-            values[name] = (environ[variable], variable)
+            found[name] = (str(flags[name]), Origin("flag", setting.flag))
+        elif environ.get(setting.variable):
+            found[name] = (environ[setting.variable], Origin("environment", setting.variable))
         elif name in file:
-            values[name] = (file[name], f"{name} in the configuration file")
+            found[name] = (file[name], Origin("file", f"{name} in the configuration file"))
         else:
-            values[name] = (default, "the default")
-    values |= _service_urls(values, environ)
+            found[name] = (setting.default, Origin("default", "the default"))
+    found |= _service_urls(found, environ)
+    return {name: _resolved(name, *found[name]) for name in SETTINGS}
+
+
+def settled(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
+    """The settings; where one cannot be used, its default."""
+
+    def value(name: str) -> Any:
+        each = resolved[name]
+        return SETTINGS[name].read(SETTINGS[name].default) if each.error is not None else each.value
+
     return Settings(
-        store=_store_url(*values["store"]),
-        cache=_cache_url(*values["cache"]),
-        namespace=_namespace(*values["namespace"]),
-        output=_output(*values["output"]),
+        store=value("store"),
+        cache=value("cache"),
+        namespace=value("namespace"),
+        output=value("output"),
         tolerances=Tolerances(
-            psd=_tolerance(*values["psd_tolerance"]),
-            trace=_tolerance(*values["trace_tolerance"]),
-            hermitian=_tolerance(*values["hermitian_tolerance"]),
+            psd=value("psd_tolerance"),
+            trace=value("trace_tolerance"),
+            hermitian=value("hermitian_tolerance"),
         ),
-        color=not environ.get("NO_COLOR"),
-        cache_ttl=_number(*values["cache_ttl"], 1.0, 86_400.0),
-        read_timeout=_number(*values["read_timeout_ms"], 1.0, 60_000.0) / 1000.0,
-        retry_seconds=_number(*values["retry_seconds"], 0.0, 3600.0),
+        color=color,
+        cache_ttl=value("cache_ttl"),
+        read_timeout=value("read_timeout_ms") / 1000.0,
+        retry_seconds=value("retry_seconds"),
     )
 
 
@@ -106,110 +245,65 @@ def source_url(word: str, environ: Mapping[str, str] | None = None) -> str:
     environ = os.environ if environ is None else environ
     scheme, _, name = word.partition(":")
     if scheme != "env":
-        return _store_url(word, "SOURCE", "put the URL into a variable, and write env:VARIABLE in its place")
+        return _read(word, Origin("flag", "SOURCE"), _address("source"), use="source")
     if not environ.get(name):
-        raise ConfigurationError(f"the environment variable {name!r} is to name the source, and is not set")
-    return _store_url(environ[name], name)
+        shown = f"the environment variable {name!r}" if name.replace("_", "").isalnum() else "the variable"
+        raise ConfigurationError(f"{shown} is to name the source, and is not set", hint="export it first")
+    return _read(environ[name], Origin("environment", name), _address("source"))
 
 
 def output_from_environment() -> str:
     """The output mode an error takes that comes before the settings are known; not yet validated."""
-    variable, default = SETTINGS["output"]
-    return os.environ.get(variable) or default
-
-
-def _wrong(origin: str, message: str, hint: str | None = None) -> SomactlError:
-    """A bad flag is wrong usage (2); a bad environment or file is a configuration to mend (10)."""
-    error = UsageError if origin.startswith(_VISIBLE) else ConfigurationError
-    return error(f"{origin}: {message}", hint=hint)
-
-
-def _read_file(path: str | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    import tomllib
-
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigurationError(f"configuration file {path}: {exc.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"configuration file {path} is not TOML: {exc}") from None
-    unknown = sorted(set(table) - set(SETTINGS))
-    if unknown:
-        raise ConfigurationError(
-            f"configuration file {path}: unknown setting {unknown[0]!r}",
-            hint=f"known settings: {', '.join(SETTINGS)}",
-        )
-    wrong = [name for name, value in table.items() if isinstance(value, bool | dict | list)]
-    if wrong:
-        raise ConfigurationError(f"configuration file {path}: {wrong[0]} is neither text nor a number")
-    return {name: str(value) for name, value in table.items()}
+    setting = SETTINGS["output"]
+    return os.environ.get(setting.variable) or setting.default
 
 
 def _service_urls(
-    values: Mapping[str, tuple[str, str]], environ: Mapping[str, str]
-) -> dict[str, tuple[str, str]]:
-    """Store and cache from the service's own variables, where nobody named a store."""
-    if values["store"][1] != "the default":
+    found: Mapping[str, tuple[str, Origin]], environ: Mapping[str, str]
+) -> dict[str, tuple[str, Origin]]:
+    """Store and cache from the service's own variables, where nothing else names a store."""
+    if found["store"][1].kind != "default":
         return {}
-    named = {name: (environ[name], name) for name in (_SERVICE_STORE, _SERVICE_REDIS) if environ.get(name)}
-    if _SERVICE_STORE not in named:
-        return {"store": named[_SERVICE_REDIS]} if named else {}
-    urls = {"store": named[_SERVICE_STORE]}
-    if _SERVICE_REDIS in named and not values["cache"][0]:
-        urls["cache"] = named[_SERVICE_REDIS]
+    named = {
+        name: (environ[name], Origin("environment", name))
+        for name in (SERVICE_STORE, SERVICE_REDIS)
+        if environ.get(name)
+    }
+    if SERVICE_STORE not in named:
+        return {"store": named[SERVICE_REDIS]} if named else {}
+    urls = {"store": named[SERVICE_STORE]}
+    if SERVICE_REDIS in named and not found["cache"][0]:
+        urls["cache"] = named[SERVICE_REDIS]
     return urls
 
 
-def _cache_url(value: str, origin: str) -> str:
-    return value and _store_url(value, origin)
-
-
-_ELSEWHERE = "put the URL into SOMACTL_STORE or SOMACTL_CACHE, or into a configuration file"
-
-
-def _store_url(value: str, origin: str, elsewhere: str = _ELSEWHERE) -> str:
+def _resolved(name: str, text: str, origin: Origin) -> Resolved:
+    use: Use | None = "store" if name == "store" else "cache" if name == "cache" and text else None
     try:
-        parts = urlsplit(value)
-        has_password = parts.password is not None or any(
-            name.endswith("password") for name, _ in parse_qsl(parts.query)
-        )
-    except ValueError as exc:  # the value itself may hold a password
-        raise _wrong(origin, f"this is not a URL: {exc}") from None
-    if not parts.scheme:
-        shown = "this" if "@" in value else repr(value)
-        raise _wrong(origin, f"{shown} is not a URL", "a store is named like sqlite:///path/to/somactl.db")
-    if has_password and origin.startswith(_VISIBLE):
+        return Resolved(name, origin, text, _read(text, origin, SETTINGS[name].read, use=use), None)
+    except SomactlError as exc:
+        return Resolved(name, origin, text, None, exc)
+
+
+_INSTEAD = {
+    "store": "put the URL into SOMACTL_STORE or into a configuration file",
+    "cache": "put the URL into SOMACTL_CACHE or into a configuration file",
+    "source": "put the URL into a variable, and write env:VARIABLE in its place",
+}
+
+
+def _read(text: str, origin: Origin, read: Callable[[str], T], *, use: Use | None = None) -> T:
+    """The value of `text`. `use`: it is an address, which is not to hold a secret on the command line."""
+    try:
+        value = read(text)
+    except ConfigurationError as exc:
+        # A bad flag is wrong usage (2), but an address that is wrong is a configuration to mend (10).
+        usage = origin.kind == "flag" and (use is None or not ("://" in text or notation(text)))
+        error = UsageError if usage else ConfigurationError
+        raise error(f"{origin.place}: {exc.message}", hint=exc.hint) from None
+    if use and origin.kind == "flag" and parse(text, use).has_secret:
         raise SecretExposed(
-            f"{origin}: the URL holds a password, and command lines are visible to every process",
-            hint=elsewhere,
+            f"{origin.place}: the URL holds a password, and command lines are visible to every process",
+            hint=_INSTEAD[use],
         )
     return value
-
-
-def _namespace(value: str, origin: str) -> str:
-    try:
-        return validate_namespace(value)
-    except InvalidName as exc:
-        raise _wrong(origin, exc.message, exc.hint) from None
-
-
-def _output(value: str, origin: str) -> Output:
-    if value not in OUTPUTS:
-        raise _wrong(origin, f"{value!r} is none of {', '.join(OUTPUTS)}")
-    return cast(Output, value)
-
-
-def _tolerance(value: str, origin: str) -> float:
-    return _number(value, origin, 1e-100, _BELOW_ONE)
-
-
-def _number(value: str, origin: str, least: float, most: float) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not least <= number <= most:  # false for NaN too
-        raise _wrong(origin, f"{value!r} is not a number from {least:g} to {most:g}")
-    return number

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
 
+from somactl.address import parse
 from somactl.config import Settings, source_url
 from somactl.errors import ConfigurationError, UsageError
 from somactl.source.contract import Source
-from somactl.store.address import public
 from somactl.store.contract import Store
-
-POSTGRES = ("postgresql", "postgres")
-REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
 @asynccontextmanager
@@ -83,26 +78,19 @@ def _source_of_url(words: Sequence[str], *, read_only: bool) -> Source:
     if len(words) > 1:
         raise UsageError("a URL names a whole source: it cannot stand beside another", hint="run it for each")
     url = source_url(words[0])
-    scheme = urlsplit(url).scheme
-    if scheme in POSTGRES:
+    if parse(url, "source").kind == "postgres":
         from somactl.source.postgres import PostgresSource
 
         return PostgresSource(url, read_only=read_only)
-    if scheme in REDIS:
-        from somactl.source.redis import RedisSource
+    from somactl.source.redis import RedisSource
 
-        return RedisSource(url, read_only=read_only)
-    raise ConfigurationError(
-        f"nothing is migrated from {scheme}:// URLs",
-        hint="a source is postgresql://HOST/DATABASE?table=kv_store, redis://HOST:PORT/0, a .json file, or "
-        "lines of JSON on standard input",
-    )
+    return RedisSource(url, read_only=read_only)
 
 
 def _authority(settings: Settings, *, read_only: bool) -> Store:
     """The leaf that holds the truth: retried where a server is behind it, read-only where asked."""
     store = _store(settings)
-    if settings.retry_seconds and not settings.store.startswith("sqlite:"):
+    if settings.retry_seconds and parse(settings.store).kind != "sqlite":
         from somactl.store.retrying import Retrying
 
         store = Retrying(store, seconds=settings.retry_seconds)
@@ -115,11 +103,7 @@ def _authority(settings: Settings, *, read_only: bool) -> Store:
 
 def _with_cache(authority: Store, settings: Settings, *, fills: bool, allow_stale: bool) -> Store:
     """Every read of a rho or a sketch then asks the cache first."""
-    if urlsplit(settings.cache).scheme not in REDIS:
-        raise ConfigurationError(
-            f"{public(settings.cache)!r} names no cache", hint="a cache is a Redis: redis://HOST:PORT/0"
-        )
-    if urlsplit(settings.store).scheme in REDIS:
+    if parse(settings.store).kind == "redis":
         raise ConfigurationError(
             "a Redis store needs no Redis cache before it",
             hint="drop the cache, or name a store that outlives Redis: postgresql://HOST/DATABASE",
@@ -138,33 +122,15 @@ def _with_cache(authority: Store, settings: Settings, *, fills: bool, allow_stal
 
 
 def _store(settings: Settings) -> Store:
-    scheme = urlsplit(settings.store).scheme
-    if scheme == "sqlite":
+    address = parse(settings.store)
+    if address.kind == "sqlite":
         from somactl.store.sqlite import SqliteStore
 
-        return SqliteStore(sqlite_path(settings.store), settings.namespace)
-    if scheme in POSTGRES:
+        return SqliteStore(address.path, settings.namespace)
+    if address.kind == "postgres":
         from somactl.store.postgres import PostgresStore
 
         return PostgresStore(settings.store, settings.namespace)
-    if scheme in REDIS:
-        from somactl.store.redis import RedisStore
+    from somactl.store.redis import RedisStore
 
-        return RedisStore(settings.store, settings.namespace)
-    raise ConfigurationError(
-        f"no store is known for {scheme}:// URLs",
-        hint="this version opens sqlite:///path/to/somactl.db, postgresql://HOST/DATABASE and "
-        "redis://HOST:PORT/0 (also rediss, unix, redis+cluster)",
-    )
-
-
-def sqlite_path(url: str) -> str:
-    """The file of `sqlite:///relative.db` or `sqlite:////absolute.db`."""
-    parts = urlsplit(url)
-    path = unquote(parts.path)
-    if parts.netloc or not path.startswith("/") or path == "/" or parts.query or parts.fragment:
-        raise ConfigurationError(
-            f"store URL {url!r} names no file",
-            hint="write sqlite:///relative.db or sqlite:////absolute/path.db",
-        )
-    return os.path.normpath(path[1:])
+    return RedisStore(settings.store, settings.namespace)

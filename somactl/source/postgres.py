@@ -18,7 +18,7 @@ from somactl.errors import OutcomeUnknown, ReadOnlyStore, SomactlError
 from somactl.source import postgres_sql as sql
 from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.portions import portions, size_of
-from somactl.source.postgres_table import Table, find_table, take_table, translate
+from somactl.source.postgres_table import DEFAULT_TABLE, Table, find_table, translate
 from somactl.store.postgres import failures, target
 from somactl.store.postgres.session import BROKEN, Row, Session, seconds_for
 
@@ -46,10 +46,10 @@ class PostgresSource:
     def __init__(
         self, url: str, *, read_only: bool = True, timeout: float = 30.0, connect_timeout: float = 5.0
     ) -> None:
-        url, self._table_name = take_table(url)
-        self._target = target.parse(url)
+        self._target = target.parse(url, "source")
+        self._table_name = self._target.table or DEFAULT_TABLE
         self.name = f"postgres table {self._table_name}"
-        self.identity = f"{self._target.public}?table={self._table_name}"
+        self.identity = f"{self._target.identity}?table={self._table_name}"
         self._read_only = read_only
         self._timeout = timeout
         self._connect_timeout = self._target.connect_timeout or connect_timeout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode
 
 import asyncpg
 
@@ -29,22 +28,6 @@ class Table(NamedTuple):
     name: str
     type: str
     byte_order: bool
-
-
-def take_table(url: str) -> tuple[str, str]:
-    """The URL without its parameter `table`, and the table, `TABLE` or `SCHEMA.TABLE`."""
-    head, mark, query = url.partition("?")
-    if not mark:
-        return url, DEFAULT_TABLE
-    try:
-        parameters = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
-    except ValueError:
-        return url, DEFAULT_TABLE  # whoever parses the rest will say so, and knows how to without a password
-    tables = [value for name, value in parameters if name == "table"]
-    if len(tables) > 1 or not all(tables):
-        raise ConfigurationError("the URL of the source names no table, or several", hint="write ?table=NAME")
-    rest = urlencode([pair for pair in parameters if pair[0] != "table"])
-    return head + (rest and f"?{rest}"), tables[0] if tables else DEFAULT_TABLE
 
 
 def quoted(name: str) -> str:

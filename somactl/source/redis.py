@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from somactl.core.names import Pattern
-from somactl.errors import ConfigurationError, OutcomeUnknown, ReadOnlyStore, StoreBusy, StoreUnavailable
+from somactl.errors import OutcomeUnknown, ReadOnlyStore, StoreBusy, StoreUnavailable
 from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.portions import portions
 from somactl.source.workspace import to_bytes, to_text
@@ -49,14 +49,8 @@ class RedisSource:
     def __init__(
         self, url: str, *, read_only: bool = True, timeout: float = 60.0, connect_timeout: float = 5.0
     ) -> None:
-        server = connection.parse(url)
-        if server.cluster:
-            raise ConfigurationError(
-                f"{server.place} is a cluster, from which nothing is migrated",
-                hint="name each node by itself as redis://HOST:PORT and a replica of it, "
-                "or load its RDB file into a single server",
-            )
-        self.identity = server.place if not server.path else f"{server.place}?db={server.db}"
+        server = connection.parse(url, "source")
+        self.identity = server.identity
         self._place = server.place
         self._read_only = read_only
         self._nodes = Nodes(server, timeout=timeout, connect_timeout=connect_timeout)

@@ -68,7 +68,7 @@ async def test_servers_are_named_by_url(legacy_postgres: str, legacy_redis: Redi
         (["mysql://h/db"], ConfigurationError, "nothing is migrated from mysql:// URLs"),
         (["redis://h", "redis://g"], UsageError, "names a whole source"),
         (["redis://h", "a.json"], UsageError, "names a whole source"),
-        (["postgresql://[h/db"], UsageError, "not a URL"),
+        (["postgresql://[h/db"], ConfigurationError, "no IPv6 address"),
         (["words"], UsageError, "names no values"),
         (["missing.json"], InvalidFile, "no such file"),
         ([], UsageError, "no source is named"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from somactl.store.address import is_local, public
+from somactl.address import is_local, public
+
+UNREADABLE = "an address that cannot be read"
 
 
 @pytest.mark.parametrize(
@@ -13,10 +15,19 @@ from somactl.store.address import is_local, public
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("redis://user:secret@host:6379/0", "redis://user@host:6379/0"),
         ("redis://:secret@host", "redis://@host"),
-        ("redis://user:se/cr?e#t@host/0", "redis://user@host/0"),
-        ("redis://user:se@cret@host/0", "redis://user@host/0"),
+        ("redis://secret@host", "redis://@host"),
+        ("redis://user:se/cr?e#t@host/0", UNREADABLE),
+        ("redis://user:se@cret@host/0", UNREADABLE),
+        ("redis:user:secret@host", UNREADABLE),
+        ("host=h password=secret", UNREADABLE),
+        ("sqlite:///x?key=secret", UNREADABLE),
+        ("secret", UNREADABLE),
+        ("", UNREADABLE),
         ("postgresql://user@host/db?password=secret", "postgresql://user@host/db"),
-        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        ("redis://host?db=2", "redis://host/2"),
+        ("postgresql:///db?host=/tmp&port=1", "postgresql:///db?host=/tmp&port=1"),
+        ("postgresql://h/a%1B%0Ab", "postgresql://h/a%1B%0Ab"),
         ("redis://user:secret@[::1]:1/0", "redis://user@[::1]:1/0"),
     ],
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Literal, TypeAlias
 
+from somactl.address import is_local
 from somactl.errors import SchemaMismatch, SomactlError
-from somactl.store.address import is_local
 from somactl.store.contract import Finding
 from somactl.store.postgres import failures, schema
 from somactl.store.postgres.connections import Connections

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import urlencode
 
+from somactl.address import Address, Use, is_local
+from somactl.address import parse as parse_address
+from somactl.address.address import DEFAULT_PORTS
+from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError
-from somactl.store.address import is_local, public
 
 POOL_SIZE = 10
-_MOST = 1000
-_DRIVER = frozenset(
-    [
-        *("host", "port", "dbname", "database", "user", "password", "passfile", "application_name"),
-        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
-        *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"),
-        *("krbsrvname", "gsslib"),
-    ]
-)
-"""Parameters that asyncpg reads itself; it would send any other to the server as a setting, which PgBouncer
-refuses. The exception is `application_name`, which PgBouncer knows."""
-
-_PLACE = re.compile(r"([^:\[\]]*|\[[^\[\]]*\])(:[0-9]*)?\Z")
-"""A host, perhaps with a port."""
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
-_HERE = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp", "localhost")
-"""Where a URL without a host leads: asyncpg's own list, named so that PGHOST cannot lead elsewhere."""
+_FROM_URL = (*_TLS_FILES, "sslmode", "sslpassword", "sslnegotiation")
+_VERSIONS = ("ssl_min_protocol_version", "ssl_max_protocol_version")
+"""What asyncpg takes from a URL alone."""
+_ARGUMENTS = ("passfile", "target_session_attrs", "krbsrvname", "gsslib")
+"""What it takes as arguments of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """`arguments` are those of `asyncpg.connect`; `public` is the URL as a message may show it; `files` are
-    those that TLS needs, by the parameter that names them; `hosts` are those that the URL names."""
+    those that TLS needs, by the parameter that names them; `hosts` are those that the URL names;
+    `identity` is `public` with every default written out; `table` that of a source."""
 
     public: str
     arguments: Mapping[str, Any] = field(repr=False)
@@ -44,70 +36,49 @@ class Target:
     files: Mapping[str, str]
     hosts: tuple[str, ...]
     sslmode: str
+    identity: str
+    table: str | None
 
 
-def parse(url: str) -> Target:
+def parse(url: str, use: Use = "store") -> Target:
     """Raises ConfigurationError for a URL that is none of PostgreSQL's, or asks for what is not known."""
-    try:
-        parts = urlsplit(url)
-        parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError:  # it may quote a part that holds a password
-        raise ConfigurationError("the URL of the store cannot be read", hint=_FORM) from None
-    # asyncpg takes the first @ for the end of the password, and quotes what it cannot read behind it.
-    login, _, places = parts.netloc.rpartition("@")
-    if "@" in login or not all(map(_PLACE.match, places.split(","))):
-        raise ConfigurationError(
-            "the URL of the store cannot be read",
-            hint=f"{_FORM}; in a user or password, write @ as %40, : as %3A and / as %2F",
-        )
-    shown = public(url)
-    hosts = _hosts(parts.netloc, parameters)
-    if parts.scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError(f"the URL {shown} is not one of PostgreSQL's", hint=_FORM)
-    pool_size = _number("pool_size", parameters.pop("pool_size", str(POOL_SIZE)), shown)
-    patience = parameters.pop("connect_timeout", None)
-    connect_timeout = None if patience is None else _number("connect_timeout", patience, shown)
-    unknown = sorted(set(parameters) - _DRIVER)
-    if unknown:
-        raise ConfigurationError(
-            f"the URL {shown} has the parameter {unknown[0]!r}, which this store does not know",
-            hint="server settings belong to the role or the database: ALTER ROLE ... SET ...",
-        )
-    arguments: dict[str, Any] = {}
-    sslmode = parameters.get("sslmode", "prefer" if all(map(is_local, hosts)) else "verify-full")
-    if "sslmode" not in parameters:
-        arguments["ssl"] = sslmode
-    if parameters.get("sslrootcert") == "system":
-        parameters["sslrootcert"] = _system_authorities(shown)
-    if not hosts:
-        arguments["host"] = list(_HERE)
-    arguments["dsn"] = parts._replace(query=urlencode(parameters)).geturl()
-    files = {name: parameters[name] for name in _TLS_FILES if parameters.get(name)}
-    return Target(shown, arguments, pool_size, connect_timeout, files, tuple(hosts), sslmode)
+    address = parse_address(url, use)
+    if address.kind != "postgres":
+        raise ConfigurationError(f"{address} is not one of PostgreSQL's URLs", hint=SHAPES["postgres"])
+    options = dict(address.options)
+    hosts = tuple(host.name for host in address.hosts)
+    sslmode = options.get("sslmode", "prefer" if all(map(is_local, hosts)) else "verify-full")
+    if options.get("sslrootcert") == "system":
+        options["sslrootcert"] = _system_authorities(address.public)
+    patience = options.get("connect_timeout")
+    return Target(
+        address.public,
+        _arguments(address, options | {"sslmode": sslmode}),
+        int(options.get("pool_size", POOL_SIZE)),
+        None if patience is None else int(patience),
+        {name: options[name] for name in _TLS_FILES if name in options},
+        hosts,
+        sslmode,
+        address.identity,
+        options.get("table"),
+    )
 
 
-_FORM = "it has the form postgresql://USER@HOST:5432/DATABASE, or postgresql:///DATABASE?host=/SOCKET/FOLDER"
-
-
-def _hosts(netloc: str, parameters: Mapping[str, str]) -> list[str]:
-    """Every host that the URL names, without ports; those of the authority come before those of `host`."""
-    listed = netloc.rpartition("@")[2] or parameters.get("host", "")
-    return [_host(place) for place in listed.split(",") if place]
-
-
-def _host(place: str) -> str:
-    if place.startswith("["):
-        return place.partition("]")[0][1:]
-    name = unquote(place)
-    return name if name.startswith("/") else name.partition(":")[0]
-
-
-def _number(name: str, text: str, shown: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
-        raise ConfigurationError(
-            f"the URL {shown} says {name}={text}", hint=f"{name} is a number from 1 to {_MOST}"
-        )
-    return int(text)
+def _arguments(address: Address, options: Mapping[str, str]) -> dict[str, Any]:
+    """Those of `asyncpg.connect`. Host and port are always among them, so that no PGHOST or PGPORT can lead
+    elsewhere; user, password and database come from the environment where the URL does not name them."""
+    arguments: dict[str, Any] = {
+        "dsn": "postgresql://?"
+        + urlencode({k: options[k] for k in (*_FROM_URL, *_VERSIONS) if k in options}),
+        "host": [host.name for host in address.hosts],
+        "port": [host.port or DEFAULT_PORTS["postgres"] for host in address.hosts],
+        **{name: options[name] for name in _ARGUMENTS if name in options},
+    }
+    named = {"user": address.user, "password": address.password, "database": address.database or None}
+    arguments |= {name: value for name, value in named.items() if value is not None}
+    if "application_name" in options:
+        arguments["server_settings"] = {"application_name": options["application_name"]}
+    return arguments
 
 
 def _system_authorities(shown: str) -> str:

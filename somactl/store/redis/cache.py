@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from somactl.core.names import validate_namespace
 from somactl.errors import ReadOnlyStore, SomactlError, StoreTimeout
-from somactl.store import address
 from somactl.store.cached import Cached, Counts, Fill, Filled, Memory, Outcome, View
 from somactl.store.contract import Finding
 from somactl.store.redis import cache_diagnosis
@@ -80,8 +79,8 @@ class RedisCache:
         self.timeout = timeout
         self.read_only = read_only
         self.counts = Counts()
-        self.place = address.public(url)
-        self.server = parse(url)
+        self.server = parse(url, "cache")
+        self.place = self.server.place
         self._nodes = Nodes(self.server, timeout=CONNECTION_SECONDS, connect_timeout=CONNECTION_SECONDS)
         self._link = link or self._nodes.link()
         self._names = Names.of(namespace)

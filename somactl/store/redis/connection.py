@@ -1,39 +1,36 @@
-"""A Redis URL, read strictly, and the client for it."""
+"""The server that a Redis URL names, and the client for it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
+from somactl.address import Address, Use, is_local
+from somactl.address import parse as parse_address
+from somactl.address.address import DEFAULT_PORTS
+from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError
-from somactl.store import address
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
     Client: TypeAlias = "Redis | RedisCluster"
 
-SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-DEFAULT_PORT = 6379
 READ_BYTES = 1 << 20
 """What is read from a socket at once; redis-py's own 32 KiB cost a large value a fifth of its time."""
-_PARAMETERS = (
-    "db", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile",
-    "wait_replicas",
-)  # fmt: skip
-_FORMS = (
-    "redis://[USER:PASSWORD@]HOST[:PORT][/DB], unix://[USER:PASSWORD@]/PATH[?db=N], redis+cluster://HOST,..."
-)
 
 
 class Server(msgspec.Struct, frozen=True):
-    """What a URL says. `nodes` are (host, port) pairs, several for a cluster; none for a unix socket."""
+    """What a URL says. `nodes` are (host, port) pairs, several for a cluster; none for a unix socket.
+
+    `place` is the URL as a message may show it, `identity` the same with all defaults written out.
+    """
 
     place: str
+    identity: str
     nodes: tuple[tuple[str, int], ...]
     path: str
     db: int
@@ -52,41 +49,23 @@ class Server(msgspec.Struct, frozen=True):
         return f"Server({self.place!r})"
 
 
-def parse(url: str) -> Server:
+def parse(url: str, use: Use = "store") -> Server:
     """The server that `url` names; raises ConfigurationError for everything that is not understood."""
-    scheme, mark, rest = url.partition("://")
-    if scheme not in SCHEMES or not mark:
-        raise ConfigurationError(f"{scheme}:// is no Redis URL", hint=f"write {_FORMS}")
-    login, _, rest = rest.rpartition("@") if "@" in rest else ("", "", rest)
-    if not set(login).isdisjoint("/?#@"):
-        raise ConfigurationError(  # without the URL: nobody can tell which part of it is the password
-            "the user or password in the Redis URL holds one of / ? # @",
-            hint="write them as %2F, %3F, %23 and %40; an @ in a file's name as %40 too",
-        )
-    rest, _, query = rest.partition("?")
-    try:
-        place = address.public(url)
-    except ValueError:
-        raise ConfigurationError("the Redis URL names no server", hint=f"write {_FORMS}") from None
-    user, _, password = login.partition(":")
-    network, slash, path = rest.partition("/")
-    parameters = _parameters(query, place)
-    cluster, unix = scheme.endswith("+cluster"), scheme == "unix"
-    if "#" in url or (cluster and path) or unix == bool(network) or (unix and not path):
-        raise ConfigurationError(f"{place} is no Redis URL", hint=f"write {_FORMS}")
-    nodes = () if unix else tuple(_node(node, place) for node in network.split(","))
-    if len(nodes) > 1 and not cluster:
-        raise ConfigurationError(f"{place} names several servers", hint="a cluster is named redis+cluster://")
+    address = parse_address(url, use)
+    if address.kind != "redis":
+        raise ConfigurationError(f"{address} is no Redis URL", hint=SHAPES["redis"])
+    nodes = tuple((host.name, host.port or DEFAULT_PORTS["redis"]) for host in address.hosts)
     return Server(
-        place=place,
+        place=address.public,
+        identity=address.identity,
         nodes=nodes,
-        path=unquote(slash + path) if unix else "",
-        db=_number(parameters.get("db", "0") if unix or cluster else path or "0", "database", place),
-        username=unquote(user) or None,
-        password=unquote(password) or None,
-        tls=_tls(scheme.startswith("rediss"), parameters, nodes, place),
-        cluster=cluster,
-        wait_replicas=_number(parameters.get("wait_replicas", "0"), "wait_replicas", place),
+        path=address.path,
+        db=int(address.database or 0),
+        username=address.user,
+        password=address.password,
+        tls=_tls(address, nodes) if address.scheme.startswith("rediss") else None,
+        cluster=address.is_cluster,
+        wait_replicas=int(address.options.get("wait_replicas", "0")),
     )
 
 
@@ -149,60 +128,17 @@ def connection_class(server: Server) -> Any:
     return Connection if server.tls is None else SSLConnection
 
 
-def _parameters(query: str, place: str) -> dict[str, str]:
-    parameters = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(set(parameters) - set(_PARAMETERS))
-    if unknown:
-        raise ConfigurationError(
-            f"{place}: unknown parameter {unknown[0]!r} in the URL", hint=f"known: {', '.join(_PARAMETERS)}"
-        )
-    return parameters
+def _tls(address: Address, nodes: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+    """redis-py's keywords.
 
-
-def _node(text: str, place: str) -> tuple[str, int]:
-    """`host`, `host:port`, `[::1]` or `[::1]:port`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or host.count("[") != host.count("]"):
-        host, port = text, str(DEFAULT_PORT)
-    if host.count("[") != host.count("]"):
-        raise ConfigurationError(f"{place} names no server", hint=f"write {_FORMS}")
-    host = unquote(host).removeprefix("[").removesuffix("]")
-    number = _number(port, "port", place)
-    if not host or not 0 < number < 65_536:
-        raise ConfigurationError(f"{place} names no server", hint=f"write {_FORMS}")
-    return host, number
-
-
-def _number(text: str, what: str, place: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 6:
-        raise ConfigurationError(f"{place}: the {what} {text!r} is not a number from 0")
-    return int(text)
-
-
-def _tls(
-    wanted: bool, parameters: Mapping[str, str], nodes: tuple[tuple[str, int], ...], place: str
-) -> dict[str, Any] | None:
-    """redis-py's keywords; None for a connection without TLS.
-
-    Certificates are verified with the host's name. Only on this machine, where nobody stands between,
+    Certificates are verified with the host's name. Only on this machine, where no other can stand between,
     that needs a parameter of the URL.
     """
-    given = {name: value for name, value in parameters.items() if name.startswith("ssl_")}
-    if not wanted:
-        if given:
-            raise ConfigurationError(
-                f"{place}: {sorted(given)[0]} means nothing without TLS", hint="write rediss:// for TLS"
-            )
-        return None
-    local = all(address.is_local(host) for host, _ in nodes)
-    required = given.get("ssl_cert_reqs", "none" if local and "ssl_ca_certs" not in given else "required")
+    given = address.options
+    local = all(is_local(host) for host, _ in nodes)
+    asked = "ssl_ca_certs" in given or given.get("ssl_check_hostname") == "true"
+    required = given.get("ssl_cert_reqs", "none" if local and not asked else "required")
     hostname = given.get("ssl_check_hostname", "true")
-    for name, value, allowed in (
-        ("ssl_cert_reqs", required, ("none", "required")),
-        ("ssl_check_hostname", hostname, ("true", "false")),
-    ):
-        if value not in allowed:
-            raise ConfigurationError(f"{place}: {name} is {value!r}", hint=f"one of: {', '.join(allowed)}")
     options: dict[str, Any] = {
         "ssl_cert_reqs": required,
         "ssl_check_hostname": required == "required" and hostname == "true",
@@ -210,6 +146,6 @@ def _tls(
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         if name in given:
             if not os.path.isfile(given[name]):
-                raise ConfigurationError(f"{place}: {name} names {given[name]!r}, which is no file")
+                raise ConfigurationError(f"{address}: {name} names {given[name]!r}, which is no file")
             options[name] = given[name]
     return options

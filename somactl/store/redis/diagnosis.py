@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+from somactl.address import is_local
 from somactl.errors import NamespaceNotFound, SomactlError
-from somactl.store import address
 from somactl.store.contract import Finding
 from somactl.store.redis import conditions
 from somactl.store.redis.connection import Server
@@ -67,7 +67,7 @@ def _version(told: Told) -> Finding:
 
 def _tls(server: Server) -> Finding:
     if server.tls is None:
-        if server.path or all(address.is_local(host) for host, _ in server.nodes):
+        if server.path or all(is_local(host) for host, _ in server.nodes):
             return _finding("tls", "ok", "none is needed on one machine")
         return _finding(
             "tls",
@@ -77,7 +77,7 @@ def _tls(server: Server) -> Finding:
         )
     if server.tls["ssl_cert_reqs"] == "required":
         return _finding("tls", "ok", "encrypted, and the certificate is verified")
-    if all(address.is_local(host) for host, _ in server.nodes):
+    if all(is_local(host) for host, _ in server.nodes):
         return _finding("tls", "ok", "encrypted; on one machine the certificate need not be verified")
     return _finding(
         "tls",

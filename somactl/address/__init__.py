@@ -1,0 +1,12 @@
+"""Addresses of stores, caches and sources: one parser, which honours every part of a URL or refuses it.
+
+`parse` gives a typed `Address` or a ConfigurationError that quotes nothing: any part of a text that was not
+understood may be a password. `public` is how any text that names a server may be shown.
+"""
+
+from __future__ import annotations
+
+from somactl.address.address import KINDS, POSTGRES, REDIS, Address, Host, Use, is_local
+from somactl.address.parse import parse, public
+
+__all__ = ["KINDS", "POSTGRES", "REDIS", "Address", "Host", "Use", "is_local", "parse", "public"]

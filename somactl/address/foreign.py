@@ -1,0 +1,135 @@
+"""Text that is no URL of ours: what it looks like, and how such an address is written. It is never quoted."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from somactl.address.address import KINDS, Use
+from somactl.address.text import SHAPES
+from somactl.errors import ConfigurationError
+
+
+class Notation(NamedTuple):
+    """How another program writes addresses: what it is called, and the URL in its place."""
+
+    name: str
+    hint: str
+
+
+_POSTGRES = "postgresql://USER@HOST:PORT/DATABASE, with the password in PGPASSWORD or ~/.pgpass"
+_REDIS = "redis://[USER:PASSWORD@]HOST:PORT/DATABASE, or rediss:// with TLS"
+_SLASHES = "a server's URL has two slashes, and a host behind them: "
+_PAIR = r"(?:^|[\s;,])\s*{}\s*="
+_NOTATIONS: tuple[tuple[re.Pattern[str], Notation], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), Notation(name, hint))
+    for pattern, name, hint in (
+        (r"jdbc:", "a JDBC URL", f"write {_POSTGRES}"),
+        (
+            r".*,\s*(password|user|ssl|abortConnect|defaultDatabase|allowAdmin|connectTimeout|syncTimeout)\s*=",
+            "the notation of StackExchange.Redis",
+            f"write {_REDIS}",
+        ),
+        (
+            r".*"
+            + _PAIR.format("(password|pwd|username|user id|uid|host|server|data source|database)")
+            + ".*;",
+            "an ADO.NET connection string",
+            f"write {_POSTGRES}",
+        ),
+        (
+            r".*"
+            + _PAIR.format(
+                "(host|hostaddr|port|user|password|passfile|dbname|service|sslmode|connect_timeout)"
+            ),
+            "PostgreSQL's keyword notation (host=... dbname=...)",
+            f"write {_POSTGRES}",
+        ),
+        (r"(postgres\w*|pgsql)(\+\w+)?:", "a URL without its host", f"{_SLASHES}{SHAPES['postgres']}"),
+        (r"(rediss?|valkeys?|unix)(\+\w+)?:", "a URL without its host", f"{_SLASHES}{SHAPES['redis']}"),
+        (r"sqlite\w*(\+\w+)?:", "a SQLite URL with too few slashes", f"write {SHAPES['sqlite']}"),
+        (r"//", "a URL without its scheme", f"write {SHAPES['postgres']}; or {SHAPES['redis']}"),
+        (r"[^=]*:[^=]*@", "a login and a host without a scheme", f"write {SHAPES['postgres']}; or {_REDIS}"),
+        (r"[^\s/:=,]+:\d+(/\d*)?\Z", "a host and a port without a scheme", f"write {SHAPES['redis']}"),
+        (
+            r"(password|passwd|pwd|secret|token)\s*[=:]",
+            "a password without a server",
+            f"write {_POSTGRES}; or {_REDIS}",
+        ),
+    )
+)
+_SCHEMES = {
+    **dict.fromkeys(
+        (
+            "postgresql+asyncpg",
+            "postgresql+psycopg",
+            "postgresql+psycopg2",
+            "postgres+asyncpg",
+            "pgsql",
+            "pg",
+        ),
+        "postgresql://",
+    ),
+    **dict.fromkeys(("valkey", "redis+tcp", "keydb"), "redis://"),
+    **dict.fromkeys(("valkeys", "redis+tls", "redis+ssl", "redis-tls"), "rediss://"),
+    **dict.fromkeys(("redis+unix", "redis+socket", "unix+redis", "valkey+unix"), "unix:///PATH"),
+    **dict.fromkeys(("redis-cluster", "rediscluster"), "redis+cluster://"),
+    **dict.fromkeys(("sqlite3", "file"), "sqlite:////absolute/path.db"),
+}
+"""What other programs write for a scheme of ours."""
+_OTHERS = frozenset(
+    (
+        *("http", "https", "ftp", "sftp", "ssh", "s3", "gs", "tcp", "mysql", "mariadb", "mssql", "oracle"),
+        *(
+            "mongodb",
+            "mongodb+srv",
+            "memcached",
+            "amqp",
+            "kafka",
+            "etcd",
+            "cassandra",
+            "cockroachdb",
+            "duckdb",
+        ),
+        *("redis-sentinel", "redis+sentinel"),
+    )
+)
+"""Schemes that may be named in an error: they are surely none, and no secret."""
+
+
+def notation(text: str) -> Notation | None:
+    """What the text looks like; None for a text that is no address in any notation known here."""
+    return next((notation for pattern, notation in _NOTATIONS if pattern.match(text)), None)
+
+
+_NONE = {
+    "store": "no store is known for {} URLs",
+    "cache": "no cache is known for {} URLs",
+    "source": "nothing is migrated from {} URLs",
+}
+_HINTS = {
+    "store": "a store is sqlite:///path/to/somactl.db, postgresql://HOST/DATABASE or redis://HOST:PORT/0 "
+    "(also rediss, unix, redis+cluster)",
+    "cache": "a cache is a Redis: redis://HOST:PORT/0",
+    "source": "a source is postgresql://HOST/DATABASE?table=kv_store, redis://HOST:PORT/0, a .json file, or "
+    "lines of JSON on standard input",
+}
+
+
+def refuse(text: str, use: Use) -> ConfigurationError:
+    """The error for a text that begins with no scheme of ours."""
+    scheme, mark, _ = text.partition("://")
+    if mark:
+        return refuse_scheme(scheme.lower(), use)
+    found = notation(text)
+    if found is not None:
+        return ConfigurationError(f"this is no URL, but {found.name}", hint=found.hint)
+    return ConfigurationError("this is not a URL", hint=_HINTS[use])
+
+
+def refuse_scheme(scheme: str, use: Use) -> ConfigurationError:
+    """The error for a URL whose scheme does not fit; one that is not well known is not named."""
+    known = scheme in _SCHEMES or scheme in _OTHERS or scheme in KINDS
+    message = _NONE[use].format(f"{scheme}://" if known else "such")
+    ours = _SCHEMES.get(scheme)
+    return ConfigurationError(message, hint=f"write {ours}" if ours else _HINTS[use])

@@ -1,0 +1,47 @@
+"""Text to `Address`: which rules apply, by scheme."""
+
+from __future__ import annotations
+
+from somactl.address import foreign, parameters, text
+from somactl.address.address import KINDS, Address, Use
+from somactl.address.postgres import parse_postgres
+from somactl.address.redis import parse_redis
+from somactl.address.sqlite import parse_sqlite
+from somactl.errors import ConfigurationError
+
+_USES = {"sqlite": ("store",), "postgres": ("store", "source"), "redis": ("store", "cache", "source")}
+_RULES = {"sqlite": parse_sqlite, "postgres": parse_postgres, "redis": parse_redis}
+
+
+def parse(url: str, use: Use = "store") -> Address:
+    """The address that `url` says, for a store, a cache or a source.
+
+    Raises ConfigurationError for every part that is not understood, is contradicted by another, or has no
+    meaning there. It quotes nothing of a text that was not understood.
+    """
+    scheme, mark, _ = url.partition("://")
+    kind = KINDS.get(scheme.lower()) if mark else None
+    if kind is None:
+        raise foreign.refuse(url, use)
+    if use not in _USES[kind]:
+        raise foreign.refuse_scheme(scheme.lower(), use)
+    parts = text.cut(url)
+    parameters.refuse_unknown(parts.query, kind, use, parts.scheme)
+    address = _RULES[kind](parts)
+    if address.is_cluster and use == "source":
+        raise ConfigurationError(
+            f"{address.public} is a cluster, from which nothing is migrated",
+            hint="name each node by itself as redis://HOST:PORT and a replica of it, "
+            "or load its RDB file into a single server",
+        )
+    return address
+
+
+def public(url: str) -> str:
+    """Any text that is to name a server, as a message may show it: nothing of one that is not understood."""
+    for use in ("store", "source"):
+        try:
+            return parse(url, use).public
+        except ConfigurationError:
+            continue
+    return "an address that cannot be read"
