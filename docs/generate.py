@@ -22,7 +22,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from somactl import config, errors, report
 from somactl.cli.app import COMMANDS, load
-from somactl.cli.command import COMMON, Command
+from somactl.cli.command import COMMON, Command, default_in_words
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "<!-- Generated from the code by `make docs`: do not edit. -->\n\n"
@@ -272,10 +272,9 @@ def _option_help(option: Parameter) -> str:
     text = _clean(option.info.help or "")
     if option.repeatable:
         text += " Repeatable."
-    shown = option.info.show_default
-    default = shown if isinstance(shown, str) else option.default
-    if default not in (None, False, "", [], inspect.Parameter.empty):
-        text += f" Default: `{default}`."
+    default = default_in_words(option.info.show_default, option.default)
+    if default:
+        text += f" Default: {default}."
     return text.strip()
 
 

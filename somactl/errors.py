@@ -25,6 +25,7 @@
     │   │   ├── DigestMismatch
     │   │   ├── NonFinite
     │   │   └── WrongAddress              written for another namespace or key
+    │   ├── InputsRejected                several of one commit, each named
     │   ├── LimitExceeded                 larger than an envelope or a commit may be
     │   ├── InvariantViolated             carries the verdict
     │   ├── VerdictMissing                a rho reached a store without its proof
@@ -64,7 +65,7 @@ program would want to read; it holds only JSON values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -194,6 +195,24 @@ class NonFinite(EnvelopeError):
 
 class WrongAddress(EnvelopeError):
     """An envelope written for another namespace or key."""
+
+
+class InputsRejected(InputRejected):
+    """Several matrices of one commit are refused; the fact `rejected` names each, up to a bound."""
+
+    MOST = 100
+
+    def __init__(self, errors: Sequence[tuple[str, SomactlError]], *, total: int) -> None:
+        rejected = [
+            {"source": source, "error": type(error).__name__, "message": error.message}
+            for source, error in errors[: self.MOST]
+        ]
+        super().__init__(
+            f"{len(errors)} of {total} inputs are rejected; nothing was written",
+            hint="mend each input, or leave it out",
+            rejected=rejected,
+            rejected_total=len(errors),
+        )
 
 
 class LimitExceeded(InputRejected):

@@ -6,14 +6,16 @@ help page of `somactl` itself imports them all (still without numpy or a driver)
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from somactl.cli.command import Command
+from somactl.cli.command import Command, common_parameters, default_in_words
 from somactl.cli.output import Output, output_mode
 from somactl.errors import SomactlError, UsageError
 
@@ -37,6 +39,9 @@ COMMANDS: dict[str, str] = {
     "demo": "tour",
 }
 
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+VERSION = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
+
 
 def run(argv: Sequence[str]) -> int:
     """Parse, run one command, return its exit code. Without a word, show the help."""
@@ -44,14 +49,11 @@ def run(argv: Sequence[str]) -> int:
     mode = output_mode(argv)
     out = Output(mode)
     try:
-        code = build(next((word for word in argv if not word.startswith("-")), None))(
-            list(argv), prog_name="somactl", standalone_mode=False
-        )
+        code = build()(list(argv), prog_name="somactl", standalone_mode=False)
     except typer.Abort:
         code = 130
     except typer.TyperException as exc:
-        usage = UsageError(exc.format_message(), hint="somactl --help, or somactl COMMAND --help")
-        code = out.failure(usage)
+        code = out.failure(_usage_error(exc))
     except SomactlError as exc:
         code = out.failure(exc)
     except Exception as exc:
@@ -62,29 +64,91 @@ def run(argv: Sequence[str]) -> int:
     return out.close(int(code or 0))
 
 
-def build(name: str | None = None) -> Callable[..., int | None]:
-    """The parser for command `name`, or for all of them where there is no such command."""
+def _usage_error(exc: typer.TyperException) -> UsageError:
+    """What the parser refused, with the help page that answers it; the nearest options are the hint."""
+    context = getattr(exc, "ctx", None)
+    help_page = f"{context.command_path if context else 'somactl'} --help"
+    possible = getattr(exc, "possibilities", None)
+    if possible:
+        names = " or ".join(possible)  # the nearest first
+        return UsageError(f"{getattr(exc, 'message', exc)}. Did you mean {names}?", hint=help_page)
+    return UsageError(exc.format_message(), hint=help_page)
+
+
+def build() -> Callable[..., int | None]:
+    """The parser. Of the commands it builds those that are asked for."""
     app = typer.Typer(
         name="somactl",
+        cls=_Surface,
         help="Keep density matrices true: atomic commits, proven invariants, honest reports.",
         add_completion=False,
         pretty_exceptions_enable=False,
+        context_settings=HELP_OPTIONS,
     )
+    app.callback()(_root())
+    parser: Callable[..., int | None] = _with_defaults_in_words(typer.main.get_command(app))
+    return parser
 
-    @app.callback()
-    def root(
-        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    ) -> None:
-        if version:
+
+def _root() -> Callable[..., None]:
+    """What stands before the command: the options that all share, which a command takes as its defaults."""
+
+    def root(context: typer.Context, **given: Any) -> None:
+        if given.pop("version"):
             from somactl import __version__
 
             sys.stdout.write(f"somactl {__version__}\n")
             raise typer.Exit
+        context.default_map = dict.fromkeys(COMMANDS, given)
 
-    for wanted in [name] if name in COMMANDS else COMMANDS:
-        command = load(wanted)
-        app.command(wanted, help=command.help, epilog=command.epilog)(command.callback)
-    return typer.main.get_command(app)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("context", kind, annotation=typer.Context),
+        *common_parameters(),
+        inspect.Parameter("version", kind, default=False, annotation=VERSION),
+    ]
+    root.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    root.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return root
+
+
+def _with_defaults_in_words(parser: Any) -> Any:
+    """The parser whose help pages say defaults as docs/CLI.md does."""
+    for option in parser.params:
+        words = default_in_words(getattr(option, "show_default", False), option.default)
+        if words:
+            option.help, option.show_default = f"{option.help} Default: {words}.", False
+    return parser
+
+
+class _Surface(TyperGroup):
+    """All commands by name; each is imported and built when it is looked up."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _Commands()  # type: ignore[assignment]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+
+class _Commands(Mapping[str, Any]):
+    """name -> the parser of that command."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        command = load(name)
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        settings = {"context_settings": HELP_OPTIONS, "help": command.help, "epilog": command.epilog}
+        app.command(name, **settings)(command.callback)  # type: ignore[arg-type]
+        return _with_defaults_in_words(typer.main.get_command(app))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
 
 
 def load(name: str) -> Command:

@@ -14,21 +14,30 @@ import typer
 from somactl import config
 from somactl.cli.output import Output
 from somactl.cli.signals import run_until_done
-from somactl.config import Settings
+from somactl.config import DEFAULT_STORE, Settings
 from somactl.errors import SomactlError
 from somactl.report import Degraded, Report
 from somactl.store.contract import Store
 
 P = ParamSpec("P")
 
-STORE = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where the matrices live.")]
-CACHE = Annotated[str | None, typer.Option("--cache", metavar="URL", help="A Redis in front of it.")]
-NAMESPACE = Annotated[str | None, typer.Option("--namespace", "-n", help="Whose matrices.")]
+STORE = Annotated[
+    str | None,
+    typer.Option("--store", metavar="URL", help="Where the matrices live.", show_default=DEFAULT_STORE),
+]
+CACHE = Annotated[
+    str | None, typer.Option("--cache", metavar="URL", help="A Redis in front of it.", show_default="none")
+]
+NAMESPACE = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="Whose matrices.", show_default="default"),
+]
 OUTPUT = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="table|json|ndjson", help="How to report.")
+    str | None,
+    typer.Option("--output", "-o", metavar="table|json|ndjson", help="How to report.", show_default="table"),
 ]
 CONFIG = Annotated[str | None, typer.Option("--config", metavar="FILE", help="A TOML file with settings.")]
-QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No remarks and no progress on stderr.")]
+QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="On success, print only what was asked for.")]
 
 COMMON: dict[str, tuple[Any, Any]] = {
     "store": (STORE, None),
@@ -78,19 +87,29 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: what typer calls, and its help."""
+    """One command: what typer calls, its help, and whether it is there for what it changes."""
 
     callback: Callable[..., int]
     help: str
     epilog: str | None = None
+    changes: bool = False
+
+
+def default_in_words(shown: bool | str | None, default: Any) -> str:
+    """An option's default as its help says it: in the words declared for it, else as it would be typed."""
+    if isinstance(shown, str):
+        return shown
+    told = default is not None and not isinstance(default, bool | list) and default != inspect.Parameter.empty
+    return str(default) if told and shown is not False else ""
 
 
 def command(
-    *, epilog: str | None = None
+    *, epilog: str | None = None, changes: bool = False
 ) -> Callable[[Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]], Command]:
     """Make a command of `async def f(session, ...) -> Report`, adding the common options to its own.
 
-    The report's code becomes the exit code; a SomactlError becomes one message and its code.
+    The report's code becomes the exit code; a SomactlError becomes one message and its code. With `changes`
+    it is there for what it does: if it succeeds, --quiet leaves its table out.
     """
 
     def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
@@ -110,7 +129,7 @@ def command(
                     out.warn(degraded_line(part))
                 return out.close(out.failure(exc))
             report.degrade(session.degraded)
-            out.report(report)
+            out.report(report, asked_for=not changes or getattr(report, "dry_run", False))
             return out.close(report.code)
 
         callback.__name__ = function.__name__
@@ -120,7 +139,7 @@ def command(
             name: parameter.annotation
             for name, parameter in callback.__signature__.parameters.items()  # type: ignore[attr-defined]
         }
-        return Command(callback, inspect.cleandoc(function.__doc__ or ""), epilog)
+        return Command(callback, inspect.cleandoc(function.__doc__ or ""), epilog, changes)
 
     return decorate
 
@@ -132,11 +151,15 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         for name, parameter in list(inspect.signature(function).parameters.items())[1:]
     ]
     kind = inspect.Parameter.KEYWORD_ONLY
-    common = [
-        inspect.Parameter(name, kind, default=default, annotation=annotation)
+    return inspect.Signature([p.replace(kind=kind) for p in own] + common_parameters(), return_annotation=int)
+
+
+def common_parameters() -> list[inspect.Parameter]:
+    """The options of every command, which may stand before its name as well."""
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in COMMON.items()
     ]
-    return inspect.Signature([p.replace(kind=kind) for p in own] + common, return_annotation=int)
 
 
 def _repeatable(common: dict[str, Any]) -> tuple[str, ...]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from somactl.cli.signals import abortable
-from somactl.errors import InvalidFile, InvalidJson, InvalidName, LimitExceeded, UsageError
+from somactl.errors import InvalidFile, InvalidJson, InvalidName, LimitExceeded, SomactlError, UsageError
 from somactl.store.contract import Expect, Expected
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     key: str
     value: msgspec.Raw
 
+
+_LINE = msgspec.json.Decoder(Line)
 
 MAX_FILE_BYTES = (1 << 30) + (1 << 20)  # the largest array that still fits an envelope, hermitian in float32
 
@@ -72,6 +77,7 @@ def parse_puts(words: Sequence[str]) -> list[Input]:
     """`KEY=FILE` words, split at the last `=`, read in order. Raises UsageError, InvalidName, InvalidFile."""
     from somactl.operations.commit import Input
 
+    _refuse_bare_files(words)
     pairs = [_split(word) for word in words]
     _refuse_duplicates(key for key, _ in pairs)
     if sum(path == "-" for _, path in pairs) > 1:
@@ -79,30 +85,78 @@ def parse_puts(words: Sequence[str]) -> list[Input]:
     return [Input(key=key, content=read_file(path), source=path) for key, path in pairs]
 
 
-def parse_ndjson(content: bytes) -> tuple[list[Input], list[str]]:
-    """Puts and deletes from lines `{"key": ..., "value": ...}`; null deletes. Raises InvalidJson."""
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What stands on the lines of a commit: what to put, what to delete, and which lines are neither."""
+
+    puts: list[Input] = field(default_factory=list)
+    deletes: list[str] = field(default_factory=list)
+    bad: list[tuple[str, SomactlError]] = field(default_factory=list)
+
+
+def parse_ndjson(content: bytes) -> Lines:
+    """Lines `{"key": ..., "value": ...}`, where null deletes, and reports of `somactl get`."""
     from somactl.operations.commit import Input
 
-    decoder = msgspec.json.Decoder(Line)
-    puts: list[Input] = []
-    deletes: list[str] = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
+    lines, seen = Lines(), set[str]()
+    for number, document in _documents(content):
         source = f"standard input, line {number}"
         try:
-            parsed = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise InvalidJson(
-                f"{source}: {str(exc)[:200]}", hint='each line is {"key": "...", "value": matrix or null}'
-            ) from None
-        value = bytes(parsed.value)
+            key, value = _key_and_value(document)
+        except InvalidJson as exc:
+            lines.bad.append((source, exc.about(source)))
+            continue
+        if key in seen:
+            lines.bad.append((source, _given_twice(key).about(source)))
+            continue
+        seen.add(key)
         if value == b"null":
-            deletes.append(parsed.key)
+            lines.deletes.append(key)
         else:
-            puts.append(Input(key=parsed.key, content=value, source=source))
-    _refuse_duplicates([item.key for item in puts] + deletes)
-    return puts, deletes
+            lines.puts.append(Input(key=key, content=value, source=source))
+    return lines
+
+
+def _documents(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each line with its number; a report over many lines, as `--output json` prints it, is one."""
+    report: list[bytes] = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if report or line == b"{":
+            report.append(line)
+            if line == b"}":
+                yield number - len(report) + 1, b"\n".join(report)
+                report = []
+        elif line.strip():
+            yield number, line
+    if report:
+        yield number - len(report) + 1, b"\n".join(report)
+
+
+def _key_and_value(document: bytes) -> tuple[str, bytes]:
+    """Raises InvalidJson."""
+    try:
+        line = _LINE.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        report = _got(document)
+        if report is not None:
+            return report
+        raise InvalidJson(
+            str(exc)[:200], hint='each line is {"key": "...", "value": matrix or null}'
+        ) from None
+    return line.key, bytes(line.value)
+
+
+def _got(document: bytes) -> tuple[str, bytes] | None:
+    """Key and envelope of a report of `get`; None for anything else. Raises InvalidJson where it has none."""
+    from somactl.report import GetReport
+
+    try:
+        report = msgspec.json.decode(document, type=GetReport)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if report.value is None:
+        raise InvalidJson(f"a report of `get` without its value, which went to {report.file}")
+    return report.key, report.value.encode()
 
 
 def parse_expectations(words: Sequence[str]) -> Expected:
@@ -137,6 +191,17 @@ def parse_metadata(words: Sequence[str]) -> dict[str, str]:
     return metadata
 
 
+def _refuse_bare_files(words: Sequence[str]) -> None:
+    """`commit *.npy` names files and no keys: say how, each file's stem standing for its key."""
+    bare = [word for word in words if "=" not in word and os.path.exists(word)]
+    if bare:
+        named = [f"{PurePath(word).stem}={word}" if word in bare else word for word in words]
+        raise UsageError(
+            f"{bare[0]!r} is a file, and no key is named for it: write KEY={bare[0]}",
+            hint=shlex.join(["somactl", "commit", *named]),
+        )
+
+
 def _split(word: str) -> tuple[str, str]:
     key, separator, path = word.rpartition("=")
     if not separator or not path:
@@ -148,10 +213,12 @@ def _refuse_duplicates(keys: Iterable[str]) -> None:
     seen: set[str] = set()
     for key in keys:
         if key in seen:
-            raise InvalidName(
-                f"key {key!r} is given twice in one commit", hint="a commit writes each key once"
-            )
+            raise _given_twice(key)
         seen.add(key)
+
+
+def _given_twice(key: str) -> InvalidName:
+    return InvalidName(f"key {key!r} is given twice in one commit", hint="a commit writes each key once")
 
 
 def _expectation(text: str) -> int | Expect:

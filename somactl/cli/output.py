@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +20,10 @@ def output_mode(argv: Sequence[str]) -> str:
     """The output mode as far as it can be known before the arguments are parsed, for early errors."""
     words = list(argv)
     for i, word in enumerate(words):
-        if word in ("-o", "--output") and i + 1 < len(words):
+        if re.fullmatch(r"--output|-q*o", word) and i + 1 < len(words):
             return words[i + 1]
-        if word.startswith("--output="):
-            return word.partition("=")[2]
+        if attached := re.fullmatch(r"(?:--output=|-q*o)(.+)", word):
+            return attached[1]
     return config.output_from_environment()
 
 
@@ -61,8 +62,11 @@ class Output:
         """One line of ndjson."""
         self.write(msgspec.json.encode(value) + b"\n")
 
-    def report(self, report: Report) -> None:
-        """The finished report: a table with its undo and next commands, or JSON."""
+    def report(self, report: Report, *, asked_for: bool = True) -> None:
+        """The finished report: a table with its undo and next commands, or JSON.
+
+        With --quiet, where all went well: the rows alone, and no table that was not asked for.
+        """
         self.end_progress()
         if self.mode == "ndjson":
             self.item(report)
@@ -73,8 +77,9 @@ class Output:
 
             for part in report.degraded_services:
                 self.warn(degraded_line(part))
-            text = render(report, color=self.color)
-            if text:
+            brief = self.quiet and report.code == 0
+            text = render(report, color=self.color, brief=brief)
+            if text and not (brief and not asked_for):
                 self.print(text)
 
     def talk(self, text: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from somactl.cli.render_migration import migration_view
-from somactl.cli.text import columns, shape, size, when
+from somactl.cli.text import columns, shape, size, utc, when, wrapped
 from somactl.core.verdict import Verdict
-from somactl.errors import InvariantViolated, SomactlError, VersionConflict
+from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
 from somactl.package_data import data_file
 from somactl.report import (
     CacheWarmReport,
@@ -31,22 +31,30 @@ from somactl.report import (
     PruneReport,
     Report,
     RestoreReport,
+    RevisionView,
     ShowReport,
     StatusReport,
     VerifyReport,
 )
 
 GREEN, YELLOW, RED = "32", "33", "31"
+MOST_REJECTED = 20  # lines of one error
 STATUS_COLORS = {"valid": GREEN, "clampable": YELLOW, "undecided": YELLOW, "violated": RED, "corrupt": RED}
 _VERDICT_WORD = re.compile(
     r"\b(valid|clampable|undecided|violated)(?=, (proved|computed))|^(violated|undecided|corrupt)\b", re.M
 )
 
 
-def render(report: Report, *, color: bool = False) -> str:
-    """The report as text: its body, its warnings, then the commands to undo it and to go on."""
+def render(report: Report, *, color: bool = False, brief: bool = False) -> str:
+    """The report as text: its body, its warnings, then the commands to undo it and to go on.
+
+    Brief, it is the body alone, and of a listing the rows.
+    """
     body = next((view for kind, view in _VIEWS.items() if isinstance(report, kind)), lambda _: [])
     lines = list(body(report))
+    if brief:
+        text = "\n".join(lines[isinstance(report, _LISTINGS) :])
+        return _colored(text) if color else text
     lines += [f"warning: {warning}" for warning in report.warnings]
     lines += [f"undo: {report.undo}"] if report.undo else []
     lines += [f"next: {report.next}"] if report.next else []
@@ -64,6 +72,11 @@ def render_error(error: SomactlError) -> str:
     lines = [f"error: {error.message}"]
     if isinstance(error, VersionConflict) and len(error.conflicts) > 3:
         lines += [f"  {key!r}: {_conflict(facts)}" for key, facts in error.conflicts.items()]
+    if isinstance(error, InputsRejected):
+        shown = error.facts["rejected"][:MOST_REJECTED]
+        lines += [f"  {each['message']}" for each in shown]
+        more = error.facts["rejected_total"] - len(shown)
+        lines += [f"  ... and {more} more; --output json names up to {error.MOST}"] if more else []
     if isinstance(error, InvariantViolated):
         lines += [f"  {line}" for line in verdict_lines(error.verdict)]
     lines += [f"try: {error.hint}"] if error.hint else []
@@ -204,30 +217,41 @@ def _show(report: ShowReport) -> list[str]:
 
 
 def _log(report: LogReport) -> list[str]:
+    """Two lines each: what an operator acts on, in columns, and below it what it was about."""
     if report.key is not None:
-        header = ["VERSION", "ACTION", "PSD", "SIZE", "WHEN", "COMMIT", "CONTENT"]
         rows: list[list[Any]] = [
-            [
-                r.version,
-                "compacted" if r.compacted else r.action,
-                r.psd or "-",
-                size(r.bytes),
-                when(r.committed_at),
-                r.commit_id,
-                r.content or "-",
-            ]
+            [r.version, r.commit_id, utc(r.committed_at), "compacted" if r.compacted else r.action]
             for r in report.revisions
         ]
-        return columns(header, rows)
-    header = ["VERSION", "WHEN", "COMMIT", "BY", "KEYS"]
-    return columns(header, [_commit_row(c) for c in report.commits])
+        return _with_details(
+            ["VERSION", "COMMIT", "WHEN (UTC)", "ACTION"], rows, map(_about, report.revisions)
+        )
+    rows = [[c.version, c.commit_id, when(c.recorded_at).rstrip("Z"), c.made_by] for c in report.commits]
+    return _with_details(["VERSION", "COMMIT", "WHEN (UTC)", "BY"], rows, map(_contents, report.commits))
 
 
-def _commit_row(c: CommitView) -> list[Any]:
-    labels = "".join(f" {name}={value}" for name, value in c.metadata.items())
-    keys = ", ".join(key if content else f"-{key}" for key, content in list(c.keys.items())[:5])
-    more = f" and {len(c.keys) - 5} more" if len(c.keys) > 5 else ""
-    return [c.version, when(c.recorded_at), c.commit_id, c.made_by, keys + more + labels]
+def _with_details(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], details: Iterable[Sequence[str]]
+) -> list[str]:
+    first, *lines = columns(header, rows)
+    indent = " " * first.index(header[1])
+    pairs = ((line, wrapped(words, indent)) for line, words in zip(lines, details, strict=True))
+    return [first, *(line for one, more in pairs for line in (one, *more))]
+
+
+def _about(r: RevisionView) -> list[str]:
+    return (
+        []
+        if r.content is None
+        else [*([f"{r.psd},"] if r.psd else []), f"{size(r.bytes)},", f"content {r.content}"]
+    )
+
+
+def _contents(c: CommitView) -> list[str]:
+    keys = [key if content else f"-{key}" for key, content in list(c.keys.items())[:5]]
+    more = [f"and {len(c.keys) - 5} more"] if len(c.keys) > 5 else []
+    labels = [f"{name}={value}" for name, value in c.metadata.items()]
+    return [*(f"{key}," for key in keys[:-1]), *keys[-1:], *more, *labels]
 
 
 def _status(report: StatusReport) -> list[str]:
@@ -325,6 +349,9 @@ def _why(checked: Checked) -> str:
 def _colored(text: str) -> str:
     return _VERDICT_WORD.sub(lambda m: f"\x1b[{STATUS_COLORS[m[0]]}m{m[0]}\x1b[0m", text)
 
+
+_LISTINGS = (LsReport, NamespacesReport, LogReport)
+"""Their first line names the columns."""
 
 _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     InitReport: _init,

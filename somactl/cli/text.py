@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -14,9 +17,37 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     return ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in table]
 
 
+def numbers(array: np.ndarray) -> bytes:
+    """Rows of numbers in columns, each with all of its digits; numpy.loadtxt reads them back."""
+    rows = [[_digits(value) for value in row] for row in array]
+    width = max(len(cell) for row in rows for cell in row)
+    return "".join(" ".join(cell.rjust(width) for cell in row) + "\n" for row in rows).encode()
+
+
+def _digits(value: np.generic) -> str:
+    """The shortest decimal that gives back the number in its own precision; complex as 0.5-0.25j."""
+    text = str(value)
+    return text[1:-1] if text.startswith("(") else text
+
+
+def wrapped(words: Iterable[str], indent: str, width: int = 80) -> list[str]:
+    """The words on as few lines as hold them; one that is longer than a line is never cut."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    return lines
+
+
 def when(seconds: float | None) -> str:
-    """UTC to the second; the store's clock."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    """UTC to the second, and says so; the store's clock."""
+    return "-" if seconds is None else f"{utc(seconds)}Z"
+
+
+def utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def size(count: int | None) -> str:

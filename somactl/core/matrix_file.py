@@ -11,7 +11,7 @@ import contextlib
 import io
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ _NPY_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
 _ORDERS = frozenset("<>=|")
 _ENCRYPTED = 0x1
 _FORMATS = "somactl reads .npy, .npz with one array, envelopes (raw or base64) and the legacy JSON forms"
+_VECTOR = "a state vector is committed with --layout factor, which stores rho = v v^H"
 _SAVE_AGAIN = "copy the file again, or write it again with numpy.save"
 _CONVERT = "convert it to float64 or complex128 first"
 
@@ -69,15 +70,21 @@ class ParsedFile:
             raise error.about(self.name) from None
 
 
-def parse_matrix_file(data: bytes, name: str) -> ParsedFile:
-    """The matrix in `data`; `name` is what errors call it.
+def parse_matrix_file(data: bytes, name: str, *, vector: bool = False) -> ParsedFile:
+    """The matrix in `data`; `name` is what errors call it. With `vector`, one of n numbers is n x 1.
 
     Integers are widened to float64 where that is exact, float16 to float32. Raises InvalidFile (no format we
     read, no two-dimensional array of numbers, truncated, extended, pickled, too large), InvalidJson or an
     EnvelopeError, each naming `name` and the defect.
     """
     try:
-        return _parse(data, name)
+        parsed = _parse(data, name)
+        if parsed.matrix is not None and parsed.matrix.ndim == 1:
+            if not vector:
+                size = parsed.matrix.size
+                raise InvalidFile(f"the array has shape [{size}]; a matrix has two dimensions; {_VECTOR}")
+            return replace(parsed, matrix=parsed.matrix.reshape(-1, 1))
+        return parsed
     except SomactlError as error:
         raise error.about(name) from None
 
@@ -174,9 +181,9 @@ def _dtype(descr: object) -> np.dtype[Any]:
 
 def _checked_size(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
     """The bytes of a matrix of numbers; everything else is refused. Python's integers do not overflow."""
-    if len(shape) != 2:
+    if len(shape) not in (1, 2):
         raise InvalidFile(f"the array has shape {list(shape)}; a matrix has two dimensions", hint=_FORMATS)
-    rows, columns = shape
+    rows, columns = (*shape, 1)[:2]
     if rows <= 0 or columns <= 0:
         raise InvalidFile(f"the array has shape {list(shape)}; both sizes of a matrix are positive")
     size = rows * columns * dtype.itemsize

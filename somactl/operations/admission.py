@@ -63,7 +63,7 @@ def admit_bytes(
     from somactl.core.envelope import factor
     from somactl.core.matrix_file import parse_matrix_file
 
-    parsed = parse_matrix_file(content, source)
+    parsed = parse_matrix_file(content, source, vector=policy.layout == "factor")
     layout, kind = policy.layout, policy.kind
     array = None
     if parsed.envelope is not None and parsed.header is not None:
@@ -134,7 +134,7 @@ def prove(array: np.ndarray, key: str, policy: Policy, *, kind: str = "rho", lay
         array = nearest.matrix
         verdict = judge(array, policy.tolerances)
     if not verdict.valid:
-        raise _refusal(key, verdict)
+        raise _refusal(key, verdict, shape=array.shape)
     return Proven(array, verdict, moves)
 
 
@@ -200,12 +200,16 @@ REFUSED = {
 }
 
 
-def _refusal(key: str, verdict: Verdict, before: str = "") -> InvariantViolated:
+def _refusal(
+    key: str, verdict: Verdict, before: str = "", shape: tuple[int, ...] | None = None
+) -> InvariantViolated:
     reasons = "; ".join(verdict.reasons)
     if verdict.status == "undecided":
         hint = "loosen --psd-tolerance, or symmetrise and scale the matrix upstream"
     elif not verdict.finite:
         hint = "find out where the NaN or Inf came from; no kind of matrix may hold one"
+    elif not verdict.square and shape is not None and shape[0] > shape[1]:
+        hint = "--layout factor stores rho = F F^H of an n x k F; --kind matrix or sketch stores F itself"
     elif not verdict.square:
         hint = "a value that is no density matrix is committed with --kind matrix or --kind sketch"
     elif verdict.status == "clampable":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ import msgspec
 from somactl.core.names import validate_commit_id, validate_key
 from somactl.errors import (
     EmptyCommit,
+    InputRejected,
+    InputsRejected,
     Interrupted,
-    InvariantViolated,
     NamespaceNotFound,
     OutcomeUnknown,
     SomactlError,
@@ -48,7 +50,7 @@ class Request:
     """Everything about one commit but its matrices.
 
     announce is called with the commit id before the write is sent, so that an operator can ask what
-    became of it even if this process dies in between.
+    became of it even if this process dies in between; progress with how many matrices of how many are proven.
     """
 
     commit_id: str | None = None
@@ -57,6 +59,7 @@ class Request:
     dry_run: bool = False
     require_durability: str | None = None
     announce: Callable[[str], None] = lambda commit_id: None
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 async def commit_matrix_update(
@@ -89,22 +92,47 @@ async def commit_matrix_update(
 
 
 async def commit(
-    store: Store, inputs: Sequence[Input], deletes: Sequence[str], request: Request, policy: Policy
+    store: Store,
+    inputs: Sequence[Input],
+    deletes: Sequence[str],
+    request: Request,
+    policy: Policy,
+    unreadable: Sequence[tuple[str, SomactlError]] = (),
 ) -> CommitReport:
-    """The `commit` command. All inputs are admitted before anything is written; the first refusal ends it."""
+    """The `commit` command. All inputs are admitted before anything is written; all refusals are told.
+
+    unreadable: source and error of each input that could not even be parsed. Raises InputsRejected, or the
+    one error where there is one.
+    """
     timestamp = time.time()
     admitted: dict[str, Admitted | None] = {}
-    for item in inputs:
-        validate_key(item.key)
+    refused = [*unreadable]
+    total = len(unreadable) + len(inputs) + len(deletes)
+    for count, item in enumerate(inputs, start=1):
         try:
+            validate_key(item.key)
             admitted[item.key] = await asyncio.to_thread(
                 admit_bytes, item.content, item.source, item.key, store.namespace, policy, timestamp
             )
-        except InvariantViolated as exc:
-            raise exc.about(item.source) from None
+        except InputRejected as exc:
+            refused.append((item.source, exc.about(item.source)))
+        request.progress(count, len(inputs))
     for key in deletes:
-        admitted[validate_key(key)] = None
+        try:
+            admitted[validate_key(key)] = None
+        except InputRejected as exc:
+            refused.append((key, exc))
+    if len(refused) == 1:
+        raise refused[0][1] from None
+    if refused:
+        raise InputsRejected(sorted(refused, key=_in_order), total=total)
     return await write(store, admitted, request, CommitReport)
+
+
+def _in_order(refused: tuple[str, SomactlError]) -> list[tuple[int, str]]:
+    """Line 9 before line 10."""
+    parts = re.split(r"(\d+)", refused[0])
+    return [(int(part), "") if part.isascii() and part.isdigit() else (0, part) for part in parts]
 
 
 async def write(

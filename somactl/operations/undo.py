@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,10 +36,25 @@ async def remove(store: Store, keys: Sequence[str], request: Request) -> RmRepor
 
 
 async def restore_key(
-    store: Store, key: str, version: int, request: Request, tolerances: Tolerances
+    store: Store, key: str, version: int | None, request: Request, tolerances: Tolerances
 ) -> RestoreReport:
-    """Make the value of `key` as of namespace version `version` its newest one, proven again first."""
-    entry = await store.read(validate_key(key), version)
+    """Make the value of `key` as of namespace version `version` its newest one, proven again first.
+
+    Without a version: the value before the last change of the key, and only if nothing changes it meanwhile.
+    """
+    validate_key(key)
+    if version is None:
+        last = (await store.history(key))[0]
+        if request.expected is None:
+            request = replace(request, expected={key: 0 if last.content is None else last.version})
+        entry = await _state_before(store, key, last.version)
+        if entry is None:
+            raise KeyNotFound(
+                f"key {key!r} was not there before its last change, in version {last.version}",
+                hint=f"somactl log {shlex.quote(key)} lists what --version can bring back",
+            )
+    else:
+        entry = await store.read(key, version)
     admitted = {key: await asyncio.to_thread(readmit, entry, tolerances)}
     return await write(store, admitted, request, RestoreReport)
 
@@ -92,7 +108,7 @@ async def _invert_each(
 async def _invert(store: Store, receipt: Receipt, request: Request, tolerances: Tolerances) -> RestoreReport:
     before: dict[str, Admitted | None] = {}
     for key in receipt.keys:
-        entry = await _state_before(store, key, receipt)
+        entry = await _state_before(store, key, receipt.version)
         before[key] = None if entry is None else await asyncio.to_thread(readmit, entry, tolerances)
     expected = {key: 0 if content is None else receipt.version for key, content in receipt.keys.items()}
     return await write(store, before, replace(request, expected=expected), RestoreReport)
@@ -107,12 +123,12 @@ def _receipt_of(store: Store, commit_id: str, status: CommitStatus) -> Receipt:
     return status.record.receipt
 
 
-async def _state_before(store: Store, key: str, receipt: Receipt) -> Entry | None:
-    """The key's value just before the commit; None where it did not exist then."""
-    if receipt.version == 1:
+async def _state_before(store: Store, key: str, version: int) -> Entry | None:
+    """The key's value just before the commit of that version; None where it did not exist then."""
+    if version == 1:
         return None
     try:
-        return await store.read(key, receipt.version - 1)
+        return await store.read(key, version - 1)
     except VersionCompacted:
         raise
     except NotFound:

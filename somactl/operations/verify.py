@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from somactl.core.names import Pattern, validate_key
 from somactl.core.verdict import Method, Tolerances, Verdict
@@ -16,6 +17,9 @@ from somactl.operations.bounded import in_portions
 from somactl.report import Checked, VerifyReport, without_witness_vector
 from somactl.store.cached import Cache, Cached
 from somactl.store.contract import Entry, Snapshot, Store
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_RESULTS = 1000  # a report stays bounded however sick a namespace is; ndjson mode prints them all
 PAGE_BYTES = 32 << 20
@@ -209,8 +213,14 @@ def _check_file(name: str, content: bytes, audit: Audit) -> Checked:
     except SomactlError as exc:
         return Checked(source=name, outcome="unreadable", error=exc.message)
     if not verdict.square:
-        return Checked(source=name, outcome="rejected", error="; ".join(verdict.reasons))
+        factor = "; a factor F is committed with --layout factor" if _is_tall(parsed.array) else ""
+        return Checked(source=name, outcome="rejected", error="; ".join(verdict.reasons) + factor)
     return _checked(name, verdict, audit)
+
+
+def _is_tall(array: np.ndarray) -> bool:
+    rows, columns = array.shape
+    return bool(rows > columns)
 
 
 def _checked(source: str, verdict: Verdict, audit: Audit, version: int | None = None) -> Checked:

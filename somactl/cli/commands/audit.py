@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Literal
 
@@ -13,7 +15,7 @@ import typer
 from somactl.cli import inputs, mending
 from somactl.cli.command import Session, command
 from somactl.core.names import Pattern
-from somactl.errors import UsageError
+from somactl.errors import NotFound, UsageError
 from somactl.operations import verify
 from somactl.operations.verify import Audit, FileInput
 from somactl.report import Checked, Report, VerifyReport
@@ -43,9 +45,9 @@ async def verify_psd(
     witness: Annotated[
         bool, typer.Option("--witness", help="Report the vector that proves a violation.")
     ] = False,
-    psd_tolerance: mending.Tolerance = None,
-    trace_tolerance: mending.Tolerance = None,
-    hermitian_tolerance: mending.Tolerance = None,
+    psd_tolerance: mending.PsdTolerance = None,
+    trace_tolerance: mending.TraceTolerance = None,
+    hermitian_tolerance: mending.HermitianTolerance = None,
 ) -> Report:
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     wants_store = bool(keys) or match is not None or all_
@@ -65,13 +67,38 @@ async def verify_psd(
     try:
         going = await verify.verify_files(files, audit, report)
         if wants_store and going:
-            async with session.store(read_only=True) as store:
-                report.store, report.namespace = store.name, store.namespace
-                going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
+            with _files_told_from_keys(session, keys or [], report):
+                async with session.store(read_only=True) as store:
+                    report.store, report.namespace = store.name, store.namespace
+                    going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
     except asyncio.CancelledError:
         # What was found so far is worth having; `command` adds the signal's own code.
         return verify.conclude(report, ended_by="a signal")
     return verify.conclude(report, ended_by=None if going else "--fail-fast")
+
+
+@contextmanager
+def _files_told_from_keys(session: Session, keys: Sequence[str], report: VerifyReport) -> Iterator[None]:
+    """Around the search for `keys`. Raises UsageError where none is there and files are so called: it was
+    `--file` that was meant."""
+    files = [key for key in keys if os.path.exists(key)]
+    try:
+        yield
+    except NotFound:
+        if not files:
+            raise
+        raise _meant_files(session, files) from None
+    absent = {checked.source for checked in report.results if checked.outcome == "unreadable"}
+    if files and absent.issuperset(keys):
+        raise _meant_files(session, files)
+
+
+def _meant_files(session: Session, files: Sequence[str]) -> UsageError:
+    words = [word for file in files for word in ("--file", file)]
+    return UsageError(
+        f"{files[0]!r} is a file, and no key of the store: a file is checked with --file",
+        hint=session.command("verify-psd", *words),
+    )
 
 
 async def _verify_store(

@@ -19,14 +19,18 @@ PROGRESS_SECONDS = 0.1
 
 
 @command(
+    changes=True,
     epilog="Exit 0: done. 3: a copy that was never committed, or a corrupt value. 4: not finished, or "
-    "differences that a dry run left."
+    "differences that a dry run left.",
 )
 async def cache_warm(
     session: Session,
     match: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only keys that match.")] = None,
     rate: Annotated[
-        float, typer.Option(metavar="MB/S", min=0.0, help="Move no more than this; 0 for no limit.")
+        float,
+        typer.Option(
+            metavar="MB/S", min=0.0, help="Move no more than this; 0 for no limit.", show_default="50 MB/s"
+        ),
     ] = 50.0,
     reconcile: Annotated[
         bool, typer.Option("--reconcile", help="Compare every copy with the authority, and mend.")

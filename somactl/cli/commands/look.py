@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.cli.text import numbers
 from somactl.core.framing import to_text
 from somactl.errors import SomactlError, StoreUnavailable, UsageError
 from somactl.operations import inspect
@@ -18,7 +19,11 @@ from somactl.store.contract import Entry
 AllowStale = Annotated[
     bool, typer.Option("--allow-stale", help="Serve the cache while the store behind it is down.")
 ]
-Version = Annotated[int | None, typer.Option(min=1, help="As of this version of the namespace.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The exact key.")]
+Version = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="As of this version of the namespace.", show_default="the newest"),
+]
 
 
 @command()
@@ -56,11 +61,14 @@ async def ls(
 @command()
 async def get(
     session: Session,
-    key: str,
+    key: Key,
     version: Version = None,
-    to: Annotated[str, typer.Option(metavar="FILE", help="Where to write it; - is stdout.")] = "-",
+    to: Annotated[
+        str, typer.Option(metavar="FILE", help="Where to write it.", show_default="-, standard output")
+    ] = "-",
     as_: Annotated[
-        Literal["envelope", "base64", "npy", "json"], typer.Option("--as", help="The form to write.")
+        Literal["envelope", "base64", "npy", "json", "text"],
+        typer.Option("--as", help="The form to write; text is its numbers, a row a line."),
     ] = "envelope",
     allow_stale: AllowStale = False,
 ) -> Report:
@@ -69,7 +77,10 @@ async def get(
     With --output json the value is part of the report, as base64 of its envelope.
     """
     if to == "-" and as_ == "envelope" and not session.out.is_json and sys.stdout.isatty():
-        raise UsageError("an envelope is binary, and stdout is a terminal", hint="add --to FILE or --as json")
+        raise UsageError(
+            "an envelope is binary, and stdout is a terminal",
+            hint=session.command("get", key, "--as", "text"),
+        )
     async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
         report, entry = await inspect.get(store, key, version)
     report.format = as_
@@ -86,7 +97,7 @@ async def get(
 @command()
 async def show(
     session: Session,
-    key: str,
+    key: Key,
     version: Version = None,
     check: Annotated[bool, typer.Option("--check", help="Prove the invariants now.")] = False,
     spectrum: Annotated[
@@ -104,9 +115,11 @@ async def show(
 @command()
 async def log(
     session: Session,
-    key: Annotated[str | None, typer.Argument(help="Only this key's history.")] = None,
-    before: Annotated[int | None, typer.Option(min=1, help="Only versions before this one.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="Only this key's history.")] = None,
+    before: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only versions before this one.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many, newest first.")] = 50,
 ) -> Report:
     """List the commits of the namespace, or the history of one key, newest first."""
     async with session.store(read_only=True) as store:
@@ -151,6 +164,8 @@ def _converted(entry: Entry, form: str) -> bytes | memoryview:
     from somactl.core.envelope import deserialize_matrix
 
     array = deserialize_matrix(entry.data).array
+    if form == "text":
+        return numbers(array)
     buffer = io.BytesIO()
     if form == "npy":
         np.save(buffer, array)

@@ -36,7 +36,10 @@ from somactl.source.contract import Source
 from somactl.source.ndjson import NdjsonSource
 
 
-@command(epilog="Exit 0: done. 3: a matrix was rejected or is in conflict. 4: not finished, or left alone.")
+@command(
+    changes=True,
+    epilog="Exit 0: done. 3: a matrix was rejected or is in conflict. 4: not finished, or left alone.",
+)
 async def migrate_json(
     session: Session,
     source: Annotated[
@@ -89,9 +92,9 @@ async def migrate_json(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
-    psd_tolerance: mending.Tolerance = None,
-    trace_tolerance: mending.Tolerance = None,
-    hermitian_tolerance: mending.Tolerance = None,
+    psd_tolerance: mending.PsdTolerance = None,
+    trace_tolerance: mending.TraceTolerance = None,
+    hermitian_tolerance: mending.HermitianTolerance = None,
 ) -> Report:
     """Bring the old service's JSON values into the store; nothing in the source changes before --finalize."""
     mending.check_clamp(clamp, max_move)

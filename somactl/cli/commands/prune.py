@@ -18,11 +18,12 @@ from somactl.report import PruneReport, Report
 
 
 @command(
+    changes=True,
     epilog="Exit 0: done. 4: the namespace is over its limit still, or the order was not followed to its "
     "end. 2: wrong usage. 11: the order may not be carried out. 12: keys were written meanwhile, or since "
     "their ranking (--changed fail). 13: the store failed. 14: a commit may have been written; run it again. "
     "15: a key, or the namespace, is not there (--missing fail). 16: another run has the order. 130, 143: "
-    "ended by a signal. Whatever the code, a report says what was deleted."
+    "ended by a signal. Whatever the code, a report says what was deleted.",
 )
 async def prune(
     session: Session,
@@ -75,7 +76,7 @@ async def prune(
         grace=parse_duration(grace, "--grace"),
         fallback=fallback,
         dry_run=dry_run,
-        announce=lambda sent: session.out.warn(f"order {sent}"),
+        announce=lambda sent: session.out.talk(f"order {sent}"),
         each=session.out.item if session.out.mode == "ndjson" else lambda item: None,
     )
     order = None if order_file is None else inputs.read_order(order_file)

@@ -13,18 +13,25 @@ from somactl.operations import maintenance
 from somactl.operations.doctor import examine
 from somactl.report import Report
 
+KEEPS = "10, on Redis alone 2; or as it is", "7 days; or as it is", "30 days; or as it is"
 
-@command()
+
+@command(changes=True)
 async def init(
     session: Session,
     keep_versions: Annotated[
-        int | None, typer.Option(min=1, help="How many versions of a key are kept.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="How many versions of a key are kept.", show_default=KEEPS[0]),
     ] = None,
     keep_days: Annotated[
-        float | None, typer.Option(min=0, help="Days that superseded and deleted ones are.")
+        float | None,
+        typer.Option(
+            metavar="DAYS", min=0, help="How long superseded and deleted ones are.", show_default=KEEPS[1]
+        ),
     ] = None,
     keep_records_days: Annotated[
-        float | None, typer.Option(min=0, help="Days commit records are kept.")
+        float | None,
+        typer.Option(metavar="DAYS", min=0, help="How long commit records are.", show_default=KEEPS[2]),
     ] = None,
     new_incarnation: Annotated[
         bool, typer.Option("--new-incarnation", help="After the restore of a backup.")
@@ -45,7 +52,7 @@ async def init(
         )
 
 
-@command()
+@command(changes=True)
 async def compact(
     session: Session,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,

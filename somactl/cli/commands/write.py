@@ -20,7 +20,8 @@ Metadata = Annotated[
     list[str], typer.Option("--metadata", metavar="K=V", help="A label kept with the commit.")
 ]
 CommitId = Annotated[
-    str | None, typer.Option("--commit-id", help="The commit's id; the same id never writes twice.")
+    str | None,
+    typer.Option("--commit-id", metavar="ID", help="The commit's id; the same id never writes twice."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Prove and encode everything; write nothing.")]
 ExpectOption = Annotated[
@@ -29,7 +30,9 @@ ExpectOption = Annotated[
 ]
 
 
-@command(epilog='Without KEY=FILE, lines {"key": ..., "value": matrix or null} are read from stdin.')
+@command(
+    changes=True, epilog='Without KEY=FILE, lines {"key": ..., "value": matrix or null} are read from stdin.'
+)
 async def commit(
     session: Session,
     puts: Annotated[
@@ -61,9 +64,9 @@ async def commit(
         typer.Option(metavar="memory|replicated:K|fsync", help="Refuse a store that promises less."),
     ] = None,
     dry_run: DryRun = False,
-    psd_tolerance: mending.Tolerance = None,
-    trace_tolerance: mending.Tolerance = None,
-    hermitian_tolerance: mending.Tolerance = None,
+    psd_tolerance: mending.PsdTolerance = None,
+    trace_tolerance: mending.TraceTolerance = None,
+    hermitian_tolerance: mending.HermitianTolerance = None,
 ) -> Report:
     """Commit matrices atomically, every rho proven first; all keys of it or none."""
     mending.check_clamp(clamp, max_move)
@@ -80,23 +83,27 @@ async def commit(
         tolerances=session.settings.tolerances,
     )
     request = _request(session, commit_id, metadata, dry_run, expect, require_durability)
-    deletes: list[str] = []
     if puts:
-        items = inputs.parse_puts(puts)
+        lines = inputs.Lines(inputs.parse_puts(puts))
     elif sys.stdin.isatty():
         raise UsageError("nothing to commit", hint="give KEY=FILE, or NDJSON lines on stdin")
     else:
-        items, deletes = inputs.parse_ndjson(inputs.read_file("-"))
+        lines = inputs.parse_ndjson(inputs.read_file("-"))
     async with session.store(read_only=dry_run) as store:
-        report = await commit_operation(store, items, deletes, request, policy)
+        report = await commit_operation(store, lines.puts, lines.deletes, request, policy, lines.bad)
     return _finish(session, report)
 
 
-@command()
+@command(changes=True)
 async def restore(
     session: Session,
-    key: Annotated[str | None, typer.Argument(help="The key to bring back; with --version.")] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Its state as of this version.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="[KEY]", help="The key to bring back: as it was before its last change."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="... or as of this version.")
+    ] = None,
     commit: Annotated[
         str | None, typer.Option("--commit", metavar="ID", help="Undo this whole commit, or prune order.")
     ] = None,
@@ -115,8 +122,8 @@ async def restore(
     """
     if partial and commit is None:
         raise UsageError("--partial goes with --commit ID")
-    if (key is None) == (commit is None) or (key is None) != (version is None):
-        raise UsageError("restore wants KEY --version N, or --commit ID")
+    if (key is None) == (commit is None) or (key is None and version is not None):
+        raise UsageError("restore wants KEY, KEY --version N, or --commit ID")
     if commit is not None and expect:
         raise UsageError("restore --commit brings its own expectations; --expect does not go with it")
     request = _request(session, commit_id, metadata, dry_run, expect)
@@ -126,7 +133,6 @@ async def restore(
             report = await undo.restore_commit(store, commit, request, tolerances, partial=partial)
         else:
             assert key is not None
-            assert version is not None
             report = await undo.restore_key(store, key, version, request, tolerances)
     if report.stopped is not None and commit is not None:
         words = ["restore", "--commit", commit, "--commit-id", report.commit_id]
@@ -135,7 +141,7 @@ async def restore(
     return _finish(session, report)
 
 
-@command()
+@command(changes=True)
 async def rm(
     session: Session,
     keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Exact keys.")],
@@ -165,7 +171,7 @@ def _request(
         expected=inputs.parse_expectations(expect),
         dry_run=dry_run,
         require_durability=require_durability,
-        announce=lambda sent: session.out.warn(f"commit {sent}"),
+        announce=lambda sent: session.out.talk(f"commit {sent}"),
     )
 
 
@@ -173,7 +179,7 @@ def _finish(session: Session, report: CommitReport) -> CommitReport:
     """Say on stderr how far matrices were moved, and end with the command that undoes the commit."""
     for item in report.items:
         for move in item.moves:
-            session.out.warn(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
+            session.out.talk(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
     if report.version is not None:
         report.undo = session.command("restore", "--commit", report.commit_id)
     return report
