@@ -53,7 +53,8 @@ def render(report: Report, *, color: bool = False, brief: bool = False) -> str:
     body = next((view for kind, view in _VIEWS.items() if isinstance(report, kind)), lambda _: [])
     lines = list(body(report))
     if brief:
-        text = "\n".join(lines[isinstance(report, _LISTINGS) :])
+        lines = [] if isinstance(report, GetReport) else lines[isinstance(report, _LISTINGS) :]
+        text = "\n".join(lines)
         return _colored(text) if color else text
     lines += [f"warning: {warning}" for warning in report.warnings]
     lines += [f"undo: {report.undo}"] if report.undo else []

@@ -94,7 +94,7 @@ def test_help_says_defaults_as_a_person_would(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "240")
     text = help_page(capfd, command, "--help")
-    assert not re.search(r"\[default|Default: *(''|\"\"|\(|None|\[\]|`|\.)|x>=|\d+\.0\b", text), text
+    assert not re.search(r"\[default|Default: *(''|\"\"|\(|None|\[\]|`|\.|\d+\.0\b)", text), text
 
 
 # What each command needs to succeed in a store that holds `a` twice.
@@ -103,7 +103,7 @@ QUIET = {
     "commit": ["b=value.npy"],
     "restore": ["a"],
     "rm": ["a"],
-    "prune": ["--fallback", "oldest", "--limit", "1"],
+    "prune": ["--order-file", "order.txt"],
     "compact": ["--yes"],
     "migrate-json": ["old.json"],
 }
@@ -118,6 +118,7 @@ def test_a_quiet_change_says_nothing_if_it_succeeds(shell: Shell, command: str) 
     shell.commit("a", density(3, seed=1))
     shell.commit("a", density(3, seed=2))
     shell.write("old.json", "[[0.5, 0.0], [0.0, 0.5]]")
+    shell.write("order.txt", "a")
     result = shell.ok(command, *QUIET[command], "--quiet")
     assert (result.out, result.err) == (b"", "")
 
@@ -127,6 +128,7 @@ def test_in_a_json_mode_a_quiet_change_gives_its_report(shell: Shell, command: s
     shell.commit("a", density(3, seed=1))
     shell.commit("a", density(3, seed=2))
     shell.write("old.json", "[[0.5, 0.0], [0.0, 0.5]]")
+    shell.write("order.txt", "a")
     result = shell.ok(command, *QUIET[command], "--quiet", "--output", "json")
     assert (result.json["command"], result.err) == (command, "")
 
