@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from somactl import config, errors, report
@@ -219,6 +220,8 @@ class Parameter:
 def _parameters(callback: Any) -> list[Parameter]:
     found = []
     for name, parameter in inspect.signature(callback).parameters.items():
+        if parameter.annotation is typer.Context:
+            continue
         if get_origin(parameter.annotation) is Annotated:
             annotated, info = get_args(parameter.annotation)
         else:

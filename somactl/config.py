@@ -237,6 +237,20 @@ def settled(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
     )
 
 
+def load_offline(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """How to print, and nothing else: for a command that explains what is wrong with the settings.
+
+    Only a bad `--output` is refused; a bad one elsewhere is the default's.
+    """
+    environ = os.environ if environ is None else environ
+    if flags.get("output") is not None:
+        mode = _output(flags["output"], "--output")
+    else:
+        found = output_from_environment()
+        mode = _output(found if found in OUTPUTS else "table", "the default")
+    return Settings(output=mode, color=not environ.get("NO_COLOR"))
+
+
 def source_url(word: str, environ: Mapping[str, str] | None = None) -> str:
     """The URL of a source that the command line names, by itself or as `env:NAME`.
 

@@ -59,14 +59,17 @@
     └── Interrupted                130    Terminated 143
 
 An error is a fact: it knows its exit code, whether the same call may be tried again unchanged, the
-runbook page an operator should open, and the next command to run (`hint`). `facts` carries whatever a
-program would want to read; it holds only JSON values.
+runbook page an operator should open, what to do (`hint`, a sentence) and which command to run next
+(`next`, as data: the command line and Python each say it in their own words). `facts` carries whatever
+a program would want to read; it holds only JSON values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from somactl.suggestion import Suggestion, run
 
 if TYPE_CHECKING:
     from somactl.core.verdict import Verdict
@@ -76,17 +79,27 @@ class SomactlError(Exception):
     """Base of the tree.
 
     `message` is one sentence that names the key or file and the defect; `hint` is one sentence that
-    says what to do next; `facts` holds JSON values for machines.
+    says what to do, and names no command; `next` holds the commands to run, the most useful first (a
+    class may have some of its own); `facts` holds JSON values for machines.
     """
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
     runbook: ClassVar[str | None] = None
+    usual_next: ClassVar[tuple[Suggestion, ...]] = ()
 
-    def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        next: Suggestion | Sequence[Suggestion] = (),
+        **facts: Any,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.next = ((next,) if isinstance(next, Suggestion) else tuple(next)) or self.usual_next
         self.facts: dict[str, Any] = facts
 
     def about(self, subject: str) -> SomactlError:
@@ -265,9 +278,14 @@ class VersionConflict(SomactlError):
     runbook = "version-conflict"
 
     def __init__(
-        self, message: str, *, conflicts: Mapping[str, Mapping[str, Any]], hint: str | None = None
+        self,
+        message: str,
+        *,
+        conflicts: Mapping[str, Mapping[str, Any]],
+        hint: str | None = None,
+        next: Suggestion | Sequence[Suggestion] = (),
     ) -> None:
-        super().__init__(message, hint=hint, conflicts={k: dict(v) for k, v in conflicts.items()})
+        super().__init__(message, hint=hint, next=next, conflicts={k: dict(v) for k, v in conflicts.items()})
         self.conflicts = conflicts
 
 
@@ -282,6 +300,7 @@ class StoreUnavailable(SomactlError):
     exit_code = 13
     retryable = True
     runbook = "store-unavailable"
+    usual_next = (run("doctor"),)
 
 
 class StoreBusy(StoreUnavailable):
@@ -346,9 +365,8 @@ class OutcomeUnknown(SomactlError):
     runbook = "outcome-unknown"
 
     def __init__(self, message: str, *, commit_id: str, hint: str | None = None, **facts: Any) -> None:
-        super().__init__(
-            message, hint=hint or f"run `somactl status {commit_id} --resolve`", commit_id=commit_id, **facts
-        )
+        facts.setdefault("next", run("status", commit_id, resolve=True))
+        super().__init__(message, hint=hint, commit_id=commit_id, **facts)
         self.commit_id = commit_id
 
 

@@ -1,4 +1,4 @@
-"""Where somactl finds the files that are not Python: `sql/`, `lua/`, `schemas/`.
+"""Where somactl finds the files that are not Python: `sql/`, `lua/`, `schemas/`, `RUNBOOKS/`, `docs/`.
 
 In an installed wheel they lie inside the package. In a source tree, and so in an editable install, they
 lie beside it, where people look for them. One lookup serves both, and it never guesses: a file that a

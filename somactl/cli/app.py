@@ -15,8 +15,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from somactl import suggestion
 from somactl.cli.command import Command, common_parameters, default_in_words
 from somactl.cli.output import Output, output_mode
+from somactl.cli.suggest import Invocation
 from somactl.errors import SomactlError, UsageError
 
 COMMANDS: dict[str, str] = {
@@ -36,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "migrate-json": "migrate",
     "cache-warm": "cache",
     "doctor": "upkeep",
+    "explain": "explain",
     "demo": "tour",
 }
 
@@ -48,6 +51,7 @@ def run(argv: Sequence[str]) -> int:
     argv = argv or ["--help"]
     mode = output_mode(argv)
     out = Output(mode)
+    during = Invocation(command=next((word for word in argv if word in COMMANDS), ""))
     try:
         code = build()(list(argv), prog_name="somactl", standalone_mode=False)
     except typer.Abort:
@@ -55,24 +59,24 @@ def run(argv: Sequence[str]) -> int:
     except typer.TyperException as exc:
         code = out.failure(_usage_error(exc))
     except SomactlError as exc:
-        code = out.failure(exc)
+        code = out.failure(exc, during)
     except Exception as exc:
         import traceback
 
         traceback.print_exc(file=sys.stderr)
-        code = out.failure(SomactlError(f"a bug in somactl: {type(exc).__name__}: {exc}"))
+        code = out.failure(SomactlError(f"a bug in somactl: {type(exc).__name__}: {exc}"), during)
     return out.close(int(code or 0))
 
 
 def _usage_error(exc: typer.TyperException) -> UsageError:
     """What the parser refused, with the help page that answers it; the nearest options are the hint."""
     context = getattr(exc, "ctx", None)
-    help_page = f"{context.command_path if context else 'somactl'} --help"
+    help_page = suggestion.run(context.info_name if context and context.parent else "", help=True)
     possible = getattr(exc, "possibilities", None)
     if possible:
         names = " or ".join(possible)  # the nearest first
-        return UsageError(f"{getattr(exc, 'message', exc)}. Did you mean {names}?", hint=help_page)
-    return UsageError(exc.format_message(), hint=help_page)
+        return UsageError(f"{getattr(exc, 'message', exc)}. Did you mean {names}?", next=help_page)
+    return UsageError(exc.format_message(), next=help_page)
 
 
 def build() -> Callable[..., int | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,10 +13,13 @@ import typer
 from somactl import config
 from somactl.cli.output import Output
 from somactl.cli.signals import run_until_done
+from somactl.cli.suggest import Invocation, command_line
 from somactl.config import DEFAULT_STORE, Settings
 from somactl.errors import SomactlError
 from somactl.report import Degraded, Report
+from somactl.store.address import public
 from somactl.store.contract import Store
+from somactl.suggestion import Suggestion, run
 
 P = ParamSpec("P")
 
@@ -49,9 +51,12 @@ COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
+_WHERE = ("store", "cache", "namespace", "config")
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command's surroundings: settings, output, and the flags to repeat in commands it suggests.
+    """One command's surroundings: settings, output, and what of its command line a suggestion repeats.
 
     tolerances names those that the command line gives, which a setting may give as well.
     degraded collects what failed in the stores that the command opened, while it went on without.
@@ -59,7 +64,7 @@ class Session:
 
     settings: Settings
     out: Output
-    flags: tuple[str, ...] = ()
+    invocation: Invocation = field(default_factory=Invocation)
     tolerances: tuple[str, ...] = ()
     degraded: list[Degraded] = field(default_factory=list)
 
@@ -80,9 +85,16 @@ class Session:
                     for d in store.degradations
                 )
 
-    def command(self, *words: str) -> str:
-        """A command line an operator can paste: with the store and namespace that this one was given."""
-        return shlex.join(["somactl", *words, *self.flags])
+    def command(self, command: str, *arguments: str, **options: Any) -> str:
+        """A command line an operator can paste: with the store and namespace that this one was given.
+
+        `session.command("restore", key, version=3)`: options as in `suggestion.run`.
+        """
+        return command_line(run(command, *arguments, **options), self.invocation.shared)
+
+    def line(self, suggestion: Suggestion) -> str | None:
+        """The suggestion as a line to paste; None for `again()` of a command that read standard input."""
+        return self.invocation.line(suggestion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +116,23 @@ def default_in_words(shown: bool | str | None, default: Any) -> str:
 
 
 def command(
-    *, epilog: str | None = None, changes: bool = False
+    *, epilog: str | None = None, changes: bool = False, offline: bool = False
 ) -> Callable[[Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]], Command]:
     """Make a command of `async def f(session, ...) -> Report`, adding the common options to its own.
 
     The report's code becomes the exit code; a SomactlError becomes one message and its code. With `changes`
-    it is there for what it does: if it succeeds, --quiet leaves its table out.
+    it is there for what it does: if it succeeds, --quiet leaves its table out. With `offline` it works
+    whatever the settings say, since it is what explains them.
     """
 
     def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
-        def callback(**arguments: Any) -> int:
+        def callback(context: typer.Context, **arguments: Any) -> int:
             common = {name: arguments.pop(name) for name in COMMON}
             tolerances = {k: arguments.pop(k) for k in list(arguments) if k in config.SETTINGS}
-            settings = config.load({**common, **tolerances})
+            settings = config.load_offline(common) if offline else config.load({**common, **tolerances})
             out = Output(settings.output, quiet=common["quiet"], color=settings.color)
             given = tuple(name for name, value in tolerances.items() if value is not None)
-            session = Session(settings, out, _repeatable(common), given)
+            session = Session(settings, out, _invocation(context, common, settings), given)
             try:
                 report = run_until_done(function(session, **arguments))  # type: ignore[call-arg]
             except SomactlError as exc:
@@ -127,7 +140,7 @@ def command(
 
                 for part in session.degraded:
                     out.warn(degraded_line(part))
-                return out.close(out.failure(exc))
+                return out.close(out.failure(exc, session.invocation))
             report.degrade(session.degraded)
             out.report(report, asked_for=not changes or getattr(report, "dry_run", False))
             return out.close(report.code)
@@ -151,7 +164,9 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         for name, parameter in list(inspect.signature(function).parameters.items())[1:]
     ]
     kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature([p.replace(kind=kind) for p in own] + common_parameters(), return_annotation=int)
+    context = inspect.Parameter("context", kind, annotation=typer.Context)
+    every = [context, *(p.replace(kind=kind) for p in own), *common_parameters()]
+    return inspect.Signature(every, return_annotation=int)
 
 
 def common_parameters() -> list[inspect.Parameter]:
@@ -162,6 +177,25 @@ def common_parameters() -> list[inspect.Parameter]:
     ]
 
 
-def _repeatable(common: dict[str, Any]) -> tuple[str, ...]:
-    names = ("store", "cache", "namespace", "config")
-    return tuple(word for name in names if common[name] for word in (f"--{name}", common[name]))
+def _invocation(context: typer.Context, common: dict[str, Any], settings: Settings) -> Invocation:
+    """What the command line gave, which is what a suggestion repeats."""
+    arguments: list[str] = []
+    options: dict[str, Any] = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in COMMON or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if parameter.param_type_name == "argument":
+            arguments += map(str, value if isinstance(value, list | tuple) else [value])
+        else:
+            options[name] = value
+    return Invocation(
+        command=context.info_name or "",
+        arguments=tuple(arguments),
+        options=options,
+        shared={name: common[name] for name in _WHERE if common[name]},
+        store=public(settings.store),
+        namespace=settings.namespace,
+    )

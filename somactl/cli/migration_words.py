@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from somactl.cli.command import Session
 from somactl.operations.admission import Policy
@@ -15,13 +16,13 @@ class Words:
     """What was given.
 
     source  the words that name it; none for standard input
-    pace    `--rate`, `--pause-file`, `--max-duration` with their values
+    pace    rate, pause_file and max_duration, where they were given
     """
 
     session: Session
     source: Sequence[str]
     wishes: Wishes
-    pace: Sequence[str] = ()
+    pace: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_wishes(self) -> bool:
@@ -44,37 +45,42 @@ class Words:
     def of(self, source: Sequence[str], wishes: Wishes) -> Words:
         return replace(self, source=source, wishes=wishes)
 
-    def again(self, *more: str) -> str:
-        return self._command(*self.source, *_flags(self.wishes), *more, *self.pace)
+    def again(self, **more: Any) -> str | None:
+        """None where the values came on standard input, which no words bring back."""
+        return (
+            self._command(self.source, **_options(self.wishes), **more, **self.pace) if self.source else None
+        )
 
-    def apply(self, plan: str, *more: str) -> str:
-        return self._command(*self.source, "--apply", plan, *more, *self.pace)
+    def apply(self, plan: str, **more: Any) -> str | None:
+        return self._command(self.source, apply=plan, **more, **self.pace) if self.source else None
 
     def follow_up(self, verb: str, migration: str) -> str:
         """The journal knows the source where its words last."""
         source = [] if self.lasting else self.source
-        pace = [] if verb == "--forget" else self.pace
-        return self._command(*source, verb, "--migration", migration, *pace)
+        pace = {} if verb == "forget" else self.pace
+        return self._command(source, **{verb: True}, migration=migration, **pace)
 
-    def _command(self, *words: str) -> str:
-        return self.session.command("migrate-json", *words)
+    def _command(self, source: Sequence[str], **options: Any) -> str:
+        return self.session.command("migrate-json", *source, **options)
 
 
-def _flags(wishes: Wishes) -> list[str]:
+def _options(wishes: Wishes) -> dict[str, Any]:
+    """The options that ask for these wishes; None where the default is what is wished for."""
     s, p = wishes.selection, wishes.policy
-    return [
-        *(["--match", wishes.match] if wishes.match is not None else []),
-        *(word for pointer in s.pointers for word in ("--pointer", pointer)),
-        *(["--discover"] if s.discover else []),
-        *(["--kind", s.kind] if s.kind != "auto" else []),
-        *(["--on-clampable", "refuse"] if p.on_clampable == "refuse" else []),
-        *(["--clamp", "--max-move", repr(p.max_move)] if p.clamp else []),
-        *(["--normalize"] if p.normalize else []),
-        *(["--readdress"] if p.readdress else []),
-        *(
-            word
-            for tolerance in fields(p.tolerances)
-            if (value := getattr(p.tolerances, tolerance.name)) != tolerance.default
-            for word in (f"--{tolerance.name}-tolerance", repr(value))
-        ),
-    ]
+    tolerances = {
+        f"{tolerance.name}_tolerance": repr(value)
+        for tolerance in fields(p.tolerances)
+        if (value := getattr(p.tolerances, tolerance.name)) != tolerance.default
+    }
+    return {
+        "match": wishes.match,
+        "pointer": list(s.pointers),
+        "discover": s.discover,
+        "kind": None if s.kind == "auto" else s.kind,
+        "on_clampable": "refuse" if p.on_clampable == "refuse" else None,
+        "clamp": p.clamp,
+        "max_move": repr(p.max_move) if p.clamp else None,
+        "normalize": p.normalize,
+        "readdress": p.readdress,
+        **tolerances,
+    }

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from somactl import config
+from somactl.cli.suggest import Invocation
 from somactl.config import OUTPUTS
 from somactl.errors import SomactlError
 from somactl.report import ErrorReport, Report
@@ -106,15 +107,16 @@ class Output:
             sys.stderr.write("\r\x1b[2K")
             self._progress_shown = False
 
-    def failure(self, error: SomactlError) -> int:
+    def failure(self, error: SomactlError, during: Invocation | None = None) -> int:
         """Print what went wrong and what to do next; returns the exit code."""
         self.end_progress()
+        during = during or Invocation()
         if self.is_json:
-            sys.stderr.write(msgspec.json.encode(error_report(error)).decode() + "\n")
+            sys.stderr.write(msgspec.json.encode(error_report(error, during)).decode() + "\n")
         else:
             from somactl.cli.render import render_error
 
-            sys.stderr.write(render_error(error) + "\n")
+            sys.stderr.write(render_error(error, during) + "\n")
         sys.stderr.flush()
         return error.exit_code
 
@@ -132,13 +134,19 @@ class Output:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def error_report(error: SomactlError) -> ErrorReport:
+def error_report(error: SomactlError, during: Invocation) -> ErrorReport:
+    advice = during.advice(error)
     return ErrorReport(
         error=type(error).__name__,
         message=error.message,
         code=error.exit_code,
         retryable=error.retryable,
+        command=during.command,
+        store=during.store,
+        namespace=during.namespace,
         hint=error.hint,
+        next=advice[0] if advice else None,
+        others=advice[1:],
         runbook=error.runbook and f"RUNBOOKS/{error.runbook}.md",
         facts=error.facts,
     )

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from somactl.cli.render_migration import migration_view
+from somactl.cli.suggest import Invocation
 from somactl.cli.text import columns, shape, size, utc, when, wrapped
 from somactl.core.verdict import Verdict
 from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
-from somactl.package_data import data_file
 from somactl.report import (
     CacheWarmReport,
     Checked,
@@ -20,6 +20,7 @@ from somactl.report import (
     CompactReport,
     Degraded,
     DoctorReport,
+    ExplainReport,
     GetReport,
     InitReport,
     KeyView,
@@ -68,7 +69,7 @@ def degraded_line(part: Degraded) -> str:
     return f"degraded: {part.service}: {part.detail} (circuit breaker {part.breaker})"
 
 
-def render_error(error: SomactlError) -> str:
+def render_error(error: SomactlError, during: Invocation) -> str:
     """One line that names the defect, the details that belong to it, and what to do next."""
     lines = [f"error: {error.message}"]
     if isinstance(error, VersionConflict) and len(error.conflicts) > 3:
@@ -80,9 +81,9 @@ def render_error(error: SomactlError) -> str:
         lines += [f"  ... and {more} more; --output json names up to {error.MOST}"] if more else []
     if isinstance(error, InvariantViolated):
         lines += [f"  {line}" for line in verdict_lines(error.verdict)]
-    lines += [f"try: {error.hint}"] if error.hint else []
-    if error.runbook:  # a file that can be opened, wherever somactl is installed
-        lines.append(f"runbook: {data_file('RUNBOOKS', error.runbook + '.md')}")
+    lines += [f"hint: {error.hint}"] if error.hint else []
+    lines += [f"try: {line}" for line in during.advice(error)]
+    lines += [f"runbook: {line}" for line in [during.runbook(error)] if line]
     return "\n".join(lines)
 
 
@@ -370,4 +371,5 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     CacheWarmReport: _cache_warm,
     VerifyReport: _verify,
     MigrateReport: migration_view,
+    ExplainReport: lambda report: report.text.splitlines(),
 }

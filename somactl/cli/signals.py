@@ -68,5 +68,5 @@ def run_until_done(work: Awaitable[Report]) -> Report:
 def _stopped_by(number: int, error: Interrupted) -> SomactlError:
     """`error` as the class of the signal that caused it."""
     if number == signal.SIGTERM:
-        return Terminated(error.message, hint=error.hint, **error.facts)
+        return Terminated(error.message, hint=error.hint, next=error.next, **error.facts)
     return error

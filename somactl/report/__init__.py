@@ -26,6 +26,7 @@ from somactl.report.base import (
 from somactl.report.looking import (
     CommitView,
     DoctorReport,
+    ExplainReport,
     FindingView,
     GetReport,
     InitReport,
@@ -79,6 +80,7 @@ __all__ = [
     "DemoReport",
     "DoctorReport",
     "ErrorReport",
+    "ExplainReport",
     "FindingView",
     "GetReport",
     "InitReport",
@@ -127,5 +129,6 @@ REPORTS: tuple[type[Report], ...] = (
     CacheWarmReport,
     VerifyReport,
     MigrateReport,
+    ExplainReport,
     DemoReport,
 )

@@ -79,13 +79,22 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
 
 
 class ErrorReport(msgspec.Struct, kw_only=True):
-    """What a failed command prints on stderr in the JSON modes: one object, the last line."""
+    """What a failed command prints on stderr in the JSON modes: one object, the last line.
+
+    hint is a sentence that says what to do; next is the command to run, as a line for a shell, and
+    others what else helps. runbook is the page that tells more, below the folder of the package.
+    """
 
     schema_version: int = SCHEMA_VERSION
     error: str
     message: str
     code: int
     retryable: bool = False
+    command: str = ""
+    store: str = ""
+    namespace: str = ""
     hint: str | None = None
+    next: str | None = None
+    others: list[str] = []
     runbook: str | None = None
     facts: dict[str, Any] = {}

@@ -74,6 +74,14 @@ class LsReport(Report, tag="ls"):
     keys: list[KeyView] = []
 
 
+class ExplainReport(Report, tag="explain"):
+    """A page that somactl brings along: its name, as a file of the package, and its text (Markdown)."""
+
+    topic: str
+    page: str
+    text: str
+
+
 class GetReport(Report, tag="get"):
     """value is the envelope as base64 text, as pipes carry it; None where it went to a file."""
 

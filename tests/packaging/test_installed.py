@@ -20,6 +20,7 @@ PACKAGED = [
     "lua",
     "schemas",
     "RUNBOOKS",
+    "docs",
     "examples",
     "pyproject.toml",
     "README.md",
@@ -88,12 +89,12 @@ def locate(bin_: Path, parts: tuple[str, ...], cwd: Path) -> Path:
 
 
 def packaged_files() -> list[str]:
-    folders = ["sql", "lua", "schemas", "RUNBOOKS", "examples/data"]
+    folders = ["sql", "lua", "schemas", "RUNBOOKS", "docs", "examples/data"]
     return sorted(
         str(path.relative_to(ROOT))
         for folder in folders
         for path in (ROOT / folder).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     )
 
 
@@ -105,7 +106,7 @@ def test_the_wheel_holds_every_data_file(wheel: Path) -> None:
 
 
 def test_the_wheel_finds_its_data_files_without_the_sources(installed: Path, tmp_path: Path) -> None:
-    for name in ("sql", "lua", "schemas", "RUNBOOKS"):
+    for name in ("sql", "lua", "schemas", "RUNBOOKS", "docs"):
         found = locate(installed, (name,), tmp_path)
         assert found.is_dir()
         assert found.is_relative_to(installed.parent.resolve())

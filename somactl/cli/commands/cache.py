@@ -13,6 +13,7 @@ from somactl.operations import cache
 from somactl.operations.cache import Warming
 from somactl.operations.reconcile import reconcile as reconcile_all
 from somactl.report import CacheWarmReport, Report
+from somactl.suggestion import again
 
 MEGABYTE = 1_000_000
 PROGRESS_SECONDS = 0.1
@@ -51,12 +52,7 @@ async def cache_warm(
             # What was done so far is worth telling; `command` adds the signal's own code.
             return cache.conclude(report, ended_by="a signal")
     if dry_run:
-        words = [
-            "cache-warm",
-            *(["--match", match] if match else []),
-            *(["--reconcile"] if reconcile else []),
-        ]
-        report.next = session.command(*words)
+        report.next = session.line(again(dry_run=None))
     return cache.conclude(report)
 
 

@@ -144,13 +144,13 @@ async def status(
         report = await status_of(store, commit_id, resolve=resolve)
     order = report.order
     if report.next:
-        report.next = session.command("status", commit_id, "--resolve")
+        report.next = session.command("status", commit_id, resolve=True)
     elif order is not None and order.state == "running":
         report.next = f"prune again with the same order and flags, and --order-id {order.order_id}"
     deleted = order is None or order.deleted_keys > 0
     for_good = order is not None and any(batch.recoverable_until is None for batch in order.batches)
     if (report.commit.state == "committed" or order is not None) and deleted and not for_good:
-        report.undo = session.command("restore", "--commit", commit_id)
+        report.undo = session.command("restore", commit=commit_id)
     return report
 
 

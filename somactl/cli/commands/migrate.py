@@ -34,6 +34,7 @@ from somactl.operations.migration.run import Run, Wishes
 from somactl.report import MigrateReport, Report
 from somactl.source.contract import Source
 from somactl.source.ndjson import NdjsonSource
+from somactl.suggestion import again
 
 
 @command(
@@ -111,12 +112,12 @@ async def migrate_json(
     values_rate, bytes_rate = parse_rate(rate, "--rate") if rate else (None, None)
     seconds = parse_duration(max_duration, "--max-duration") if max_duration else None
     pace = Pace(values_rate, bytes_rate, pause_file, seconds, remark=session.out.talk)
-    pace_flags = {"--rate": rate, "--pause-file": pause_file, "--max-duration": max_duration}
+    pacing = {"rate": rate, "pause_file": pause_file, "max_duration": max_duration}
     words = Words(
         session,
         [] if source is None or source == ["-"] else source,
         Wishes(match, Selection(tuple(pointer), discover, kind), policy),
-        [word for name, value in pace_flags.items() if value for word in (name, value)],
+        {name: str(value) for name, value in pacing.items() if value},
     )
     if not source and migration is None and sys.stdin.isatty():
         raise UsageError("no source is named", hint="name one, or pipe NDJSON lines into stdin")
@@ -149,6 +150,9 @@ async def migrate_json(
     return await _copy(session, words, pace, apply, resume=resume)
 
 
+_FED = "the values came on standard input: give the same lines again"
+
+
 def _refuse_more(words: Words, verb: str) -> None:
     if words.has_wishes:
         raise UsageError(
@@ -156,7 +160,8 @@ def _refuse_more(words: Words, verb: str) -> None:
             hint="leave them out; --migration ID names one of several",
         )
     if verb == "--forget" and words.pace:
-        raise UsageError(f"{words.pace[0]} does not go with --forget, which reads no values")
+        flag = "--" + next(iter(words.pace)).replace("_", "-")
+        raise UsageError(f"{flag} does not go with --forget, which reads no values")
 
 
 def _ask(verb: str, *, no_input: bool) -> None:
@@ -169,7 +174,7 @@ def _ask(verb: str, *, no_input: bool) -> None:
     if may_ask(no_input=no_input):
         confirm(f"{verb} {what}. Go on?", unless_done=done)
     elif verb != "--revert":
-        raise UsageError(f"{verb} {what}", hint="pass --yes")
+        raise UsageError(f"{verb} {what}", next=again(yes=True))
 
 
 async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | None) -> Report:
@@ -206,7 +211,7 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
     ):
         if apply is None:
             run = Run(source, store, words.wishes, pace, follow, words.lasting, _lists(session))
-            report = await _resumable(copy(run, resume=resume), follow)
+            report = await _resumable(copy(run, resume=resume), follow, words)
             _warn(report, words.wishes.selection)
         else:
             with _opened(apply) as file:
@@ -214,15 +219,16 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
                 plan.refuse_other(source.identity, store.namespace)
                 asked = Wishes.from_json(plan.head.asked)
                 run = Run(source, store, asked, pace, follow, words.lasting, _lists(session))
-                report = await _resumable(copy(run, resume=resume, plan=plan), follow)
+                report = await _resumable(copy(run, resume=resume, plan=plan), follow, words)
     begun = report.phase != "planned"  # else it was stopped while the plan was compared
     if begun and report.migration is not None:
-        report.undo = words.follow_up("--revert", report.migration)
+        report.undo = words.follow_up("revert", report.migration)
     if report.complete and report.migration is not None:
-        report.next = words.follow_up("--finalize", report.migration) if source.replaceable else None
+        report.next = words.follow_up("finalize", report.migration) if source.replaceable else None
     else:
-        more = ["--resume"] if begun else []
-        report.next = words.again(*more) if apply is None else words.apply(apply, *more)
+        report.next = words.again(resume=begun) if apply is None else words.apply(apply, resume=begun)
+        if report.next is None:
+            report.warnings.append(f"{_FED}, with --resume" if begun else _FED)
     return report
 
 
@@ -243,13 +249,14 @@ def _warn(report: MigrateReport, selection: Selection) -> None:
         )
 
 
-async def _resumable(work: Awaitable[MigrateReport], follow: Follow) -> MigrateReport:
+async def _resumable(work: Awaitable[MigrateReport], follow: Follow, words: Words) -> MigrateReport:
     try:
         return await work
     except (StoreUnavailable, OutcomeUnknown) as exc:
         begun = follow.has_begun or isinstance(exc, OutcomeUnknown)
-        then = "then go on with --resume" if begun else "then run it again, with --resume if it asks for that"
-        exc.hint = f"{exc.hint + '; ' if exc.hint else ''}{then}"
+        exc.next = (*exc.next, again(resume=True) if begun else again())
+        if not words.source:
+            exc.hint = "; ".join(filter(None, [exc.hint, f"{_FED}, with --resume" if begun else _FED]))
         raise
 
 
@@ -280,16 +287,16 @@ async def _follow_up(
             )
         else:
             report = await finalize_migration(source, store, journal, pace, follow)
-            report.undo = words.follow_up("--revert", journal.id)
+            report.undo = words.follow_up("revert", journal.id)
     report.next = _next(report, words, verb, journal)
     return report
 
 
 def _next(report: MigrateReport, words: Words, verb: str, journal: Journal) -> str | None:
     if not report.complete:
-        return words.follow_up(verb, journal.id)
+        return words.follow_up(verb.removeprefix("--"), journal.id)
     if verb == "--finalize":
-        return words.follow_up("--forget", journal.id)
+        return words.follow_up("forget", journal.id)
     if not words.source and journal.state.name != NdjsonSource.name:
         return None  # a URL, which was not named
     with suppress(InputRejected):  # of another somactl, whose wishes are not ours

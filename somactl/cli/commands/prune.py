@@ -15,6 +15,7 @@ from somactl.errors import SomactlError, UsageError
 from somactl.operations import prune as operation
 from somactl.operations.prune import PruneRequest
 from somactl.report import PruneReport, Report
+from somactl.suggestion import Suggestion, again
 
 
 @command(
@@ -88,8 +89,9 @@ async def prune(
             report = await operation.prune(store, order, request)
         except SomactlError as exc:
             if "order_id" in exc.facts and order_file is not None:
-                begun = _words(request, order_file, str(exc.facts["order_id"]))
-                exc.hint = "; ".join([*([exc.hint] if exc.hint else []), _go_on(session, begun, order_file)])
+                exc.next = (_go_on(request, str(exc.facts["order_id"])), *exc.next)
+                if order_file == "-":
+                    exc.hint = "; ".join(filter(None, [exc.hint, _FED]))
             raise
     if session.out.mode == "ndjson":
         report.not_applied, report.would_delete = [], []
@@ -111,7 +113,7 @@ def _ask(session: Session, request: PruneRequest, *, asks: bool) -> None:
     """What can be restored needs no question where nobody is there to answer; the rest always does."""
     if not asks:
         if request.grace == 0:
-            raise UsageError("--grace 0 deletes for good", hint="pass --yes, or look first with --dry-run")
+            raise UsageError("--grace 0 deletes for good", next=[again(dry_run=True), again(yes=True)])
         return
     how = f"restorable for {request.grace:g} s" if request.grace else "for good"
     confirm(f"Prune namespace {session.settings.namespace!r}, {how}?", unless_done="deleted")
@@ -122,31 +124,23 @@ def _finish(
 ) -> PruneReport:
     """End with the command that undoes it, and the one that goes on, if anything can."""
     if report.deleted_keys and not report.dry_run and report.grace and report.order_id:
-        report.undo = session.command("restore", "--commit", report.order_id)
+        report.undo = session.command("restore", commit=report.order_id)
     unfinished = report.order_id is not None and (report.dry_run or not report.complete)
     if unfinished and not report.final:
         fresh = report.dry_run and request.order_id is None
         own = report.form == "message" or fresh or order_file is None
-        words = _words(request, order_file, None if own else report.order_id)
-        report.next = _go_on(session, words, order_file)
+        report.next = session.line(go_on := _go_on(request, None if own else report.order_id))
+        if report.next is None:
+            report.warnings.append(f"{_FED}, to {session.invocation.line(go_on, fed=True)}")
     elif report.short_by and order_file is None:
         report.next = session.command("doctor")
     return report
 
 
-def _go_on(session: Session, words: list[str], order_file: str | None) -> str:
-    command = session.command(*words)
-    return f"give the same order on standard input to: {command}" if order_file == "-" else command
+_FED = "it came on standard input: give the same order again there"
 
 
-def _words(request: PruneRequest, order_file: str | None, order_id: str | None) -> list[str]:
+def _go_on(request: PruneRequest, order_id: str | None) -> Suggestion:
     """The command that carries out the same order, or goes on with it."""
-    words = ["prune"]
-    words += ["--fallback", str(request.fallback)] if order_file is None else ["--order-file", order_file]
-    words += [f"--{request.goal.kind}", str(request.goal.amount)] if request.goal.kind != "all" else []
-    words += ["--grace", f"{request.grace:g}s"] if request.grace != PruneRequest().grace else []
-    words += ["--batch", str(request.batch)] if request.batch is not None else []
-    words += ["--missing", request.missing] if request.missing != "ignore" else []
-    words += ["--changed", request.changed] if request.changed != "skip" else []
-    words += ["--order-id", order_id] if order_id is not None else []
-    return words + (["--yes"] if request.grace == 0 else [])
+    known = {} if order_id is None else {"order_id": order_id}
+    return again(dry_run=None, yes=True if request.grace == 0 else None, **known)

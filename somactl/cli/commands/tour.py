@@ -34,5 +34,5 @@ async def demo(
                 store, dataset, session.out.print if not session.out.is_json else session.out.talk
             )
     if keep is not None:
-        report.next = f"somactl ls --store sqlite:///{keep} --namespace demo"
+        report.next = session.command("ls", store=f"sqlite:///{keep}", namespace="demo")
     return report

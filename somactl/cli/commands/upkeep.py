@@ -12,6 +12,7 @@ from somactl.errors import UsageError
 from somactl.operations import maintenance
 from somactl.operations.doctor import examine
 from somactl.report import Report
+from somactl.suggestion import again
 
 KEEPS = "10, on Redis alone 2; or as it is", "7 days; or as it is", "30 days; or as it is"
 
@@ -70,7 +71,7 @@ async def compact(
             each=lambda r: session.out.progress(f"removed {r.revisions} versions, {r.bytes_freed} bytes"),
         )
     if dry_run:
-        report.next = session.command("compact", "--yes")
+        report.next = session.command("compact", yes=True)
     return report
 
 
@@ -84,7 +85,7 @@ async def doctor(session: Session) -> Report:
 def _ask(session: Session, *, no_input: bool) -> None:
     """What compact removes cannot be brought back, so somebody has to say yes."""
     if not may_ask(no_input=no_input):
-        raise UsageError("compact removes history for good", hint="pass --yes, or look first with --dry-run")
+        raise UsageError("compact removes history for good", next=[again(dry_run=True), again(yes=True)])
     confirm(f"Remove what namespace {session.settings.namespace!r} need not keep?", unless_done="removed")
 
 

@@ -15,6 +15,7 @@ from somactl.operations.admission import Policy
 from somactl.operations.commit import Request
 from somactl.operations.commit import commit as commit_operation
 from somactl.report import CommitReport, Report
+from somactl.suggestion import again
 
 Metadata = Annotated[
     list[str], typer.Option("--metadata", metavar="K=V", help="A label kept with the commit.")
@@ -135,9 +136,7 @@ async def restore(
             assert key is not None
             report = await undo.restore_key(store, key, version, request, tolerances)
     if report.stopped is not None and commit is not None:
-        words = ["restore", "--commit", commit, "--commit-id", report.commit_id]
-        words += [word for label in metadata for word in ("--metadata", label)]
-        report.next = session.command(*words, *(["--partial"] if partial else []))
+        report.next = session.line(again(commit_id=report.commit_id))
     return _finish(session, report)
 
 
@@ -181,5 +180,5 @@ def _finish(session: Session, report: CommitReport) -> CommitReport:
         for move in item.moves:
             session.out.talk(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
     if report.version is not None:
-        report.undo = session.command("restore", "--commit", report.commit_id)
+        report.undo = session.command("restore", commit=report.commit_id)
     return report

@@ -1,0 +1,87 @@
+"""The pages that are shipped with somactl, and how one is found by a topic, a code or an error's name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from somactl import errors
+from somactl.package_data import data_file
+from somactl.report import EXIT_CODES
+
+FOLDERS = ("RUNBOOKS", "docs")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: `name` as a file of the package, and its Markdown."""
+
+    name: str
+    text: str
+
+    @staticmethod
+    def topics() -> Iterator[str]:
+        """Every word that `find` knows, pages first."""
+        for folder in FOLDERS:
+            yield from sorted(path.stem for path in data_file(folder).glob("*.md") if path.stem != "README")
+        yield from map(str, sorted(EXIT_CODES))
+        yield from sorted(error_classes())
+
+
+def find(topic: str) -> Page | None:
+    """The page about `topic`, whatever its case; None where there is none."""
+    wanted = topic.removesuffix(".md").rpartition("/")[2].lower()
+    for folder in FOLDERS:
+        for path in data_file(folder).glob("*.md"):
+            if path.stem.lower() == wanted and path.stem != "README":
+                return Page(f"{folder}/{path.name}", path.read_text(encoding="utf-8"))
+    if wanted.isdecimal() and int(wanted) in EXIT_CODES:
+        return _code(int(wanted))
+    kind = next((c for name, c in error_classes().items() if name.lower() == wanted), None)
+    return None if kind is None else _error(kind)
+
+
+def index() -> str:
+    """What can be asked for."""
+    lines = ["Runbooks and documents: somactl explain TOPIC", ""]
+    for folder in FOLDERS:
+        for path in sorted(data_file(folder).glob("*.md")):
+            if path.stem != "README":
+                title = path.read_text(encoding="utf-8").partition("# ")[2].partition("\n")[0]
+                lines.append(f"  {path.stem:<20} {title}")
+    lines += ["", "Exit codes: somactl explain CODE", ""]
+    lines += [f"  {code:<20} {EXIT_CODES[code]}" for code in sorted(EXIT_CODES)]
+    lines += ["", "Errors: somactl explain NAME", ""]
+    lines += [f"  {name:<20} exit code {c.exit_code}" for name, c in sorted(error_classes().items())]
+    return "\n".join(lines)
+
+
+def error_classes() -> dict[str, type[errors.SomactlError]]:
+    """The tree of errors, by name."""
+    found = (c for _, c in inspect.getmembers(errors, inspect.isclass))
+    return {c.__name__: c for c in found if issubclass(c, errors.SomactlError)}
+
+
+def _code(code: int) -> Page:
+    names = sorted(name for name, c in error_classes().items() if c.exit_code == code)
+    runbooks = sorted({c.runbook for c in error_classes().values() if c.exit_code == code and c.runbook})
+    lines = [f"# Exit code {code}", "", f"{EXIT_CODES[code][0].upper()}{EXIT_CODES[code][1:]}."]
+    lines += ["", "Errors that end with it: " + ", ".join(names) + "."] if names else []
+    lines += ["", *(f"    somactl explain {page}" for page in runbooks)] if runbooks else []
+    return Page("docs/EXIT_CODES.md", "\n".join(lines))
+
+
+def _error(kind: type[errors.SomactlError]) -> Page:
+    own = inspect.cleandoc(kind.__doc__ or "")
+    again = (
+        "The same call may succeed if it is made again." if kind.retryable else "Repeating it does not help."
+    )
+    lines = [f"# {kind.__name__}", "", own or f"{EXIT_CODES[kind.exit_code]}.", ""]
+    lines += [f"Exit code {kind.exit_code}: {EXIT_CODES[kind.exit_code]}. {again}"]
+    page = find(kind.runbook) if kind.runbook else None
+    return (
+        Page(page.name, "\n".join([*lines, "", page.text]))
+        if page
+        else Page("docs/EXIT_CODES.md", "\n".join(lines))
+    )

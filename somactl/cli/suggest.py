@@ -1,0 +1,119 @@
+"""The one place where a suggested command becomes a line that works when pasted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from somactl.errors import SecretExposed, SomactlError, UsageError
+from somactl.suggestion import Suggestion, explain, run
+
+OFFLINE = frozenset({"explain", "demo"})
+"""Commands that open no store, and need no word of where it is."""
+_READS_STDIN_WITHOUT_WORDS = frozenset({"commit", "migrate-json"})
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What the running command was given, as far as a suggestion may repeat it.
+
+    options are its own ones by parameter name; shared holds the options that say where (store, cache,
+    namespace, config) and were given on the command line. What the environment says needs no flag.
+    store is the address that is used, without secrets, and namespace the one that is: for reports.
+    """
+
+    command: str = ""
+    arguments: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
+    store: str = ""
+    namespace: str = ""
+
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether it took data from standard input, so that its words alone do not repeat it."""
+        if (
+            self.command in _READS_STDIN_WITHOUT_WORDS
+            and not self.arguments
+            and "migration" not in self.options
+        ):
+            return True
+        files = [self.options.get("order_file"), *(self.options.get("file") or [])]
+        return "-" in files or any(word == "-" or word.endswith("=-") for word in self.arguments)
+
+    def line(self, suggestion: Suggestion, *, fed: bool = False) -> str | None:
+        """The suggestion as a command line for this place; None where words alone do not repeat it.
+
+        fed says that its reader knows what to give on standard input.
+        """
+        options = dict(suggestion.options)
+        if suggestion.command is None:
+            if self.reads_stdin and not fed:
+                return None
+            suggestion = Suggestion(self.command, self.arguments, tuple({**self.options, **options}.items()))
+        return command_line(suggestion, self.shared)
+
+    def advice(self, error: SomactlError) -> list[str]:
+        """The commands to run after `error`, most useful first."""
+        if isinstance(error, SecretExposed):  # no word of a command line that holds a password is repeated
+            return []
+        lines = [self.line(suggestion) for suggestion in error.next]
+        found = [line for line in lines if line is not None]
+        if not found and isinstance(error, UsageError):
+            found = [command_line(run(self.command, help=True), {})]
+        if not found and error.runbook is None:
+            found = [command_line(explain(type(error).__name__), {})]
+        return list(dict.fromkeys(found))
+
+    def runbook(self, error: SomactlError) -> str | None:
+        """The command that prints the error's page."""
+        return command_line(explain(error.runbook), {}) if error.runbook else None
+
+
+def command_line(suggestion: Suggestion, shared: Mapping[str, str]) -> str:
+    """`somactl COMMAND ARGUMENTS OPTIONS`, quoted for a shell. Options of the suggestion win over `shared`.
+
+    Arguments that begin with a dash come last, behind `--`.
+    """
+    options = {name.rstrip("_"): value for name, value in suggestion.options}
+    if suggestion.command not in OFFLINE and "help" not in options:
+        options = {**options, **{name: word for name, word in shared.items() if name not in options}}
+    words = [word for name, value in options.items() for word in _option(name, value)]
+    arguments = list(suggestion.arguments)
+    behind = any(word.startswith("-") and word != "-" for word in arguments)
+    tail = [*words, "--", *arguments] if behind else [*arguments, *words]
+    named = [suggestion.command] if suggestion.command else []
+    return " ".join(map(quote, ["somactl", *named, *tail]))
+
+
+def _option(name: str, value: Any) -> Iterator[str]:
+    flag = "--" + name.replace("_", "-")
+    if value is None or value is False:
+        return
+    if value is True:
+        yield flag
+        return
+    for part in value if isinstance(value, list | tuple) else [value]:
+        word = str(part)
+        if word.startswith("-"):
+            yield f"{flag}={word}"
+        else:
+            yield from (flag, word)
+
+
+def quote(word: str) -> str:
+    """`word` for a shell. What a terminal must not print, and bytes that are no UTF-8, become `$'\\x1b'`.
+
+    bash, zsh and ksh read that form. zsh would expand a word that begins with `=`.
+    """
+    if word.isprintable():
+        return f"'{word}'" if re.match(r"=[^']*$", word) else shlex.quote(word)
+    parts = [
+        chr(byte).replace("\\", "\\\\").replace("'", "\\'") if 32 <= byte < 127 else f"\\x{byte:02x}"
+        for byte in os.fsencode(word)
+    ]
+    return f"$'{''.join(parts)}'"
