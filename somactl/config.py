@@ -244,10 +244,10 @@ def load_offline(flags: Mapping[str, Any], environ: Mapping[str, str] | None = N
     """
     environ = os.environ if environ is None else environ
     if flags.get("output") is not None:
-        mode = _output(flags["output"], "--output")
+        mode: Output = _read(str(flags["output"]), Origin("flag", "--output"), _output)
     else:
         found = output_from_environment()
-        mode = _output(found if found in OUTPUTS else "table", "the default")
+        mode = cast(Output, found if found in OUTPUTS else "table")
     return Settings(output=mode, color=not environ.get("NO_COLOR"))
 
 

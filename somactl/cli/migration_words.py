@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from somactl.cli.command import Session
+from somactl.cli.suggest import with_same_input
 from somactl.operations.admission import Policy
 from somactl.operations.migration.run import Wishes
+from somactl.report import MigrateReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,17 @@ class Words:
     def of(self, source: Sequence[str], wishes: Wishes) -> Words:
         return replace(self, source=source, wishes=wishes)
 
-    def again(self, **more: Any) -> str | None:
-        """None where the values came on standard input, which no words bring back."""
-        return (
-            self._command(self.source, **_options(self.wishes), **more, **self.pace) if self.source else None
-        )
+    def again(self, **more: Any) -> str:
+        return self._command(self.source, **_options(self.wishes), **more, **self.pace)
 
-    def apply(self, plan: str, **more: Any) -> str | None:
-        return self._command(self.source, apply=plan, **more, **self.pace) if self.source else None
+    def apply(self, plan: str, **more: Any) -> str:
+        return self._command(self.source, apply=plan, **more, **self.pace)
+
+    def suggest(self, report: MigrateReport, line: str) -> None:
+        """Make `line` the next command; where the values came by a pipe, no line alone brings them back."""
+        report.next = line if self.source else with_same_input(line)
+        if report.next is None:
+            report.warnings.append(f"the values came on standard input: give the same ones again to {line}")
 
     def follow_up(self, verb: str, migration: str) -> str:
         """The journal knows the source where its words last."""

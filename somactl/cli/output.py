@@ -136,6 +136,7 @@ class Output:
 
 def error_report(error: SomactlError, during: Invocation) -> ErrorReport:
     advice = during.advice(error)
+    told = [*([error.hint] if error.hint else []), *(f"run `{line}`" for line in advice if error.next)]
     return ErrorReport(
         error=type(error).__name__,
         message=error.message,
@@ -144,7 +145,7 @@ def error_report(error: SomactlError, during: Invocation) -> ErrorReport:
         command=during.command,
         store=during.store,
         namespace=during.namespace,
-        hint=error.hint,
+        hint="; ".join(told) or None,
         next=advice[0] if advice else None,
         others=advice[1:],
         runbook=error.runbook and f"RUNBOOKS/{error.runbook}.md",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from somactl.errors import SecretExposed, SomactlError, UsageError
+from somactl.errors import Interrupted, SecretExposed, SomactlError, Terminated, UsageError
 from somactl.suggestion import Suggestion, explain, run
 
 OFFLINE = frozenset({"explain", "demo"})
@@ -45,15 +46,15 @@ class Invocation:
         files = [self.options.get("order_file"), *(self.options.get("file") or [])]
         return "-" in files or any(word == "-" or word.endswith("=-") for word in self.arguments)
 
-    def line(self, suggestion: Suggestion, *, fed: bool = False) -> str | None:
-        """The suggestion as a command line for this place; None where words alone do not repeat it.
+    def line(self, suggestion: Suggestion) -> str | None:
+        """The suggestion as a command line for this place; None where words alone do not repeat it."""
+        line = self.unfed(suggestion)
+        return with_same_input(line) if suggestion.command is None and self.reads_stdin else line
 
-        fed says that its reader knows what to give on standard input.
-        """
+    def unfed(self, suggestion: Suggestion) -> str:
+        """The same without what was given on standard input."""
         options = dict(suggestion.options)
         if suggestion.command is None:
-            if self.reads_stdin and not fed:
-                return None
             suggestion = Suggestion(self.command, self.arguments, tuple({**self.options, **options}.items()))
         return command_line(suggestion, self.shared)
 
@@ -65,13 +66,13 @@ class Invocation:
         found = [line for line in lines if line is not None]
         if not found and isinstance(error, UsageError):
             found = [command_line(run(self.command, help=True), {})]
-        if not found and error.runbook is None:
+        if not found and error.runbook is None and not isinstance(error, Interrupted | Terminated):
             found = [command_line(explain(type(error).__name__), {})]
         return list(dict.fromkeys(found))
 
     def runbook(self, error: SomactlError) -> str | None:
-        """The command that prints the error's page."""
-        return command_line(explain(error.runbook), {}) if error.runbook else None
+        """The command that prints the error's page, with the page as the file it is in the package."""
+        return command_line(explain(f"RUNBOOKS/{error.runbook}.md"), {}) if error.runbook else None
 
 
 def command_line(suggestion: Suggestion, shared: Mapping[str, str]) -> str:
@@ -90,6 +91,20 @@ def command_line(suggestion: Suggestion, shared: Mapping[str, str]) -> str:
     return " ".join(map(quote, ["somactl", *named, *tail]))
 
 
+def with_same_input(line: str) -> str | None:
+    """The line with the file that standard input is; None where it is a pipe or a terminal."""
+    try:
+        if not stat.S_ISREG(os.fstat(0).st_mode):
+            return None
+        path = os.readlink("/proc/self/fd/0")
+    except OSError:
+        return None
+    if not os.path.exists(path):
+        return None
+    below = os.path.relpath(path)
+    return f"{line} < {quote(path if below.startswith('..') else below)}"
+
+
 def _option(name: str, value: Any) -> Iterator[str]:
     flag = "--" + name.replace("_", "-")
     if value is None or value is False:
@@ -99,7 +114,7 @@ def _option(name: str, value: Any) -> Iterator[str]:
         return
     for part in value if isinstance(value, list | tuple) else [value]:
         word = str(part)
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":
             yield f"{flag}={word}"
         else:
             yield from (flag, word)

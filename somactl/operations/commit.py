@@ -27,6 +27,7 @@ from somactl.operations.commit_ids import new_commit_id
 from somactl.report import CommitItem, CommitReport, StoreView, without_witness_vector
 from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
 from somactl.store.request import Found, normalise, refuse_conflicts
+from somactl.suggestion import again, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +149,6 @@ async def write(
     if request.dry_run:
         await _refuse_known_conflicts(store, admitted, request)
         report.dry_run = True
-        report.next = "run the same command without --dry-run"
         return report
     command = str(report_type.__struct_config__.tag)
     receipt = await send(store, admitted, request, commit_id, command=command)
@@ -222,14 +222,14 @@ async def _settle(store: Store, commit_id: str) -> SomactlError:
         version = status.record.receipt.version
         return Interrupted(
             f"interrupted, but commit {commit_id} stands as version {version}",
-            hint=f"`somactl restore --commit {commit_id}` undoes it",
+            next=run("restore", commit=commit_id),
             commit_id=commit_id,
             state="committed",
             version=version,
         )
     return Interrupted(
         f"interrupted; commit {commit_id} was not written and never will be",
-        hint="run the command again, with a new commit id",
+        next=again(commit_id=None),
         commit_id=commit_id,
         state="aborted",
     )

@@ -10,6 +10,7 @@ from somactl.operations.inspect import commit_view
 from somactl.operations.prune.record import OrderRecord, Settled, commits_sent, counts, order_record
 from somactl.report import CommitView, OrderView, StatusReport
 from somactl.store.contract import Store
+from somactl.suggestion import run
 
 
 async def status(store: Store, commit_id: str, *, resolve: bool) -> StatusReport:
@@ -21,10 +22,10 @@ async def status(store: Store, commit_id: str, *, resolve: bool) -> StatusReport
     record = await order_record(store, validate_commit_id(commit_id))
     order = None if record is None else await _order_view(store, record)
     if resolve and order is not None and order.state == "running" and record and record.batch is not None:
-        batch = f": somactl status {order.pending} --resolve" if order.pending else ""
         raise UsageError(
             f"{commit_id} is a prune order in several commits, and there is none under its own id",
-            hint=f"prune again under its id to go on with it, or settle the batch that was on its way{batch}",
+            hint="prune again under its id to go on with it, or settle the batch that was on its way",
+            next=run("status", order.pending, resolve=True) if order.pending else run("status", commit_id),
         )
     found = await store.commit_status(commit_id, resolve=resolve and not (order and order.state == "done"))
     view = CommitView(commit_id=commit_id, state=found.state)
@@ -38,8 +39,6 @@ async def status(store: Store, commit_id: str, *, resolve: bool) -> StatusReport
         final=found.state != "unseen" or done,
         order=order,
     )
-    if found.state == "unseen" and order is None:
-        report.next = f"somactl status {commit_id} --resolve"
     report.conclude(0 if found.state == "committed" or done else 4 if order is not None else 15)
     return report
 

@@ -119,10 +119,6 @@ def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyRepo
         report.warnings.append(f"ended early by {ended_by}: the rest was not checked")
     if report.method == "sampled" and report.undecided:
         report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
-    if report.violated:
-        report.next = "see RUNBOOKS/invariant-violated.md"
-    elif report.corrupt:
-        report.next = "see RUNBOOKS/corrupt-value.md"
     report.conclude(*codes)
     return report
 

@@ -81,8 +81,8 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
 class ErrorReport(msgspec.Struct, kw_only=True):
     """What a failed command prints on stderr in the JSON modes: one object, the last line.
 
-    hint is a sentence that says what to do; next is the command to run, as a line for a shell, and
-    others what else helps. runbook is the page that tells more, below the folder of the package.
+    hint says to a person what to do; next is the command to run, as a line for a shell, and others what
+    else helps. runbook is the page that tells more, below the folder of the package.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -21,6 +21,7 @@ from somactl.operations.verify import Audit, FileInput
 from somactl.report import Checked, Report, VerifyReport
 from somactl.store.cached import cached
 from somactl.store.contract import Store
+from somactl.suggestion import again
 
 
 @command(
@@ -52,7 +53,11 @@ async def verify_psd(
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     wants_store = bool(keys) or match is not None or all_
     if not wants_store and not file:
-        raise UsageError("nothing to verify", hint="name keys, or give --match PATTERN, --file FILE or --all")
+        raise UsageError(
+            "nothing to verify",
+            hint="name keys, or give --match PATTERN or --file FILE; --all takes every key",
+            next=again(all_=True),
+        )
     if match is not None and all_:
         raise UsageError("--match and --all do not go together")
     audit = Audit(
@@ -73,8 +78,15 @@ async def verify_psd(
                     going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
     except asyncio.CancelledError:
         # What was found so far is worth having; `command` adds the signal's own code.
-        return verify.conclude(report, ended_by="a signal")
-    return verify.conclude(report, ended_by=None if going else "--fail-fast")
+        return _conclude(session, report, "a signal")
+    return _conclude(session, report, None if going else "--fail-fast")
+
+
+def _conclude(session: Session, report: VerifyReport, ended_by: str | None) -> VerifyReport:
+    if report.violated or report.corrupt:
+        page = "invariant-violated" if report.violated else "corrupt-value"
+        report.next = session.command("explain", page)
+    return verify.conclude(report, ended_by=ended_by)
 
 
 @contextmanager

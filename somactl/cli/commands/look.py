@@ -143,10 +143,10 @@ async def status(
     async with session.store(read_only=not resolve) as store:
         report = await status_of(store, commit_id, resolve=resolve)
     order = report.order
-    if report.next:
+    if report.commit.state == "unseen" and order is None:
         report.next = session.command("status", commit_id, resolve=True)
     elif order is not None and order.state == "running":
-        report.next = f"prune again with the same order and flags, and --order-id {order.order_id}"
+        report.warnings.append("it goes on where it is pruned again, with the same order, flags and order id")
     deleted = order is None or order.deleted_keys > 0
     for_good = order is not None and any(batch.recoverable_until is None for batch in order.batches)
     if (report.commit.state == "committed" or order is not None) and deleted and not for_good:

@@ -198,7 +198,7 @@ async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | 
                 else:
                     report.warnings.append(f"no plan was written to {plan_file}")
     if report.complete:
-        report.next = words.apply(plan_file) if plan_file else words.again()
+        words.suggest(report, words.apply(plan_file) if plan_file else words.again())
     _warn(report, words.wishes.selection)
     return report
 
@@ -226,9 +226,8 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
     if report.complete and report.migration is not None:
         report.next = words.follow_up("finalize", report.migration) if source.replaceable else None
     else:
-        report.next = words.again(resume=begun) if apply is None else words.apply(apply, resume=begun)
-        if report.next is None:
-            report.warnings.append(f"{_FED}, with --resume" if begun else _FED)
+        line = words.again(resume=begun) if apply is None else words.apply(apply, resume=begun)
+        words.suggest(report, line)
     return report
 
 
@@ -288,20 +287,19 @@ async def _follow_up(
         else:
             report = await finalize_migration(source, store, journal, pace, follow)
             report.undo = words.follow_up("revert", journal.id)
-    report.next = _next(report, words, verb, journal)
+    _go_on(report, words, verb, journal)
     return report
 
 
-def _next(report: MigrateReport, words: Words, verb: str, journal: Journal) -> str | None:
+def _go_on(report: MigrateReport, words: Words, verb: str, journal: Journal) -> None:
     if not report.complete:
-        return words.follow_up(verb.removeprefix("--"), journal.id)
-    if verb == "--finalize":
-        return words.follow_up("forget", journal.id)
-    if not words.source and journal.state.name != NdjsonSource.name:
-        return None  # a URL, which was not named
-    with suppress(InputRejected):  # of another somactl, whose wishes are not ours
-        return words.of(words.source, Wishes.from_json(journal.state.asked)).again()
-    return None
+        report.next = words.follow_up(verb.removeprefix("--"), journal.id)
+    elif verb == "--finalize":
+        report.next = words.follow_up("forget", journal.id)
+    elif words.source or journal.state.name == NdjsonSource.name:  # else it is a URL, which was not named
+        with suppress(InputRejected):  # of another somactl, whose wishes are not ours
+            asked = words.of(words.source, Wishes.from_json(journal.state.asked))
+            asked.suggest(report, asked.again())
 
 
 def _lists(session: Session) -> bool:

@@ -131,7 +131,7 @@ def _finish(
         own = report.form == "message" or fresh or order_file is None
         report.next = session.line(go_on := _go_on(request, None if own else report.order_id))
         if report.next is None:
-            report.warnings.append(f"{_FED}, to {session.invocation.line(go_on, fed=True)}")
+            report.warnings.append(f"{_FED}, to {session.invocation.unfed(go_on)}")
     elif report.short_by and order_file is None:
         report.next = session.command("doctor")
     return report

@@ -179,6 +179,8 @@ def _finish(session: Session, report: CommitReport) -> CommitReport:
     for item in report.items:
         for move in item.moves:
             session.out.talk(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
+    if report.dry_run:
+        report.next = session.line(again(dry_run=None))
     if report.version is not None:
         report.undo = session.command("restore", commit=report.commit_id)
     return report

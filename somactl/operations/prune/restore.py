@@ -27,6 +27,7 @@ from somactl.operations.prune.restore_parts import add, name_parts, parts_of, st
 from somactl.operations.readmission import readmit
 from somactl.report import LeftAlone, RestoreReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
+from somactl.suggestion import again, run
 
 AT_ONCE = 16
 KEYS_AT_ONCE = 10_000
@@ -66,15 +67,18 @@ async def pruned_by(store: Store, commit_id: str, status: CommitStatus) -> list[
             return None
         raise CommitIdReused(
             f"{commit_id} is the id of a prune order and, later, of a commit that is not its own",
-            hint=f"undo the order batch by batch: `somactl restore --commit {receipts[0].commit_id}` ...; "
-            "the commit key by key, with `somactl restore KEY --version N`",
+            hint="undo the order batch by batch, and the commit key by key",
+            next=[
+                *(run("restore", commit=receipt.commit_id) for receipt in receipts[:MAX_LISTED]),
+                run("log"),
+            ],
             commit_id=commit_id,
             order=[receipt.commit_id for receipt in receipts[:MAX_LISTED]],
         )
     if not receipts:
         raise CommitNotFound(
             f"order {commit_id} deleted nothing, or the records of its commits are gone",
-            hint="somactl ls --deleted shows what can be restored",
+            next=run("ls", deleted=True),
         )
     return receipts
 
@@ -114,7 +118,6 @@ async def restore_pruned(
     if request.dry_run:
         report.restored_keys = len(found.hidden)
         report.restored_bytes = sum(stat.size for stat in found.hidden.values())
-        report.next = "run the same command without --dry-run"
     elif not portions:
         await _note_replay(store, report)
     else:
@@ -203,16 +206,18 @@ async def _is_back(store: Store, now: Stat, deleted_at: int) -> bool:
 
 def _refuse(left: Sequence[LeftAlone], *, others: bool) -> None:
     """Raises VersionConflict if any was written or deleted since, else VersionCompacted."""
-    again = {one.commit_id for one in left if one.why == "deleted again"}
-    hint = "--partial restores the others and leaves these alone" if others else None
-    if len(again) == 1 and all(one.commit_id in again for one in left):
-        (commit,) = again
-        hint = f"what deleted them last is what can be undone: somactl restore --commit {commit}"
+    commits = {one.commit_id for one in left if one.why == "deleted again"}
+    hint = "the others can be restored, and these be left alone" if others else None
+    go_on = [again(partial=True)] if others else [run("log", left[0].key)]
+    if len(commits) == 1 and all(one.commit_id in commits for one in left):
+        hint = "what deleted them last is what can be undone"
+        go_on = [run("restore", commit=commit) for commit in commits if commit]
     moved = {one.key: one.version for one in left if one.why != "past its grace"}
     if not moved:
         raise VersionCompacted(
             f"past their grace, with their values gone: {_names(left)}",
             hint=hint or "nothing of it can be restored",
+            next=go_on,
             keys=[one.key for one in left[:MAX_LISTED]],
         )
     told = [
@@ -220,7 +225,7 @@ def _refuse(left: Sequence[LeftAlone], *, others: bool) -> None:
         for what, some in (
             ("written since they were pruned", [one for one in left if one.why == "written since"]),
             (
-                f"deleted again by commit {', '.join(map(str, sorted(map(str, again))[:3]))}",
+                f"deleted again by commit {', '.join(sorted(map(str, commits))[:3])}",
                 [one for one in left if one.why == "deleted again"],
             ),
             ("past their grace", [one for one in left if one.why == "past its grace"]),
@@ -233,7 +238,8 @@ def _refuse(left: Sequence[LeftAlone], *, others: bool) -> None:
             key: {"expected": {"version": 0}, "found": {"version": version}}
             for key, version in list(moved.items())[:MAX_LISTED]
         },
-        hint=hint or "there are no others to restore: look with `somactl log KEY`",
+        hint=hint or "there are no others to restore",
+        next=go_on,
     )
 
 
