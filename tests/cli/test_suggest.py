@@ -67,7 +67,7 @@ def test_the_parser_reads_the_line_as_it_was_meant(suggestion: Any, key: str) ->
     wanted: Suggestion = suggestion(key)
     shared = {"store": "sqlite:///my file.db", "namespace": "n"}
     _, name, *words = ["", *read_back(command_line(wanted, shared))]
-    context = build(name).commands[name].make_context(name, words)  # type: ignore[attr-defined]
+    context = build().commands[name].make_context(name, words)  # type: ignore[attr-defined]
     found = {
         k: list(v) if isinstance(v, tuple) else v
         for k, v in context.params.items()
