@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
+import signal
 import socket
 import ssl
 import subprocess
@@ -40,6 +42,19 @@ for server in (PostgresServer(folder).start(), RedisServer(folder).start(), paus
 print("started", flush=True)
 sys.stdin.read()
 """
+
+OUTLIVED = """
+import ctypes, subprocess, sys, threading, time
+
+def work():
+    child = subprocess.Popen(["sleep", "600"])
+    print(child.pid, flush=True)
+    sys.stdin.read()
+
+threading.Thread(target=work).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[sys.argv[1]], 0)  # ends this thread alone
+"""
+"""A process whose first thread has ended, while another one works, and has a child."""
 
 
 def listens(port: int) -> bool:
@@ -286,3 +301,20 @@ async def test_pgbouncer_lends_a_connection_for_one_transaction(tmp_path: Path) 
 def test_an_interrupt_is_for_the_tests_alone(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
         assert os.getpgid(server.pid) != os.getpgid(0)
+
+
+def test_a_process_is_gone_when_its_last_thread_has_ended() -> None:
+    """Else a test reads what a killed process wrote a moment before its last write shows."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OUTLIVED, platform.machine()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        stat = Path(f"/proc/{process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            watchdog.wait_until_gone([process.pid], seconds=0.1)
+        assert watchdog.tree(process.pid) == [process.pid, child]
+        watchdog.wait_until_gone(watchdog.kill_tree(process.pid))
+        assert process.wait() == -signal.SIGKILL

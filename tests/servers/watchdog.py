@@ -26,14 +26,25 @@ def tree(pid: int) -> list[int]:
 
 def _children(parent: int) -> list[int]:
     if os.path.isdir("/proc/self/task"):
-        try:
-            with open(f"/proc/{parent}/task/{parent}/children") as file:
-                return [int(word) for word in file.read().split()]
-        except OSError:  # it has ended
-            return []
+        return [child for thread in _threads(parent) for child in _children_of_thread(parent, thread)]
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
     rows = [line.split() for line in table.stdout.splitlines()]
     return [int(child) for child, of in rows if int(of) == parent]
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:  # it has ended
+        return []
+
+
+def _children_of_thread(pid: int, thread: str) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{thread}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -62,7 +73,7 @@ def kill_tree(pid: int) -> list[int]:
 
 
 def wait_until_gone(processes: list[int], seconds: float = 10) -> None:
-    """Return when each has ended. A zombie has: it holds no memory, file or port, only its exit code."""
+    """Return when each has ended, with all of its threads."""
     deadline = time.monotonic() + seconds
     while any(map(_runs, processes)):
         if time.monotonic() > deadline:
@@ -71,11 +82,22 @@ def wait_until_gone(processes: list[int], seconds: float = 10) -> None:
 
 
 def _runs(pid: int) -> bool:
+    """Whether any thread of the process runs.
+
+    The first thread is a zombie as soon as it has ended itself, and the whole process is shown as one then,
+    while another thread may still be in the kernel: SQLite's, say, whose last write shows a moment later. A
+    process whose threads have all ended holds no memory, file or port, only its exit code.
+    """
+    return any(_state(f"/proc/{pid}/task/{thread}/stat") not in "ZX" for thread in _threads(pid))
+
+
+def _state(stat: str) -> str:
+    """R, S, D, ... as proc(5) has them; X, dead, where the thread is there no longer."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        with open(stat) as file:
+            return file.read().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
 
 
 def end_all(servers: dict[int, signal.Signals]) -> None:
