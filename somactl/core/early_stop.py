@@ -14,7 +14,7 @@ import numpy as np
 from somactl.core.hermitian import SLACK, TILE, Array, HermitianPart, U
 from somactl.core.lapack import eliminate, potrf
 from somactl.core.weights import weights
-from somactl.core.witness import UNDERFLOW, schur_direction
+from somactl.core.witness import schur_direction
 
 FROM_ORDER = 512  # below, one full factorisation costs less than finding out
 PROBE = 6  # ranks up to n / 6 are worth it: at most 42 % of the full factorisation's work
@@ -73,9 +73,9 @@ def _collapse(work: Array, columns: int, eps: float, *, exhausted: bool) -> int 
 def _bound(part: HermitianPart, k: int, eps: float) -> float | None:
     """-(mu + B) of the stored remainder; None if that is below -eps / 16 or H looks negative beyond rounding.
 
-    B = (1 + 2^-20) (u (sum_i w_min(i,k+1) t_i + m ||S||_F) + charge) + 2^-960, t_i = max(H_ii, 0), and
+    B = (1 + 2^-20) (u (sum_i w_min(i,k+1) t_i + m ||S||_F) + charge), t_i = max(H_ii, 0), and
     2 max(-S_ii, 0) more for i > k; m = k + 4 (real), 2k + 4 (complex);
-    mu = max(0, min(||S||_F, ||offdiag S||_F - min S_ii)).
+    mu = max(0, min(||S||_F, ||offdiag S||_F - min S_ii)). The n 2^-510 in the norm covers all underflow.
     """
     n, is_complex = part.n, part.is_complex
     remaining = part.work.diagonal()[k:].real
@@ -85,7 +85,7 @@ def _bound(part: HermitianPart, k: int, eps: float) -> float | None:
     sizes[k:] += 2.0 * np.maximum(-remaining, 0.0)
     steps = 2 * k + 4 if is_complex else k + 4
     rounding = float(np.sum(weights(n, is_complex, limit=k + 1) * sizes)) + steps * norm
-    bound = SLACK * (U * rounding + part.charge) + UNDERFLOW
+    bound = SLACK * (U * rounding + part.charge)
     index = int(remaining.argmin())
     lowest = float(remaining[index])
     mu = max(0.0, min(norm, SLACK * off_diagonal - lowest))

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from somactl.core import byte_shuffle, hermitian_layout
 from somactl.core.array_input import Converted, as_matrix, check_finite, convert, target_dtype
@@ -111,6 +111,18 @@ class Matrix:
             )
         product = self.values @ self.values.conj().T
         return np.asarray((product + product.conj().T) / 2, dtype=self.values.dtype)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """`array` for numpy: `np.asarray(matrix)` copies nothing, other than another dtype takes it.
+
+        copy  None: where it must; True: always; False: never, ValueError where it must (NumPy 2)
+        """
+        found = self.array
+        if copy:
+            return np.array(found, dtype=dtype, copy=True)
+        if copy is False and dtype is not None and np.dtype(dtype) != found.dtype:
+            raise ValueError(f"a matrix of dtype {found.dtype} becomes {np.dtype(dtype)} by a copy alone")
+        return np.asarray(found, dtype=dtype)
 
 
 def serialize_matrix(

@@ -42,18 +42,24 @@ def prove_negative(part: HermitianPart, vector: Array) -> Witness | None:
         product[block] = np.einsum("ij,j->i", rows, x)
         sizes[block] = np.einsum("ij,j->i", np.abs(rows), magnitude)
     numerator = float(np.sum(x.real * product.real) + np.sum(x.imag * product.imag))
-    numerator += quotient_error(n, part.is_complex) * float(np.sum(magnitude * sizes)) + UNDERFLOW
-    numerator += 4.0 * U * abs(numerator)
-    if not numerator < 0.0:
-        return None
     length = float(np.sum(np.square(x.real)) + np.sum(np.square(x.imag)))
-    value = numerator / (length * (1.0 + (4 * n + 16) * U))
+    value = quotient_bound(numerator, float(np.sum(magnitude * sizes)), length, n, part.is_complex)
     if part.in_place:  # what was multiplied is the rounded Hermitian part
         value += part.charge
         value += 2.0 * U * abs(value)
-        if not value < 0.0:
-            return None
-    return witness(value, x)
+    return witness(value, x) if value < 0.0 else None
+
+
+def quotient_bound(numerator: float, size: float, length: float, n: int, is_complex: bool) -> float:
+    """An upper bound of x^H rho x / x^H x where it is negative; else 0.0.
+
+    numerator, size, length: N, g and q, each as rounded as any order of summation may leave it.
+    """
+    numerator += quotient_error(n, is_complex) * size + UNDERFLOW
+    numerator += 4.0 * U * abs(numerator)
+    if not numerator < 0.0:
+        return 0.0
+    return numerator / (length * (1.0 + (4 * n + 16) * U))
 
 
 def schur_direction(part: HermitianPart, k: int, row: int) -> Array:

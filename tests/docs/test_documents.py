@@ -45,6 +45,7 @@ def _environment(home: Path) -> dict[str, str]:
 @every_page
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     Path("examples").symlink_to(ROOT / "examples")
 
     def console(example: Example) -> None:
@@ -52,7 +53,14 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     parsers = [CodeBlockParser(language="console", evaluator=console), PythonCodeBlockParser()]
     for example in Sybil(parsers=parsers).parse(page).examples():
+        _keep_named_file(str(example.parsed))
         example.evaluate()
+
+
+def _keep_named_file(source: str) -> None:
+    """A block that begins with `# NAME.py` is that file too, for the blocks after it."""
+    if named := re.match(r"# (\w+\.py)\n", source):
+        Path(named[1]).write_text(source, encoding="utf-8")
 
 
 @every_page

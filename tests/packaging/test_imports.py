@@ -77,21 +77,6 @@ def test_light_modules_stay_light(module: str) -> None:
     assert HEAVY & set(loaded) == set()
 
 
-@pytest.mark.parametrize("name", ["serialize_matrix", "deserialize_matrix", "commit_matrix_update"])
-def test_the_python_api_loads_on_first_use(name: str) -> None:
-    import somactl
-
-    assert name in dir(somactl)
-    assert getattr(somactl, name).__name__ == name
-
-
-def test_other_names_are_no_part_of_the_python_api() -> None:
-    import somactl
-
-    with pytest.raises(AttributeError, match="no attribute 'migrate'"):
-        somactl.migrate  # noqa: B018
-
-
 def test_no_path_of_a_machine_is_in_the_sources() -> None:
     """Paths of a developer's machine have no place in a file that others read."""
     pattern = re.compile(r"(?<![\w/.])/(?:home|root|Users|work)/\w+")
