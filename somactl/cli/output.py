@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from somactl import config
+from somactl.cli.progress import ProgressPrinter
 from somactl.cli.suggest import Invocation
 from somactl.config import OUTPUTS
 from somactl.errors import SomactlError
@@ -40,7 +41,7 @@ class Output:
         self.quiet = quiet
         self.color = color and sys.stdout.isatty()
         self.closed = False
-        self._progress_shown = False
+        self.progress = ProgressPrinter(self.talk, quiet=quiet, color=color)
 
     @property
     def is_json(self) -> bool:
@@ -68,7 +69,7 @@ class Output:
 
         With --quiet, where all went well: the rows alone, and no table that was not asked for.
         """
-        self.end_progress()
+        self.progress.hide()
         if self.mode == "ndjson":
             self.item(report)
         elif self.mode == "json":
@@ -90,26 +91,14 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Something a person must be told, on stderr; in the JSON modes as an object on one line."""
-        self.end_progress()
+        self.progress.hide()
         line = msgspec.json.encode({"message": text}).decode() if self.is_json else text
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
-    def progress(self, text: str) -> None:
-        """One line on a terminal's stderr, overwritten by the next."""
-        if not self.quiet and sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[2K{text}")
-            sys.stderr.flush()
-            self._progress_shown = True
-
-    def end_progress(self) -> None:
-        if self._progress_shown:
-            sys.stderr.write("\r\x1b[2K")
-            self._progress_shown = False
-
     def failure(self, error: SomactlError, during: Invocation | None = None) -> int:
         """Print what went wrong and what to do next; returns the exit code."""
-        self.end_progress()
+        self.progress.hide()
         during = during or Invocation()
         if self.is_json:
             sys.stderr.write(msgspec.json.encode(error_report(error, during)).decode() + "\n")

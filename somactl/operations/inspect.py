@@ -38,6 +38,11 @@ async def list_keys(store: Store, match: str | None, *, deleted: bool) -> AsyncI
         yield [key_view(stat) for stat in page]
 
 
+async def count_keys(store: Store, match: str | None) -> int:
+    """How many keys there are to look at."""
+    return sum([len(page) async for page in store.scan(match)])
+
+
 async def get(store: Store, key: str, version: int | None) -> tuple[GetReport, Entry]:
     """One value; its framing, digests and address verified by the store."""
     entry = await store.read(validate_key(key), version)

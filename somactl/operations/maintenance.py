@@ -10,7 +10,7 @@ from somactl.operations.compacting import batches
 from somactl.operations.inspect import head_view
 from somactl.operations.prune.forgetting import forget_orders
 from somactl.report import CompactReport, InitReport
-from somactl.store.contract import Retention, Store
+from somactl.store.contract import Compaction, Retention, Store
 
 
 async def init(
@@ -34,17 +34,34 @@ async def init(
     return InitReport(store=store.name, namespace=store.namespace, head=head_view(head))
 
 
+def removed(report: CompactReport) -> int:
+    """How many rows of any kind are gone."""
+    return report.revisions + report.tombstones + report.records + report.events
+
+
+async def compactable(store: Store) -> int:
+    """How many rows a compaction would remove now."""
+    report = CompactReport(store=store.name, namespace=store.namespace, dry_run=True)
+    async for batch in batches(store, dry_run=True):
+        _add(report, batch)
+    return removed(report)
+
+
+def _add(report: CompactReport, batch: Compaction) -> None:
+    report.revisions += batch.revisions
+    report.tombstones += batch.tombstones
+    report.records += batch.records
+    report.events += batch.events
+    report.bytes_freed += batch.bytes_freed
+
+
 async def compact(
     store: Store, *, dry_run: bool, each: Callable[[CompactReport], None] = lambda report: None
 ) -> CompactReport:
     """Enforce the retention in short transactions, with a pause between them."""
     report = CompactReport(store=store.name, namespace=store.namespace, dry_run=dry_run)
     async for batch in batches(store, dry_run=dry_run):
-        report.revisions += batch.revisions
-        report.tombstones += batch.tombstones
-        report.records += batch.records
-        report.events += batch.events
-        report.bytes_freed += batch.bytes_freed
+        _add(report, batch)
         each(report)
     report.orders = await forget_orders(store, dry_run=dry_run)
     return report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,9 +13,11 @@ import typer
 
 from somactl.cli import inputs, mending
 from somactl.cli.command import Session, command
+from somactl.cli.progress import counting
 from somactl.core.names import Pattern
 from somactl.errors import NotFound, UsageError
 from somactl.operations import verify
+from somactl.operations.inspect import count_keys
 from somactl.operations.verify import Audit, FileInput
 from somactl.report import Checked, Report, VerifyReport
 from somactl.store.cached import cached
@@ -65,7 +66,7 @@ async def verify_psd(
         method=method,
         witness=witness,
         fail_fast=fail_fast,
-        each=_Follow(session),
+        each=_Outcomes(session),
     )
     report = VerifyReport(method=method)
     files = [FileInput(name, partial(inputs.read_file, name)) for name in file]
@@ -75,7 +76,11 @@ async def verify_psd(
             with _files_told_from_keys(session, keys or [], report):
                 async with session.store(read_only=True) as store:
                     report.store, report.namespace = store.name, store.namespace
-                    going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
+                    expected = partial(
+                        _count, store, len(files) + len(keys or []), match, many=match is not None or all_
+                    )
+                    async with counting(session.out.progress, expected):
+                        going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
     except asyncio.CancelledError:
         # What was found so far is worth having; `command` adds the signal's own code.
         return _conclude(session, report, "a signal")
@@ -87,6 +92,10 @@ def _conclude(session: Session, report: VerifyReport, ended_by: str | None) -> V
         page = "invariant-violated" if report.violated else "corrupt-value"
         report.next = session.command("explain", page)
     return verify.conclude(report, ended_by=ended_by)
+
+
+async def _count(store: Store, named: int, match: str | None, *, many: bool) -> int:
+    return named + (await count_keys(store, match) if many else 0)
 
 
 @contextmanager
@@ -138,21 +147,17 @@ async def _verify_store(
     return going
 
 
-class _Follow:
-    """Prints outcomes as they come: a line each in ndjson mode, progress on a terminal otherwise."""
+class _Outcomes:
+    """Prints outcomes as they come: a line each in ndjson mode, and how far the audit is."""
 
     def __init__(self, session: Session) -> None:
         self.out = session.out
         self.count = 0
         self.wrong = 0
-        self.last = 0.0
 
     def __call__(self, checked: Checked) -> None:
         self.count += 1
         self.wrong += checked.outcome in verify.EXIT_CODES
         if self.out.mode == "ndjson":
             self.out.item(checked)
-        now = time.monotonic()
-        if now - self.last > 0.1:
-            self.last = now
-            self.out.progress(f"{self.count} checked, {self.wrong} not right: {checked.source[:60]}")
+        self.out.progress(self.count, "matrices", note=f"{self.wrong} not right" if self.wrong else "")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.cli.progress import ProgressPrinter, counting
 from somactl.operations import cache
 from somactl.operations.cache import Warming
+from somactl.operations.inspect import count_keys
 from somactl.operations.reconcile import reconcile as reconcile_all
 from somactl.report import CacheWarmReport, Report
 from somactl.suggestion import again
 
 MEGABYTE = 1_000_000
-PROGRESS_SECONDS = 0.1
 
 
 @command(
@@ -42,12 +43,13 @@ async def cache_warm(
 
     Commits that happen meanwhile win. It stops before the cache's memory is full.
     """
-    warming = Warming(match, rate * MEGABYTE or None, dry_run, each=_Progress(session))
+    warming = Warming(match, rate * MEGABYTE or None, dry_run, each=partial(_tell, session.out.progress))
     async with session.store(read_only=dry_run) as store:
         cached = cache.cached_store(store)
         report = cache.report_for(cached, warming, reconcile=reconcile)
         try:
-            await (reconcile_all if reconcile else cache.warm)(cached, warming, report)
+            async with counting(session.out.progress, partial(count_keys, cached.authority, match)):
+                await (reconcile_all if reconcile else cache.warm)(cached, warming, report)
         except asyncio.CancelledError:
             # What was done so far is worth telling; `command` adds the signal's own code.
             return cache.conclude(report, ended_by="a signal")
@@ -56,16 +58,5 @@ async def cache_warm(
     return cache.conclude(report)
 
 
-class _Progress:
-    """How far it is, on a terminal, a few times a second."""
-
-    def __init__(self, session: Session) -> None:
-        self._out = session.out
-        self._last = 0.0
-
-    def __call__(self, report: CacheWarmReport) -> None:
-        now = time.monotonic()
-        if now - self._last > PROGRESS_SECONDS:
-            self._last = now
-            megabytes = report.bytes_filled / MEGABYTE
-            self._out.progress(f"{report.checked} keys, {report.filled} copied, {megabytes:.0f} MB")
+def _tell(progress: ProgressPrinter, report: CacheWarmReport) -> None:
+    progress(report.checked, "keys", read=report.bytes_filled, note=f"{report.filled} copied")

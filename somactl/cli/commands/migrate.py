@@ -12,7 +12,7 @@ import typer
 from somactl.cli import mending
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
-from somactl.cli.follow import Follow
+from somactl.cli.migration_watcher import MigrationWatcher
 from somactl.cli.migration_words import Words
 from somactl.cli.quantities import parse_duration, parse_rate
 from somactl.cli.replacing import Replacing
@@ -182,7 +182,7 @@ async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | 
         _source(session, words.source, read_only=True) as source,
         session.store(read_only=True) as store,
     ):
-        run = Run(source, store, words.wishes, pace, Follow(session), listing=_lists(session))
+        run = Run(source, store, words.wishes, pace, MigrationWatcher(session), listing=_lists(session))
         if plan_file is None:
             report = await look(run)
         else:
@@ -204,22 +204,22 @@ async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | 
 
 
 async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *, resume: bool) -> Report:
-    follow = Follow(session)
+    watcher = MigrationWatcher(session)
     async with (
         _source(session, words.source, read_only=True) as source,
         session.store() as store,
     ):
         if apply is None:
-            run = Run(source, store, words.wishes, pace, follow, words.lasting, _lists(session))
-            report = await _resumable(copy(run, resume=resume), follow, words)
+            run = Run(source, store, words.wishes, pace, watcher, words.lasting, _lists(session))
+            report = await _resumable(copy(run, resume=resume), watcher, words)
             _warn(report, words.wishes.selection)
         else:
             with _opened(apply) as file:
                 plan = Plan(file, apply)
                 plan.refuse_other(source.identity, store.namespace)
                 asked = Wishes.from_json(plan.head.asked)
-                run = Run(source, store, asked, pace, follow, words.lasting, _lists(session))
-                report = await _resumable(copy(run, resume=resume, plan=plan), follow, words)
+                run = Run(source, store, asked, pace, watcher, words.lasting, _lists(session))
+                report = await _resumable(copy(run, resume=resume, plan=plan), watcher, words)
     begun = report.phase != "planned"  # else it was stopped while the plan was compared
     if begun and report.migration is not None:
         report.undo = words.follow_up("revert", report.migration)
@@ -248,11 +248,13 @@ def _warn(report: MigrateReport, selection: Selection) -> None:
         )
 
 
-async def _resumable(work: Awaitable[MigrateReport], follow: Follow, words: Words) -> MigrateReport:
+async def _resumable(
+    work: Awaitable[MigrateReport], watcher: MigrationWatcher, words: Words
+) -> MigrateReport:
     try:
         return await work
     except (StoreUnavailable, OutcomeUnknown) as exc:
-        begun = follow.has_begun or isinstance(exc, OutcomeUnknown)
+        begun = watcher.has_begun or isinstance(exc, OutcomeUnknown)
         exc.next = (*exc.next, again(resume=True) if begun else again())
         if not words.source:
             exc.hint = "; ".join(filter(None, [exc.hint, f"{_FED}, with --resume" if begun else _FED]))
@@ -276,16 +278,16 @@ async def _follow_up(
             if words.source and (verb == "--finalize" or await anext(journal.originals(), None) is not None):
                 source = await stack.enter_async_context(_source(session, words.source, read_only=False))
                 await find(store, source.identity, journal.id)  # the words may name another one by now
-        follow = Follow(session)
+        watcher = MigrationWatcher(session)
         if verb == "--revert":
-            report = await revert_migration(source, store, journal, pace, follow, follow.left)
+            report = await revert_migration(source, store, journal, pace, watcher, watcher.left)
         elif source is None:
             raise UsageError(
                 f"migration {journal.id} is one of {journal.state.name}, and no source is named",
                 hint=f"name the one it came from: {journal.state.source}",
             )
         else:
-            report = await finalize_migration(source, store, journal, pace, follow)
+            report = await finalize_migration(source, store, journal, pace, watcher)
             report.undo = words.follow_up("revert", journal.id)
     _go_on(report, words, verb, journal)
     return report

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
+from somactl.cli.progress import ProgressPrinter, counting
 from somactl.errors import UsageError
 from somactl.operations import maintenance
 from somactl.operations.doctor import examine
-from somactl.report import Report
+from somactl.report import CompactReport, Report
 from somactl.suggestion import again
 
 KEEPS = "10, on Redis alone 2; or as it is", "7 days; or as it is", "30 days; or as it is"
@@ -64,12 +66,11 @@ async def compact(
     if not (dry_run or yes):
         _ask(session, no_input=no_input)
 
-    async with session.store(read_only=dry_run) as store:
-        report = await maintenance.compact(
-            store,
-            dry_run=dry_run,
-            each=lambda r: session.out.progress(f"removed {r.revisions} versions, {r.bytes_freed} bytes"),
-        )
+    async with (
+        session.store(read_only=dry_run) as store,
+        counting(session.out.progress, partial(maintenance.compactable, store)),
+    ):
+        report = await maintenance.compact(store, dry_run=dry_run, each=partial(_tell, session.out.progress))
     if dry_run:
         report.next = session.command("compact", yes=True)
     return report
@@ -80,6 +81,10 @@ async def doctor(session: Session) -> Report:
     """Look at every configured service and say what to do about what is wrong. Changes nothing."""
     async with session.store(read_only=True) as store:
         return await examine(store)
+
+
+def _tell(progress: ProgressPrinter, report: CompactReport) -> None:
+    progress(maintenance.removed(report), "records", read=report.bytes_freed)
 
 
 def _ask(session: Session, *, no_input: bool) -> None:

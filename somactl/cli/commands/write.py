@@ -170,6 +170,7 @@ def _request(
         expected=inputs.parse_expectations(expect),
         dry_run=dry_run,
         require_durability=require_durability,
+        progress=lambda done, total: session.out.progress(done, "matrices", total=total),
         announce=lambda sent: session.out.talk(f"commit {sent}"),
     )
 

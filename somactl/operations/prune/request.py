@@ -27,6 +27,7 @@ class PruneRequest:
     fallback   what takes the place of an order that did not come; None: nothing does
     announce   called with the order's id before anything is sent
     each       called with every item that was settled, in the order's sequence
+    progress   called after each commit with how many of how many items are settled
     """
 
     goal: Goal = field(default_factory=Goal)
@@ -39,6 +40,7 @@ class PruneRequest:
     dry_run: bool = False
     announce: Callable[[str], None] = lambda order_id: None
     each: Callable[[PruneItem], None] = lambda item: None
+    progress: Callable[[int, int], None] = lambda settled, items: None
 
     def check(self) -> None:
         """Raises UsageError for what no order could be carried out with."""

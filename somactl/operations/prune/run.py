@@ -139,6 +139,7 @@ class Run:
             raise conflict
         for item in items:
             self._request.each(item)
+        self._request.progress(self.record.settled.items, len(self.order.items))
 
     def _id(self, number: int) -> str:
         return self.record.renamed.get(number, self._ids[number])

@@ -1,0 +1,121 @@
+"""Progress: total, rate and time left where a person watches a terminal, and nothing of it elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from somactl.cli import progress
+from somactl.cli.progress import ProgressPrinter
+from support.terminal import Shown, run_watched
+from tests.cli.conftest import Shell, density, environment
+
+# The real command, with no patience: what a long run shows after its first second.
+IMPATIENT = """
+import sys
+from somactl.cli import progress
+progress.PATIENCE_SECONDS = progress.DRAW_SECONDS = {patience}
+import atexit
+atexit.register(lambda: open("modules", "w").write(" ".join(sys.modules)))
+sys.argv[0] = "somactl"
+from somactl.cli import main
+main()
+"""
+RHO = json.dumps(density(2).tolist())
+LINES = "".join(f'{{"key": "k{i}", "value": {RHO}}}\n' for i in range(30)).encode()
+ORDER = "".join(f"k{i}\n" for i in range(30)).encode()
+JOBS: dict[str, tuple[list[str], bytes, str]] = {
+    "commit": (["commit"], LINES, "30/30"),
+    "verify-psd": (["verify-psd", "--all"], b"", "/30"),
+    "prune": (["prune", "--order-file", "-", "--batch", "10"], ORDER, "20/30"),
+    "migrate-json": (["migrate-json", "--rate", "25"], LINES.replace(b'": "k', b'": "old'), "25/30"),
+    "compact": (["compact", "--yes"], b"", ""),
+}  # fmt: skip
+
+
+def watched(folder: Path, words: list[str], stdin: bytes = b"", patience: float = 0.0) -> Shown:
+    code = IMPATIENT.format(patience=patience)
+    return run_watched([sys.executable, "-c", code, *words], folder, environment(), stdin=stdin)
+
+
+@pytest.fixture
+def filled(shell: Shell) -> Shell:
+    shell.ok("commit", stdin=LINES)
+    return shell
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_that_takes_long_shows_how_far_it_is(filled: Shell, job: str) -> None:
+    words, stdin, total = JOBS[job]
+    shown = watched(filled.folder, words, stdin)
+    assert shown.code == 0, shown.screen
+    assert total in shown.screen
+    assert re.search(r"\d/s", shown.screen)
+    assert "━" in shown.screen
+    assert "\x1b[?25l" not in shown.screen  # killed, it must not leave a terminal without a cursor
+    assert b"\x1b" not in shown.out
+    assert "rich.progress" in (filled.folder / "modules").read_text().split()
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("why", ["piped", "quick", "quiet"])
+def test_otherwise_nothing_is_shown_and_rich_stays_out(filled: Shell, job: str, why: str) -> None:
+    words, stdin, _ = JOBS[job]
+    if why == "piped":
+        assert b"\x1b" not in filled.ok(*words, stdin=stdin).err.encode()
+        return
+    shown = watched(
+        filled.folder, [*words, *(["-q"] if why == "quiet" else [])], stdin, 60.0 if why == "quick" else 0.0
+    )
+    assert shown.code == 0
+    assert "\x1b" not in shown.screen
+    assert shown.screen == "" or why == "quick"
+    assert "rich" not in (filled.folder / "modules").read_text().split()
+
+
+def test_the_line_never_leaves_its_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "DRAW_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    for columns in (20, 40, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        told = ProgressPrinter(print)
+        for done, total in ((1, None), (5, 9), (10**9, 10**12), (9, 3)):
+            told(done, "things\x1b[2J\nof a kind", total=total, read=10**9, note="[red]none[/red]")
+        told.hide()
+        lines = capfd.readouterr().err.split("\r\x1b[2K")[1:]
+        assert len(lines) == 5
+        for line in lines:
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
+            assert plain.isprintable() or plain == ""
+            assert len(plain) < columns
+
+
+def test_elsewhere_a_remark_is_made_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    said: list[str] = []
+    told = ProgressPrinter(said.append)
+    told(1, "keys")
+    told(4, "keys", total=10, read=3, note="2 copied")
+    assert re.fullmatch(r"4 of 10 keys, 3 B, 2 copied, \d+/s, 0 s left", said[1])
+    monkeypatch.setattr(progress, "LOG_SECONDS", 30.0)
+    told(5, "keys", total=10)
+    assert len(said) == 2
+
+
+def test_a_finished_line_is_taken_away_before_anything_is_printed(filled: Shell) -> None:
+    shown = watched(filled.folder, *JOBS["verify-psd"][:2])
+    assert shown.screen.endswith("\r\x1b[2K")
+
+
+def test_one_implementation_serves_all_commands() -> None:
+    root = Path(progress.__file__).parents[1]
+    users = [p.name for p in root.rglob("*.py") if re.search(r"rich\.|\\x1b\[2K|import rich", p.read_text())]
+    assert users == ["progress.py"]
