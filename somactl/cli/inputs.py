@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import msgspec
 from somactl.cli.signals import abortable
 from somactl.errors import InvalidFile, InvalidJson, InvalidName, LimitExceeded, SomactlError, UsageError
 from somactl.store.contract import Expect, Expected
+from somactl.suggestion import run
 
 if TYPE_CHECKING:
     from somactl.operations.commit import Input
@@ -198,7 +198,7 @@ def _refuse_bare_files(words: Sequence[str]) -> None:
         named = [f"{PurePath(word).stem}={word}" if word in bare else word for word in words]
         raise UsageError(
             f"{bare[0]!r} is a file, and no key is named for it: write KEY={bare[0]}",
-            hint=shlex.join(["somactl", "commit", *named]),
+            next=run("commit", *named),
         )
 
 

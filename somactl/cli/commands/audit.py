@@ -22,7 +22,7 @@ from somactl.operations.verify import Audit, FileInput
 from somactl.report import Checked, Report, VerifyReport
 from somactl.store.cached import cached
 from somactl.store.contract import Store
-from somactl.suggestion import again
+from somactl.suggestion import again, run
 
 
 @command(
@@ -73,7 +73,7 @@ async def verify_psd(
     try:
         going = await verify.verify_files(files, audit, report)
         if wants_store and going:
-            with _files_told_from_keys(session, keys or [], report):
+            with _files_told_from_keys(keys or [], report):
                 async with session.store(read_only=True) as store:
                     report.store, report.namespace = store.name, store.namespace
                     expected = partial(
@@ -99,7 +99,7 @@ async def _count(store: Store, named: int, match: str | None, *, many: bool) -> 
 
 
 @contextmanager
-def _files_told_from_keys(session: Session, keys: Sequence[str], report: VerifyReport) -> Iterator[None]:
+def _files_told_from_keys(keys: Sequence[str], report: VerifyReport) -> Iterator[None]:
     """Around the search for `keys`. Raises UsageError where none is there and files are so called: it was
     `--file` that was meant."""
     files = [key for key in keys if os.path.exists(key)]
@@ -108,17 +108,16 @@ def _files_told_from_keys(session: Session, keys: Sequence[str], report: VerifyR
     except NotFound:
         if not files:
             raise
-        raise _meant_files(session, files) from None
+        raise _meant_files(files) from None
     absent = {checked.source for checked in report.results if checked.outcome == "unreadable"}
     if files and absent.issuperset(keys):
-        raise _meant_files(session, files)
+        raise _meant_files(files)
 
 
-def _meant_files(session: Session, files: Sequence[str]) -> UsageError:
-    words = [word for file in files for word in ("--file", file)]
+def _meant_files(files: Sequence[str]) -> UsageError:
     return UsageError(
         f"{files[0]!r} is a file, and no key of the store: a file is checked with --file",
-        hint=session.command("verify-psd", *words),
+        next=run("verify-psd", file=files),
     )
 
 
