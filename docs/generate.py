@@ -1,6 +1,6 @@
 """Write the pages and schemas that follow from the code, or check that they are up to date.
 
-    python docs/generate.py            write docs/EXIT_CODES.md, docs/CLI.md and schemas/report.*.json
+    python docs/generate.py            write docs/{EXIT_CODES,CLI,CONFIGURATION}.md and schemas/report.*.json
     python docs/generate.py --check    change nothing; exit 1 and name what is out of date
 
 A schema of a released version is frozen: a change of a report's shape raises `report.SCHEMA_VERSION` and
@@ -21,7 +21,9 @@ import msgspec
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from somactl import config, errors, report
+from somactl import config, config_file, errors, report
+from somactl.address import parameters
+from somactl.address.text import SHAPES
 from somactl.cli.app import COMMANDS, load
 from somactl.cli.command import COMMON, Command, default_in_words
 
@@ -34,6 +36,7 @@ def main(arguments: list[str]) -> int:
     wanted = {
         ROOT / "docs/EXIT_CODES.md": exit_codes_page(),
         ROOT / "docs/CLI.md": cli_page(),
+        ROOT / "docs/CONFIGURATION.md": configuration_page(),
         **{ROOT / "schemas" / name: text for name, text in schemas()},
     }
     stale = [path for path, text in wanted.items() if _read(path) != text]
@@ -170,20 +173,103 @@ def cli_page() -> str:
         "",
         "## Settings",
         "",
-        "A flag wins over the environment, the environment over the file that `--config` or `SOMACTL_CONFIG`",
-        "names (TOML), the file over the default.",
-        "",
-        "| in the file | environment | default |",
-        "|---|---|---|",
-        *(
-            f"| `{name}` | `{setting.variable}` | `{setting.default}` |"
-            for name, setting in config.SETTINGS.items()
-        ),
+        "What a flag, a variable and the configuration file can set: [CONFIGURATION.md](CONFIGURATION.md).",
         "",
     ]
     for name, command in commands.items():
         sections += _command_section(name, command)
     return HEADER + "\n".join(sections).rstrip() + "\n"
+
+
+def configuration_page() -> str:
+    """docs/CONFIGURATION.md: every setting, every other variable, and what an address may say."""
+    lines = [
+        "# Configuration",
+        "",
+        "A flag wins over the environment, the environment over the configuration file, the file over the",
+        "default. `somactl config` shows each value and where it comes from, without secrets; it ends with",
+        "10 where one cannot be used.",
+        "",
+        "## Settings",
+        "",
+        "| in the file | flag | variable | default | unit | effect |",
+        "|---|---|---|---|---|---|",
+        *(_setting_row(name, setting) for name, setting in config.SETTINGS.items()),
+        "",
+        f"The flags of the tolerances belong to {_listed(_commands_with('psd_tolerance'))}; the others to",
+        "every command. An empty variable counts as not set.",
+        "",
+        "## Variables that are no settings",
+        "",
+        "| variable | flag | effect |",
+        "|---|---|---|",
+        *(f"| `{name}` | {_code(flag)} | {effect} |" for name, (flag, effect) in config.VARIABLES.items()),
+        "",
+        "A PostgreSQL store also reads `PGUSER`, `PGDATABASE`, `PGPASSWORD`, `PGPASSFILE` and the `PGSSL`",
+        "variables for what its URL leaves out: [STORE_POSTGRES.md](STORE_POSTGRES.md).",
+        "",
+        "## The configuration file",
+        "",
+        "YAML where its name ends in `.yaml` or `.yml`, else TOML: one line for each setting, no nesting, at",
+        f"most {config_file.MOST_BYTES >> 10} KiB. A name that is not known, or given twice, is refused.",
+        "",
+        "```toml",
+        'store = "postgresql://soma@db.example/soma"',
+        "retry_seconds = 10",
+        "```",
+        "",
+        "```yaml",
+        "store: postgresql://soma@db.example/soma",
+        "psd_tolerance: 1e-8",
+        "```",
+        "",
+        *_addresses(),
+    ]
+    return HEADER + "\n".join(lines)
+
+
+def _setting_row(name: str, setting: config.Setting) -> str:
+    cells = [f"`{name}`", _code(setting.flag), f"`{setting.variable}`", _code(setting.default)]
+    return f"| {' | '.join([*cells, setting.unit, setting.effect])} |"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _commands_with(parameter: str) -> list[str]:
+    return [
+        f"`{name}`" for name in COMMANDS if parameter in inspect.signature(load(name).callback).parameters
+    ]
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _addresses() -> list[str]:
+    """What a URL may say, from the parser's own tables."""
+    uses: dict[str, list[str]] = {}
+    for (kind, use), names in parameters.KNOWN.items():
+        forms = re.sub(",? or ", "` or `", SHAPES[kind]).replace(", ", "`, `")
+        row = f"| {{}} | `{forms}` | {_names(names)} |"
+        uses.setdefault(row, []).append(use)
+    return [
+        "## Addresses",
+        "",
+        "Every part of a URL is honoured or refused (10). What was not understood is quoted in no message,",
+        "since any part of it may be a password. A URL with a password is refused on the command line, which",
+        "every process of the machine can read.",
+        "",
+        "| names a | form | parameters |",
+        "|---|---|---|",
+        *(row.format(", ".join(names)) for row, names in uses.items()),
+        "",
+    ]
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
-from somactl.address import Use, parse, public
-from somactl.address.foreign import notation
+from somactl.address import Use, notation, parse, public, refuse_cache
 from somactl.config_file import read_file
 from somactl.core.names import validate_namespace
 from somactl.core.verdict import Tolerances
@@ -128,6 +127,13 @@ SETTINGS: dict[str, Setting] = {
     ),
 }
 """One table, which `load`, the file's reader, `somactl config` and docs/CONFIGURATION.md all follow."""
+VARIABLES = {
+    SERVICE_STORE: ("", "the store, where nothing else names one"),
+    SERVICE_REDIS: ("", "the cache of `POSTGRES_URL`; without that the store, where nothing else names one"),
+    CONFIG_VARIABLE: ("--config", "the configuration file"),
+    COLOR_VARIABLE: ("", "no colours on a terminal, whatever its value"),
+}
+"""What the environment alone says, or it and a flag: variable -> flag and effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +166,14 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """One setting as it was found. `value` is None, and `error` says why, where it cannot be used."""
+    """One setting as it was found. `value` is None, and `error` says why, where it cannot be used.
+
+    overridden  the places that set it too, in vain
+    """
 
     name: str
     origin: Origin
+    overridden: tuple[str, ...]
     text: str = field(repr=False)
     value: Any = field(repr=False)
     error: SomactlError | None
@@ -174,48 +184,104 @@ class Resolved:
         return SETTINGS[self.name].shown(self.text) if self.error is None else None
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All settings as they were found, and the file that was named, if one was, and what is wrong."""
+
+    resolved: Mapping[str, Resolved]
+    color: Origin | None
+    file: str | None = None
+    file_origin: Origin | None = None
+    file_error: SomactlError | None = None
+
+    @property
+    def errors(self) -> list[SomactlError]:
+        found = [self.file_error, *(each.error for each in self.resolved.values())]
+        return [error for error in found if error is not None]
+
+    def require(self, *, offline: bool) -> None:
+        """Raise the first error; `offline`: only that of an `--output`, in which there can be no answer."""
+        output = self.resolved["output"]
+        by_flag = [output.error] if output.error is not None and output.origin.kind == "flag" else []
+        for error in by_flag if offline else self.errors:
+            raise error
+
+    @property
+    def settings(self) -> Settings:
+        """The settings; the default of one that cannot be used."""
+        return _settings(self.resolved, color=self.color is None)
+
+
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `flags` (None: not given), the environment and the file `SOMACTL_CONFIG` names.
 
     Raises ConfigurationError, which names the place the bad value came from; SecretExposed for a password
     in a URL given by flag, where every process of the machine could read it.
     """
+    found = examine(flags, environ)
+    found.require(offline=False)
+    return found.settings
+
+
+def examine(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Configuration:
+    """Each setting, where it comes from, and what is wrong with it. Raises nothing."""
     environ = os.environ if environ is None else environ
-    resolved = resolve(flags, environ, read_file(config_path(flags, environ), SETTINGS))
-    for each in resolved.values():
-        if each.error is not None:
-            raise each.error
-    return settled(resolved, color=not environ.get(COLOR_VARIABLE))
+    color = Origin("environment", COLOR_VARIABLE) if environ.get(COLOR_VARIABLE) else None
+    path, origin = flags.get("config"), Origin("flag", "--config")
+    if not path:
+        path, origin = environ.get(CONFIG_VARIABLE), Origin("environment", CONFIG_VARIABLE)
+    if not path:
+        return Configuration(_resolve(flags, environ, {}, ""), color)
+    table: dict[str, str] = {}
+    error = None
+    try:
+        table = read_file(path, SETTINGS)
+    except SomactlError as exc:
+        error = exc
+    return Configuration(_resolve(flags, environ, table, path), color, path, origin, error)
 
 
-def config_path(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str | None:
-    """The configuration file that was named, if one was."""
-    environ = os.environ if environ is None else environ
-    return flags.get("config") or environ.get(CONFIG_VARIABLE) or None
-
-
-def resolve(
-    flags: Mapping[str, Any], environ: Mapping[str, str] | None, file: Mapping[str, str]
+def _resolve(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, str], path: str
 ) -> dict[str, Resolved]:
-    """Each setting, where it comes from, and what is wrong with it."""
-    environ = os.environ if environ is None else environ
-    found: dict[str, tuple[str, Origin]] = {}
+    resolved: dict[str, Resolved] = {}
     for name, setting in SETTINGS.items():
+        given: list[tuple[str, Origin]] = []
         if flags.get(name) is not None:
-            found[name] = (str(flags[name]), Origin("flag", setting.flag))
-        elif environ.get(setting.variable):
-            found[name] = (environ[setting.variable], Origin("environment", setting.variable))
-        elif name in file:
-            found[name] = (file[name], Origin("file", f"{name} in the configuration file"))
-        else:
-            found[name] = (setting.default, Origin("default", "the default"))
-    found |= _service_urls(found, environ)
-    return {name: _resolved(name, *found[name]) for name in SETTINGS}
+            given.append((str(flags[name]), Origin("flag", setting.flag)))
+        if environ.get(setting.variable):
+            given.append((environ[setting.variable], Origin("environment", setting.variable)))
+        if name in file:
+            given.append((file[name], Origin("file", f"{name} in {path}")))
+        given += _service_urls(name, resolved, environ)
+        (text, origin), *beaten = [*given, (setting.default, Origin("default", "the default"))]
+        overridden = tuple(other.place for _, other in beaten[:-1])
+        resolved[name] = _resolved(name, text, origin, overridden)
+    return resolved | {"cache": _beside(resolved["cache"], resolved["store"])}
 
 
-def settled(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
-    """The settings; where one cannot be used, its default."""
+def _beside(cache: Resolved, store: Resolved) -> Resolved:
+    """The cache, which cannot stand before every store."""
+    try:
+        if cache.value and store.value:
+            refuse_cache(store.value)
+    except ConfigurationError as exc:
+        error = ConfigurationError(f"{cache.origin.place}: {exc.message}", hint=exc.hint)
+        return replace(cache, value=None, error=error)
+    return cache
 
+
+def _service_urls(
+    name: str, resolved: Mapping[str, Resolved], environ: Mapping[str, str]
+) -> list[tuple[str, Origin]]:
+    """Store and cache from the service's own variables, which count where nothing else names a store."""
+    names: tuple[str, ...] = (SERVICE_STORE, SERVICE_REDIS) if name == "store" else ()
+    if name == "cache" and resolved["store"].origin.place == SERVICE_STORE:
+        names = (SERVICE_REDIS,)
+    return [(environ[each], Origin("environment", each)) for each in names if environ.get(each)][:1]
+
+
+def _settings(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
     def value(name: str) -> Any:
         each = resolved[name]
         return SETTINGS[name].read(SETTINGS[name].default) if each.error is not None else each.value
@@ -235,20 +301,6 @@ def settled(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
         read_timeout=value("read_timeout_ms") / 1000.0,
         retry_seconds=value("retry_seconds"),
     )
-
-
-def load_offline(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
-    """How to print, and nothing else: for a command that explains what is wrong with the settings.
-
-    Only a bad `--output` is refused; a bad one elsewhere is the default's.
-    """
-    environ = os.environ if environ is None else environ
-    if flags.get("output") is not None:
-        mode: Output = _read(str(flags["output"]), Origin("flag", "--output"), _output)
-    else:
-        found = output_from_environment()
-        mode = cast(Output, found if found in OUTPUTS else "table")
-    return Settings(output=mode, color=not environ.get("NO_COLOR"))
 
 
 def source_url(word: str, environ: Mapping[str, str] | None = None) -> str:
@@ -272,31 +324,13 @@ def output_from_environment() -> str:
     return os.environ.get(setting.variable) or setting.default
 
 
-def _service_urls(
-    found: Mapping[str, tuple[str, Origin]], environ: Mapping[str, str]
-) -> dict[str, tuple[str, Origin]]:
-    """Store and cache from the service's own variables, where nothing else names a store."""
-    if found["store"][1].kind != "default":
-        return {}
-    named = {
-        name: (environ[name], Origin("environment", name))
-        for name in (SERVICE_STORE, SERVICE_REDIS)
-        if environ.get(name)
-    }
-    if SERVICE_STORE not in named:
-        return {"store": named[SERVICE_REDIS]} if named else {}
-    urls = {"store": named[SERVICE_STORE]}
-    if SERVICE_REDIS in named and not found["cache"][0]:
-        urls["cache"] = named[SERVICE_REDIS]
-    return urls
-
-
-def _resolved(name: str, text: str, origin: Origin) -> Resolved:
+def _resolved(name: str, text: str, origin: Origin, overridden: tuple[str, ...]) -> Resolved:
     use: Use | None = "store" if name == "store" else "cache" if name == "cache" and text else None
     try:
-        return Resolved(name, origin, text, _read(text, origin, SETTINGS[name].read, use=use), None)
+        value = _read(text, origin, SETTINGS[name].read, use=use)
     except SomactlError as exc:
-        return Resolved(name, origin, text, None, exc)
+        return Resolved(name, origin, overridden, text, None, exc)
+    return Resolved(name, origin, overridden, text, value, None)
 
 
 _INSTEAD = {

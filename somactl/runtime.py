@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import BinaryIO
 
-from somactl.address import parse
+from somactl.address import is_address, parse, refuse_cache
 from somactl.config import Settings, source_url
-from somactl.errors import ConfigurationError, UsageError
+from somactl.errors import UsageError
 from somactl.source.contract import Source
 from somactl.store.contract import Store
 
@@ -67,10 +67,10 @@ def _source(words: Sequence[str], stdin: BinaryIO | None, *, read_only: bool) ->
         if stdin is None:
             raise UsageError("no source is named", hint="write a URL, PATH.json, or - for standard input")
         return NdjsonSource(stdin)
-    if any("://" in word or word.startswith("env:") for word in words):
-        return _source_of_url(words, read_only=read_only)
-    from somactl.source.files import FilesSource, parse_words
+    from somactl.source.files import FilesSource, names_file, parse_words
 
+    if any(word.startswith("env:") or (is_address(word) and not names_file(word)) for word in words):
+        return _source_of_url(words, read_only=read_only)
     return FilesSource(parse_words(words), read_only=read_only)
 
 
@@ -103,11 +103,7 @@ def _authority(settings: Settings, *, read_only: bool) -> Store:
 
 def _with_cache(authority: Store, settings: Settings, *, fills: bool, allow_stale: bool) -> Store:
     """Every read of a rho or a sketch then asks the cache first."""
-    if parse(settings.store).kind == "redis":
-        raise ConfigurationError(
-            "a Redis store needs no Redis cache before it",
-            hint="drop the cache, or name a store that outlives Redis: postgresql://HOST/DATABASE",
-        )
+    refuse_cache(settings.store)
     from somactl.store.hybrid import HybridStore
     from somactl.store.redis.cache import RedisCache
 

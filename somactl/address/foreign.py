@@ -102,6 +102,11 @@ def notation(text: str) -> Notation | None:
     return next((notation for pattern, notation in _NOTATIONS if pattern.match(text)), None)
 
 
+def is_address(text: str) -> bool:
+    """Whether the text is meant to name a server, in whatever notation."""
+    return "://" in text or notation(text) is not None
+
+
 _NONE = {
     "store": "no store is known for {} URLs",
     "cache": "no cache is known for {} URLs",

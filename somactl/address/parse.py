@@ -37,6 +37,15 @@ def parse(url: str, use: Use = "store") -> Address:
     return address
 
 
+def refuse_cache(store: str) -> None:
+    """Raise ConfigurationError for a store before which no cache can stand."""
+    if parse(store).kind == "redis":
+        raise ConfigurationError(
+            "a Redis store needs no Redis cache before it",
+            hint="drop the cache, or name a store that outlives Redis: postgresql://HOST/DATABASE",
+        )
+
+
 def public(url: str) -> str:
     """Any text that is to name a server, as a message may show it: nothing of one that is not understood."""
     for use in ("store", "source"):

@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "verify-psd": "audit",
     "migrate-json": "migrate",
     "cache-warm": "cache",
+    "config": "settings",
     "doctor": "upkeep",
     "explain": "explain",
     "demo": "tour",

@@ -14,7 +14,7 @@ from somactl import config
 from somactl.cli.output import Output
 from somactl.cli.signals import run_until_done
 from somactl.cli.suggest import Invocation, command_line
-from somactl.config import DEFAULT_STORE, Settings
+from somactl.config import DEFAULT_STORE, Configuration, Settings
 from somactl.errors import SomactlError
 from somactl.report import Degraded, Report
 from somactl.store.address import public
@@ -38,7 +38,10 @@ OUTPUT = Annotated[
     str | None,
     typer.Option("--output", "-o", metavar="table|json|ndjson", help="How to report.", show_default="table"),
 ]
-CONFIG = Annotated[str | None, typer.Option("--config", metavar="FILE", help="A TOML file with settings.")]
+CONFIG = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="A file with settings, TOML or YAML (.yaml, .yml)."),
+]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="On success, print only what was asked for.")]
 
 COMMON: dict[str, tuple[Any, Any]] = {
@@ -58,7 +61,8 @@ _WHERE = ("store", "cache", "namespace", "config")
 class Session:
     """One command's surroundings: settings, output, and what of its command line a suggestion repeats.
 
-    tolerances names those that the command line gives, which a setting may give as well.
+    tolerances names those that the command line gives, which a setting may give as well; configuration says
+    where each setting comes from.
     degraded collects what failed in the stores that the command opened, while it went on without.
     """
 
@@ -66,6 +70,7 @@ class Session:
     out: Output
     invocation: Invocation = field(default_factory=Invocation)
     tolerances: tuple[str, ...] = ()
+    configuration: Configuration | None = None
     degraded: list[Degraded] = field(default_factory=list)
 
     @asynccontextmanager
@@ -122,17 +127,19 @@ def command(
 
     The report's code becomes the exit code; a SomactlError becomes one message and its code. With `changes`
     it is there for what it does: if it succeeds, --quiet leaves its table out. With `offline` it works
-    whatever the settings say, since it is what explains them.
+    whatever the settings say, since it is what explains them, and has the defaults where one is broken.
     """
 
     def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
         def callback(context: typer.Context, **arguments: Any) -> int:
             common = {name: arguments.pop(name) for name in COMMON}
             tolerances = {k: arguments.pop(k) for k in list(arguments) if k in config.SETTINGS}
-            settings = config.load_offline(common) if offline else config.load({**common, **tolerances})
+            found = config.examine({**common, **tolerances})
+            found.require(offline=offline)
+            settings = found.settings
             out = Output(settings.output, quiet=common["quiet"], color=settings.color)
             given = tuple(name for name, value in tolerances.items() if value is not None)
-            session = Session(settings, out, _invocation(context, common, settings), given)
+            session = Session(settings, out, _invocation(context, common, settings), given, found)
             try:
                 report = run_until_done(function(session, **arguments))  # type: ignore[call-arg]
             except SomactlError as exc:

@@ -18,6 +18,7 @@ from somactl.report import (
     CommitReport,
     CommitView,
     CompactReport,
+    ConfigReport,
     Degraded,
     DoctorReport,
     ExplainReport,
@@ -123,6 +124,16 @@ def _init(report: InitReport) -> list[str]:
         f"keeps the {kept.versions} newest versions of a key, old ones {kept.seconds / 86_400:g} days; "
         f"commit records {kept.record_seconds / 86_400:g} days",
     ]
+
+
+def _config(report: ConfigReport) -> list[str]:
+    rows = []
+    for each in report.settings:
+        value = "(not shown: it cannot be used)" if each.value is None else each.value or "none"
+        also = f" (not {', '.join(each.overridden)})" if each.overridden else ""
+        rows.append([each.name, value, each.place + also])
+    problems = [f"problem: {p.message}" + (f"; {p.hint}" if p.hint else "") for p in report.problems]
+    return [*columns(["SETTING", "VALUE", "FROM"], rows), *problems]
 
 
 def _doctor(report: DoctorReport) -> list[str]:
@@ -357,6 +368,7 @@ _LISTINGS = (LsReport, NamespacesReport, LogReport)
 
 _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     InitReport: _init,
+    ConfigReport: _config,
     DoctorReport: _doctor,
     NamespacesReport: _namespaces,
     RestoreReport: _restore,

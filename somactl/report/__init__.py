@@ -25,6 +25,8 @@ from somactl.report.base import (
 )
 from somactl.report.looking import (
     CommitView,
+    ConfigProblem,
+    ConfigReport,
     DoctorReport,
     ExplainReport,
     FindingView,
@@ -38,6 +40,7 @@ from somactl.report.looking import (
     OrderView,
     RetentionView,
     RevisionView,
+    SettingView,
     ShowReport,
     StatusReport,
 )
@@ -76,6 +79,8 @@ __all__ = [
     "CommitReport",
     "CommitView",
     "CompactReport",
+    "ConfigProblem",
+    "ConfigReport",
     "Degraded",
     "DemoReport",
     "DoctorReport",
@@ -103,6 +108,7 @@ __all__ = [
     "RetentionView",
     "RevisionView",
     "RmReport",
+    "SettingView",
     "ShowReport",
     "StatusReport",
     "StoreView",
@@ -114,6 +120,7 @@ __all__ = [
 
 REPORTS: tuple[type[Report], ...] = (
     InitReport,
+    ConfigReport,
     DoctorReport,
     NamespacesReport,
     CommitReport,

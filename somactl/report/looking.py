@@ -32,6 +32,30 @@ class InitReport(Report, tag="init"):
     head: NamespaceView
 
 
+class SettingView(msgspec.Struct, kw_only=True):
+    """One setting. value is without secrets, and None where it could not be understood; place names where it
+    comes from: a flag, a variable, a key in a file; overridden the places that set it in vain; error says
+    what is wrong with it."""
+
+    name: str
+    value: str | None
+    unit: str
+    origin: Literal["flag", "environment", "file", "default"]
+    place: str
+    overridden: list[str] = []
+    error: str | None = None
+
+
+class ConfigProblem(msgspec.Struct, kw_only=True):
+    message: str
+    hint: str | None = None
+
+
+class ConfigReport(Report, tag="config"):
+    settings: list[SettingView] = []
+    problems: list[ConfigProblem] = []
+
+
 class FindingView(msgspec.Struct, kw_only=True):
     """One aspect of one service. advice says what to do; empty where there is nothing to do."""
 

@@ -28,6 +28,8 @@ from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.workspace import to_bytes
 
 SUFFIX = ".json"
+_PLAIN = re.compile(r"[\w ()./-]*").fullmatch
+"""Of a path; what holds other characters may be an address with a password in it."""
 _ATTRIBUTES = re.compile(r"mode=([0-7]{4}) uid=([0-9]{1,10}) gid=([0-9]{1,10})\Z").match
 
 
@@ -116,6 +118,12 @@ class FilesSource:
         return True
 
 
+def names_file(word: str) -> bool:
+    """Whether a word that could be taken for an address in some notation is one for a file."""
+    path = word.rpartition("=")[2]
+    return "://" not in word and (path.endswith(SUFFIX) or os.path.isfile(path))
+
+
 def parse_words(words: Sequence[str]) -> dict[str, str]:
     """Key -> path of the words `PATH.json` and `KEY=PATH`, the latter split at the last `=`.
 
@@ -126,7 +134,8 @@ def parse_words(words: Sequence[str]) -> dict[str, str]:
         if not separator and path.endswith(SUFFIX):
             key = os.path.basename(path).removesuffix(SUFFIX)
         if not key or not path:
-            raise UsageError(f"{word!r} names no values to migrate", hint=_instead(word))
+            shown = repr(word) if _PLAIN(word) else "a word of SOURCE"
+            raise UsageError(f"{shown} names no values to migrate", hint=_instead(word))
         if key in paths:
             raise InvalidName(f"key {key!r} is given twice", hint="name the key of each file: KEY=PATH")
         paths[key] = path
@@ -150,15 +159,20 @@ def _instead(word: str) -> str:
 
 def _real_path(path: str, *, missing_ok: bool) -> str:
     """The file itself, where links lead to it. Raises InvalidFile."""
+    shown = (
+        path
+        if path.endswith(SUFFIX) or (_PLAIN(path) and {*path} & {*"./"})
+        else "the file of a word of SOURCE"
+    )
     try:
         path = os.path.realpath(path)
         if not os.path.isfile(path) and not (missing_ok and not os.path.lexists(path)):
             os.stat(path)
-            raise InvalidFile(f"{path}: no ordinary file")
+            raise InvalidFile(f"{shown}: no ordinary file")
     except ValueError:
-        raise InvalidFile(f"{path!r} is no file name") from None
+        raise InvalidFile(f"{shown!r} is no file name") from None
     except OSError as exc:
-        raise InvalidFile(f"{path}: {(exc.strerror or 'cannot be read').lower()}") from None
+        raise InvalidFile(f"{shown}: {(exc.strerror or 'cannot be read').lower()}") from None
     return path
 
 

@@ -120,7 +120,14 @@ def translate_connect(exc: Exception, place: str) -> SomactlError | None:
         return TlsFailure(f"no encrypted connection to {place} that can be trusted: {exc}", hint=_TLS)
     if isinstance(exc, asyncpg.ClientConfigurationError) and "certificate" in str(exc):
         return TlsFailure(f"the certificate of {place} cannot be verified: {exc}", hint=_TLS)
-    if isinstance(exc, ValueError | asyncpg.InterfaceError):
+    if isinstance(
+        exc, asyncpg.ClientConfigurationError | ValueError | KeyError
+    ):  # its text may quote a value
+        return ConfigurationError(
+            f"what the environment adds to {place} cannot be used",
+            hint="check the variables that begin with PG, such as PGUSER and PGSSLROOTCERT",
+        )
+    if isinstance(exc, asyncpg.InterfaceError):
         return ConfigurationError(f"the URL {place} cannot be used: {exc}", hint="check its parameters")
     if isinstance(exc, TimeoutError):
         return StoreUnavailable(f"{place} did not let us in in time", hint=_UNREACHED)

@@ -251,7 +251,8 @@ def _from_reply(known: tuple[type[SomactlError], str, str], code: str, text: str
         sentence = f"the user lacks a right: {text.removeprefix('NOPERM ')}"
         if any(command in text for command in _SCRIPTING):
             hint = f"a store works through scripts: grant the user +@scripting ({_RIGHTS})"
-    return kind(f"{place}: {sentence}", hint=hint, reply=f"{code} {text}".strip()[:500])
+    said, _, _ = f"{code} {text}".partition(", with args beginning with")  # those of AUTH, perhaps
+    return kind(f"{place}: {sentence}", hint=hint, reply=said.strip()[:500])
 
 
 def _tls_failure(exc: BaseException, place: str) -> TlsFailure | None:
