@@ -318,6 +318,12 @@ def source_url(word: str, environ: Mapping[str, str] | None = None) -> str:
     return _read(environ[name], Origin("environment", name), _address("source"))
 
 
+def address_texts() -> list[str]:
+    """What the environment says where an address belongs, for messages that must not repeat it."""
+    names = ("SOMACTL_STORE", "SOMACTL_CACHE", SERVICE_STORE, SERVICE_REDIS)
+    return [os.environ[name] for name in names if os.environ.get(name)]
+
+
 def output_from_environment() -> str:
     """The output mode an error takes that comes before the settings are known; not yet validated."""
     setting = SETTINGS["output"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 Use: TypeAlias = Literal["store", "cache", "source"]
@@ -74,7 +74,8 @@ class Address:
         scheme = "postgresql" if self.kind == "postgres" else self.scheme
         default = DEFAULT_PORTS.get(self.kind, 0)
         database = self.database or ("0" if self.kind == "redis" else "")
-        return self._text(scheme, lambda host: host.port or default, database)
+        hosts = tuple(host if host.is_socket else Host(host.name.lower(), host.port) for host in self.hosts)
+        return replace(self, hosts=hosts)._text(scheme, lambda host: host.port or default, database)
 
     def __str__(self) -> str:
         return self.public

@@ -15,9 +15,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from somactl import suggestion
+from somactl import config, suggestion
 from somactl.cli.command import Command, common_parameters, default_in_words
 from somactl.cli.output import Output, output_mode
+from somactl.cli.secrets import refuse_exposed, without_addresses
 from somactl.cli.suggest import Invocation
 from somactl.errors import SomactlError, UsageError
 
@@ -54,18 +55,23 @@ def run(argv: Sequence[str]) -> int:
     out = Output(mode)
     during = Invocation(command=next((word for word in argv if word in COMMANDS), ""))
     try:
+        refuse_exposed(argv)
         code = build()(list(argv), prog_name="somactl", standalone_mode=False)
     except typer.Abort:
         code = 130
     except typer.TyperException as exc:
-        code = out.failure(_usage_error(exc))
+        usage = _usage_error(exc)
+        usage.message = without_addresses(usage.message, argv)
+        code = out.failure(usage)
     except SomactlError as exc:
         code = out.failure(exc, during)
     except Exception as exc:
         import traceback
 
-        traceback.print_exc(file=sys.stderr)
-        code = out.failure(SomactlError(f"a bug in somactl: {type(exc).__name__}: {exc}"), during)
+        words = [*argv, *config.address_texts()]
+        sys.stderr.write(without_addresses(traceback.format_exc(), words))
+        message = f"a bug in somactl: {type(exc).__name__}: {exc}"
+        code = out.failure(SomactlError(without_addresses(message, words)), during)
     return out.close(int(code or 0))
 
 
