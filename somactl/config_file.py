@@ -145,18 +145,19 @@ def _line(event: Any) -> int:
 
 def _neither(name: str, what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{what}: {_shown(name)} is neither text nor a number", hint='write a text in quotes: ""'
+        f"{what}: {_shown(name) or 'a setting'} is neither text nor a number",
+        hint='write a text in quotes: ""',
     )
 
 
 def _unknown(name: str, what: str, known: Collection[str]) -> ConfigurationError:
     close = difflib.get_close_matches(name.lower().replace("-", "_"), known, 1, 0.7)
     return ConfigurationError(
-        f"{what}: unknown setting {_shown(name)}",
+        f"{what}: unknown setting {_shown(name)}".rstrip(),
         hint=f"did you mean {close[0]}?" if close else f"known settings: {', '.join(known)}",
     )
 
 
 def _shown(name: str) -> str:
-    """A name that is a word, and surely no value that lost its name."""
-    return repr(name) if _NAME.match(name) and len(name) <= 40 else "of a name that is not shown"
+    """A name that is a word, and surely no value that lost its name; else nothing."""
+    return repr(name) if _NAME.match(name) and len(name) <= 40 else ""

@@ -25,9 +25,13 @@ def parse(url: str, use: Use = "store") -> Address:
         raise foreign.refuse(url, use)
     if use not in _USES[kind]:
         raise foreign.refuse_scheme(scheme.lower(), use)
-    parts = text.cut(url)
-    parameters.refuse_unknown(parts.query, kind, use, parts.scheme)
-    address = _RULES[kind](parts)
+    try:
+        parts = text.cut(url)
+        parameters.refuse_unknown(parts.query, kind, use, parts.scheme)
+        address = _RULES[kind](parts)
+    except ConfigurationError as exc:
+        hint = exc.hint if exc.hint and "://" in exc.hint else f"{exc.hint}; the form is {text.SHAPES[kind]}"
+        raise ConfigurationError(exc.message, hint=hint) from None
     if address.is_cluster and use == "source":
         raise ConfigurationError(
             f"{address.public} is a cluster, from which nothing is migrated",

@@ -134,7 +134,7 @@ def parse_words(words: Sequence[str]) -> dict[str, str]:
         if not separator and path.endswith(SUFFIX):
             key = os.path.basename(path).removesuffix(SUFFIX)
         if not key or not path:
-            shown = repr(word) if _PLAIN(word) else "a word of SOURCE"
+            shown = repr(word) if os.path.lexists(word) else "a word of SOURCE"
             raise UsageError(f"{shown} names no values to migrate", hint=_instead(word))
         if key in paths:
             raise InvalidName(f"key {key!r} is given twice", hint="name the key of each file: KEY=PATH")

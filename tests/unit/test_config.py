@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from somactl.config import DEFAULT_STORE, Settings, load
+from somactl.config import DEFAULT_STORE, Settings, examine, load
 from somactl.errors import ConfigurationError, SecretExposed, UsageError
 
 PG, REDIS = "postgresql://db/soma", "redis://cache:6379/0"
@@ -74,3 +76,38 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(flag: str) -
         load({flag: "redis://user:hunter2@host/0"}, {})
     assert "hunter2" not in caught.value.message + (caught.value.hint or "")
     assert load({}, {f"SOMACTL_{flag.upper()}": "redis://user:hunter2@host/0"})
+
+
+def test_every_setting_tells_where_it_comes_from_and_what_it_beat(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('namespace = "file"\ncache_ttl = 9\n')
+    environ = {"SOMACTL_NAMESPACE": "variable", "POSTGRES_URL": PG, "REDIS_URL": REDIS, "NO_COLOR": "1"}
+    found = examine({"namespace": "flag", "config": str(file)}, environ)
+    told = {name: (r.shown, r.origin.kind, r.origin.place) for name, r in found.resolved.items()}
+    assert told["namespace"] == ("flag", "flag", "--namespace")
+    assert found.resolved["namespace"].overridden == ("SOMACTL_NAMESPACE", f"namespace in {file}")
+    assert told["store"] == (PG, "environment", "POSTGRES_URL")
+    assert told["cache"] == (REDIS, "environment", "REDIS_URL")
+    assert told["cache_ttl"] == ("9", "file", f"cache_ttl in {file}")
+    assert told["output"] == ("table", "default", "the default")
+    assert found.color is not None
+    assert not found.errors
+
+
+def test_what_is_broken_is_named_and_the_rest_is_there() -> None:
+    found = examine({"store": "redis://u:pw@h"}, {"SOMACTL_CACHE": "redis:pw@h", "SOMACTL_NAMESPACE": "n"})
+    assert [type(error) for error in found.errors] == [SecretExposed, ConfigurationError]
+    assert (found.settings.store, found.settings.namespace) == (DEFAULT_STORE, "n")
+    assert found.resolved["store"].shown is None
+    assert "pw" not in repr(found)
+
+
+def test_an_empty_cache_on_the_command_line_is_none() -> None:
+    assert stores({"POSTGRES_URL": PG, "REDIS_URL": REDIS}, cache="") == (PG, "")
+
+
+def test_the_service_s_variables_do_not_beat_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('store = "sqlite:///f.db"\n')
+    environ = {"POSTGRES_URL": PG, "REDIS_URL": REDIS, "SOMACTL_CONFIG": str(tmp_path / "c.toml")}
+    assert stores(environ) == ("sqlite:///f.db", "")
+    assert load({}, {"SOMACTL_CONFIG": ""}) == Settings()
