@@ -35,10 +35,10 @@ INFO = "redis_version:7.0.0\r\nused_memory:1000000\r\nmaxmemory:100000000\r\nmax
 class FakeLink(Link):
     """Answers INFO, which fakeredis does not know."""
 
-    async def ask(self, *commands: Command | Call, commit_id: str | None = None) -> list[Reply]:
+    async def ask(self, *commands: Command | Call, **rest: Any) -> list[Reply]:
         if not isinstance(commands[0], Call) and commands[0][0] == "INFO":
             return [INFO.encode()]
-        return await super().ask(*commands, commit_id=commit_id)
+        return await super().ask(*commands, **rest)
 
 
 class FakeCacheServer:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from somactl.store.contract import Receipt
 from somactl.store.redis import RedisStore, link
 from somactl.testing.values import envelope, listed, put, write
 from store.redis_backend import RedisBackend
+from store.replicas import AT_ONCE, attach, take_over
 
 KEYS = [f"k{number:02}" for number in range(12)]
 SLOT = key_slot(b"default")  # of the hash tag of the namespace `default`
@@ -71,10 +70,10 @@ def after_staging(store: RedisStore, patch: pytest.MonkeyPatch, act: Callable[[]
     """Do something between the moment a commit has staged its values and the script that takes them."""
     ask = store._link.ask
 
-    async def interrupted(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def interrupted(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         if commit_id is not None:
             await act()
-        return await ask(*commands, commit_id=commit_id)
+        return await ask(*commands, commit_id=commit_id, **rest)
 
     patch.setattr(store._link, "ask", interrupted)
 
@@ -245,23 +244,16 @@ async def test_a_cluster_that_has_lost_a_node(tmp_path: Path) -> None:
 
 async def test_a_failover_in_the_cluster(tmp_path: Path) -> None:
     """The replica that takes over has the data, and none of the scripts: they are not replicated."""
-    with RedisCluster(tmp_path / "cluster", config={"repl-diskless-sync-delay": "0"}) as cluster:
+    with RedisCluster(tmp_path / "cluster", config=AT_ONCE) as cluster:
         primary = cluster.node_of("{default}")
         replica = ClusterNode(tmp_path / "replica", config=dict(primary.config))
         with replica:
-            replica.command_of_cluster("MEET", "127.0.0.1", primary.port, primary.bus_port)
+            await attach(cluster, primary, replica)
             store = RedisStore(cluster.url)
             await store.init()
             await put(store, "a")
-            await until(lambda: primary.id.encode() in replica.command_of_cluster("NODES"))
-            replica.command_of_cluster("REPLICATE", primary.id)
+            await put(store, "a", seed=1)
             with replica.client() as raw:
-                await until(lambda: raw.info("replication").get("master_link_status") == "up")
-                await put(store, "a", seed=1)
-                everybody = [*cluster.nodes, replica]
-                own_id = replica.command_of_cluster("MYID")
-                await until(lambda: all(knows(node, own_id, primary.id) for node in everybody))
-                await until(lambda: all(is_connected(node, len(everybody)) for node in everybody))
                 await take_over(replica)
                 assert raw.info("memory")["number_of_cached_scripts"] == 0
             receipt = await put(store, "a", seed=2, expected=2)
@@ -273,43 +265,3 @@ async def test_a_failover_in_the_cluster(tmp_path: Path) -> None:
             cluster.nodes[0].kill()
             assert (await store.read("a")).version == 3
             await store.close()
-
-
-def knows(witness: ClusterNode, replica: bytes, primary: str) -> bool:
-    """Whether a node knows the replica, and whose it is."""
-    return any(words[0] == replica and words[3] == primary.encode() for words in nodes_of(witness))
-
-
-def is_connected(node: ClusterNode, count: int) -> bool:
-    """Whether it can ask so many nodes for their votes, itself among them."""
-    state = node.command_of_cluster("INFO").splitlines()
-    lines = nodes_of(node)
-    return (
-        b"cluster_state:ok" in state
-        and len(lines) == count
-        and all(words[7] == b"connected" for words in lines)
-    )
-
-
-def nodes_of(node: ClusterNode) -> list[list[bytes]]:
-    """What it says of each node it knows: id, address, flags, primary, ping, pong, epoch, link."""
-    return [line.split() for line in node.command_of_cluster("NODES").splitlines()]
-
-
-async def take_over(replica: ClusterNode) -> None:
-    """Make a replica the primary. It asks the others for their votes once, and gives up after 5 s. On a busy
-    machine that may be too soon: then it has to be told again, and asks again after 20 s.
-    """
-    with replica.client() as raw:
-        for _ in range(10):
-            replica.command_of_cluster("FAILOVER")
-            with contextlib.suppress(AssertionError):
-                return await until(lambda: raw.info("replication")["role"] == "master", seconds=6)
-    raise AssertionError(f"the replica never became the primary; its log ends:\n{replica.log_tail(20)}")
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)

@@ -78,9 +78,9 @@ async def test_scripts_flushed_between_any_two_calls(backend: RedisBackend, stor
     await delete(store, "b")
     ask = store._link.ask
 
-    async def forgetful(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def forgetful(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         backend.raw.script_flush()
-        return await ask(*commands, commit_id=commit_id)
+        return await ask(*commands, commit_id=commit_id, **rest)
 
     store._link.ask = forgetful  # type: ignore[method-assign]
     await everything(store)
@@ -273,8 +273,8 @@ async def test_a_connection_that_breaks_in_the_middle(own: RedisServer) -> None:
     await store.init()
     ask = store._link.ask
 
-    async def cut(*commands: Any, commit_id: str | None = None) -> list[Any]:
-        task = asyncio.create_task(ask(*commands, commit_id=commit_id))
+    async def cut(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
+        task = asyncio.create_task(ask(*commands, commit_id=commit_id, **rest))
         if own.running:
             own.pause()
             await asyncio.sleep(0.02)
@@ -290,8 +290,8 @@ async def test_a_connection_that_breaks_in_the_middle(own: RedisServer) -> None:
     own.start()
     await store.init()
 
-    async def cut_the_script(*commands: Any, commit_id: str | None = None) -> list[Any]:
-        return await (cut if commit_id else ask)(*commands, commit_id=commit_id)
+    async def cut_the_script(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
+        return await (cut if commit_id else ask)(*commands, commit_id=commit_id, **rest)
 
     store._link.ask = cut_the_script  # type: ignore[method-assign]
     with pytest.raises(OutcomeUnknown):
@@ -342,12 +342,12 @@ async def test_a_refused_commit_leaves_nothing_staged(backend: RedisBackend, sto
 async def test_staged_values_expire(backend: RedisBackend, store: RedisStore) -> None:
     ask = store._link.ask
 
-    async def look(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def look(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         if commit_id is not None:
             staged = [backend.name("default", f"stage:{rest}") for rest in backend.names("default", "stage")]
             assert len(staged) == 33
             assert all(0 < backend.raw.ttl(name) <= 600 for name in staged)
-        return await ask(*commands, commit_id=commit_id)
+        return await ask(*commands, commit_id=commit_id, **rest)
 
     store._link.ask = look  # type: ignore[method-assign]
     values = {f"k{i}": envelope(f"k{i}", n=30) for i in range(32)}

@@ -259,11 +259,11 @@ async def test_both_scripts_leave_the_same_behind(
     asked: list[str] = []
     ask = store._link.ask
 
-    async def note(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def note(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         asked.extend(
             each.script.name for each in commands if isinstance(each, Call) and commit_id is not None
         )
-        return await ask(*commands, commit_id=commit_id)
+        return await ask(*commands, commit_id=commit_id, **rest)
 
     monkeypatch.setattr(store._link, "ask", note)
     plain = writing._is_plain_delete

@@ -47,14 +47,14 @@ def between(store: RedisStore, acts: dict[int, Callable[[], Awaitable[Any]]]) ->
     ask = store._link.ask
     count = 0
 
-    async def slowly(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def slowly(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         nonlocal count
         replies = []
         for command in commands:
             if count in acts:
                 await acts[count]()
             count += 1
-            replies += await ask(command, commit_id=commit_id)
+            replies += await ask(command, commit_id=commit_id, **rest)
         return replies
 
     store._link.ask = slowly  # type: ignore[method-assign]
@@ -290,12 +290,12 @@ async def test_what_comes_back_to_life_is_not_removed(writer: RedisStore, reader
     await delete(writer, "a")
     ask, done = reader._link.ask, False
 
-    async def late(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def late(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         nonlocal done
         if not done and "prune" in str(getattr(getattr(commands[0], "script", None), "name", "")):
             done = True
             await put(writer, "a", seed=1)
-        return await ask(*commands, commit_id=commit_id)
+        return await ask(*commands, commit_id=commit_id, **rest)
 
     reader._link.ask = late  # type: ignore[method-assign]
     found = await reader.compact()
@@ -315,10 +315,10 @@ async def test_freed_bytes_vanish_even_if_nobody_comes_to_free_them(
     await put(writer, "a", seed=1)
     ask = reader._link.ask
 
-    async def dying(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def dying(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         if isinstance(commands[0], tuple) and commands[0][0] == "UNLINK":
             raise StoreUnavailable("gone")
-        return await ask(*commands, commit_id=commit_id)
+        return await ask(*commands, commit_id=commit_id, **rest)
 
     reader._link.ask = dying  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable):

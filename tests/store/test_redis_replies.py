@@ -220,10 +220,10 @@ async def test_a_server_that_fills_up_between_staging_and_commit(
     ask = store._link.ask
     with server.client() as raw:
 
-        async def full(*commands: Any, commit_id: str | None = None) -> list[Any]:
+        async def full(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
             if commit_id is not None:
                 raw.config_set("maxmemory", "1mb")
-            return await ask(*commands, commit_id=commit_id)
+            return await ask(*commands, commit_id=commit_id, **rest)
 
         with unchanged(raw):
             monkeypatch.setattr(store._link, "ask", full)

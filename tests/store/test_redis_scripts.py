@@ -235,11 +235,11 @@ async def test_values_gone_before_their_commit_are_told(
     """As when the server was so slow that what was staged has expired."""
     ask = store._link.ask
 
-    async def slow(*commands: Any, commit_id: str | None = None) -> list[Any]:
+    async def slow(*commands: Any, commit_id: str | None = None, **rest: Any) -> list[Any]:
         if commit_id is not None:
-            for rest in list(backend.names("default", "stage")):
-                backend.raw.delete(backend.name("default", f"stage:{rest}"))
-        return await ask(*commands, commit_id=commit_id)
+            for token in list(backend.names("default", "stage")):
+                backend.raw.delete(backend.name("default", f"stage:{token}"))
+        return await ask(*commands, commit_id=commit_id, **rest)
 
     monkeypatch.setattr(store._link, "ask", slow)
     with pytest.raises(StoreUnavailable, match="gone before") as caught:

@@ -47,6 +47,11 @@ _REPLIES: dict[str, tuple[type[SomactlError], str, str]] = {
         "it is a replica and takes no writes",
         "wait for the failover, or name the primary in the URL",
     ),
+    "UNBLOCKED": (
+        NotPrimary,
+        "it became a replica while it was asked",
+        "wait for the failover, or name the primary in the URL",
+    ),
     "LOADING": (StoreLoading, "it still reads its data from disk", "run it again in a moment"),
     "BUSY": (
         StoreBusy,
@@ -179,7 +184,7 @@ def translate(exc: Exception, place: str, commit_id: str | None = None) -> Somac
     if isinstance(exc, AuthenticationError | AuthorizationError):
         return _from_reply(_REPLIES["WRONGPASS"], "WRONGPASS", text, place)
     if isinstance(exc, ResponseError):
-        return None
+        return None if _is_of_a_script(text) else _unknown_reply(f"{code} {text}".strip(), place)
     if not isinstance(exc, RedisError | RedisClusterException | OSError):
         return None
     lost = _tls_failure(exc, place) or _lost(exc, place)
@@ -206,6 +211,25 @@ def translate(exc: Exception, place: str, commit_id: str | None = None) -> Somac
             hint="look at `redis-cli cluster info`",
         )
     return lost
+
+
+def refused(exc: Exception, place: str, commit_id: str) -> SomactlError:
+    """The error for an error reply to a write that is made by one script.
+
+    The replies that we know come before its first write. Of one that we do not know, and of one that ends a
+    wait, that is not certain: OutcomeUnknown. `commit_id` is '' for notes.
+    """
+    code, text = reply(exc)
+    if code != "UNBLOCKED" and _known(code, text) is not None:
+        error = translate(exc, place)
+        assert error is not None  # it is known
+        return error
+    what = f"commit {commit_id} was made" if commit_id else "notes were written"
+    return OutcomeUnknown(
+        f"{place} does not tell whether {what}; it answered {f'{code} {text}'.strip()[:200]!r}",
+        commit_id=commit_id,
+        **({} if commit_id else {"hint": "read the notes again: their versions tell"}),
+    )
 
 
 def reply(exc: BaseException) -> tuple[str, str]:
@@ -253,6 +277,19 @@ def _from_reply(known: tuple[type[SomactlError], str, str], code: str, text: str
             hint = f"a store works through scripts: grant the user +@scripting ({_RIGHTS})"
     said, _, _ = f"{code} {text}".partition(", with args beginning with")  # those of AUTH, perhaps
     return kind(f"{place}: {sentence}", hint=hint, reply=said.strip()[:500])
+
+
+def _is_of_a_script(text: str) -> bool:
+    """Whether a script of ours failed, which only a bug in it can bring about."""
+    return "user_script" in text
+
+
+def _unknown_reply(text: str, place: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{place} answered {text[:200]!r}, which this somactl does not know",
+        hint="run it again; look at the server's log, and use Redis 7.0 or newer",
+        reply=text[:500],
+    )
 
 
 def _tls_failure(exc: BaseException, place: str) -> TlsFailure | None:

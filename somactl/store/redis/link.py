@@ -10,9 +10,9 @@ from typing import Any
 from somactl.errors import ConfigurationError, StoreUnavailable
 from somactl.store.redis import connection
 from somactl.store.redis.connection import Server
+from somactl.store.redis.failures import refused, translate
 from somactl.store.redis.failures import reply as error_reply
-from somactl.store.redis.failures import translate
-from somactl.store.redis.pool import Pool, Reply
+from somactl.store.redis.pool import Behind, Pool, Reply
 from somactl.store.redis.scripts import Argument, Call, Command, Script
 
 REDIRECT_SECONDS = 5.0
@@ -96,21 +96,24 @@ class Link:
         """Have a live connection ready; raises StoreUnavailable where there is none to be had."""
         await self._pool.reach()
 
-    async def ask(self, *commands: Command | Call, commit_id: str | None = None) -> list[Reply]:
+    async def ask(
+        self, *commands: Command | Call, commit_id: str | None = None, behind: Behind | None = None
+    ) -> list[Reply]:
         """The replies to all commands, sent in one round trip; errors stand among them (see `value`).
 
         Other clients' commands may run in between. Where the server does not know a script, it is sent
-        again by its source, and so is all that stands behind it. Raises what `Pool.exchange` does.
+        again by its source, and so is all that stands behind it. `behind` goes on over the connection of
+        each attempt, and sees from the replies what that came to. Raises what `Pool.exchange` does.
         """
         from redis.exceptions import NoScriptError
 
         plain = [each.by_digest if isinstance(each, Call) else each for each in commands]
-        replies = await self._exchange(plain, commit_id)
+        replies = await self._exchange(plain, commit_id, behind)
         unknown = next((i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)), None)
         if unknown is None:
             return replies
         again = [each.by_source if isinstance(each, Call) else each for each in commands[unknown:]]
-        return [*replies[:unknown], *await self._exchange(again, commit_id)]
+        return [*replies[:unknown], *await self._exchange(again, commit_id, behind)]
 
     async def run(
         self,
@@ -130,20 +133,15 @@ class Link:
         _, reply = await self.run(script, keys, arguments)
         return self.value(reply)
 
-    async def _exchange(self, commands: Sequence[Command], commit_id: str | None) -> list[Reply]:
-        replies = await self._pool.exchange(commands, commit_id=commit_id)
+    async def _exchange(
+        self, commands: Sequence[Command], commit_id: str | None, behind: Behind | None
+    ) -> list[Reply]:
+        replies = await self._pool.exchange(commands, commit_id=commit_id, behind=behind)
         if any(map(_redirection, replies)):
             raise ConfigurationError(
                 f"{self.place} is a node of a cluster", hint="name a cluster as redis+cluster://"
             )
         return replies
-
-    async def write_and_wait(self, write: Command, replicas: int, milliseconds: int) -> int:
-        """How many replicas have `write`, and all that was written before it, after so long at most."""
-        self.values(await self._exchange([write], None))  # a cluster's redirections are behind us then
-        done, count = await self._pool.exchange([write, ("WAIT", replicas, milliseconds)])
-        self.value(done)
-        return int(self.value(count))
 
     def value(self, reply: Reply) -> Any:
         """`reply`, or the error that it is, translated."""
@@ -153,6 +151,12 @@ class Link:
 
     def values(self, replies: Sequence[Reply]) -> list[Any]:
         return [self.value(reply) for reply in replies]
+
+    def written(self, reply: Reply, commit_id: str) -> Any:
+        """`reply` to a write, or its error: OutcomeUnknown unless it proves that nothing was written."""
+        if isinstance(reply, Exception):
+            raise refused(reply, self.place, commit_id) from reply
+        return reply
 
     def error(self, reply: Exception) -> Exception:
         """The somactl error that an error reply stands for, or itself where it can only be a bug of ours."""
@@ -177,18 +181,22 @@ class ClusterLink(Link):
     async def reach(self) -> None:
         self._pool = await self._nodes.reachable(self._pool)
 
-    async def _exchange(self, commands: Sequence[Command], commit_id: str | None) -> list[Reply]:
+    async def _exchange(
+        self, commands: Sequence[Command], commit_id: str | None, behind: Behind | None
+    ) -> list[Reply]:
         clock = asyncio.get_running_loop().time
         end = clock() + REDIRECT_SECONDS
         replies: list[Reply] = [None] * len(commands)
         waiting = list(range(len(commands)))
         while True:
             await self.reach()
-            await self._send(self._pool, commands, waiting, replies, commit_id)
+            await self._send(self._pool, commands, waiting, replies, commit_id, behind)
             asked = _where(replies, waiting, "ASK")
             if asked:
                 node = _target(replies[asked[0]], self._pool)
-                await self._send(self._nodes.pool(node), commands, asked, replies, commit_id, asking=True)
+                await self._send(
+                    self._nodes.pool(node), commands, asked, replies, commit_id, behind, asking=True
+                )
             waiting = [i for i in waiting if _redirection(replies[i])]
             if not waiting or clock() > end:
                 return replies
@@ -205,12 +213,13 @@ class ClusterLink(Link):
         chosen: Sequence[int],
         replies: list[Reply],
         commit_id: str | None,
+        behind: Behind | None,
         *,
         asking: bool = False,
     ) -> None:
         """Put the replies to the chosen commands in their places."""
         part = [commands[i] for i in chosen]
-        got = await pool.exchange(part, asking=asking, commit_id=commit_id)
+        got = await pool.exchange(part, asking=asking, commit_id=commit_id, behind=behind)
         for i, reply in zip(chosen, got, strict=True):
             replies[i] = reply
 

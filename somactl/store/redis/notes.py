@@ -80,7 +80,7 @@ async def write(
         if not inline:
             await _stage(reader, stage, list(changes.values()))
         (reply,) = await reader.link.ask(Call(WRITE, keys, arguments), commit_id="")
-        what, *told_back = reader.link.value(reply)
+        what, *told_back = reader.link.written(reply, "")
     except SomactlError as exc:
         if not inline and "reply" in exc.facts:  # a server that has not answered would keep us waiting
             await _unlink(reader, stage)

@@ -13,6 +13,10 @@ from somactl.store.redis.scripts import Command
 
 Reply: TypeAlias = Any
 """What Redis answers: bytes, int, None, a list of these, or a ResponseError for a command it refused."""
+Converse: TypeAlias = "Callable[[Sequence[Command], float], Awaitable[list[Reply]]]"
+"""Sends more over one and the same connection; its replies may take so many seconds longer than usual."""
+Behind: TypeAlias = "Callable[[Converse, Sequence[Reply]], Awaitable[None]]"
+"""Says what is to be said behind an exchange, whose replies it gets."""
 
 LANES = 32
 """Exchanges with one server at a time; more wait for a free connection."""
@@ -55,19 +59,27 @@ class Pool:
         self._closed = False
 
     async def exchange(
-        self, commands: Sequence[Command], *, asking: bool = False, commit_id: str | None = None
+        self,
+        commands: Sequence[Command],
+        *,
+        asking: bool = False,
+        commit_id: str | None = None,
+        behind: Behind | None = None,
     ) -> list[Reply]:
         """Send all commands at once; their replies in order, errors among them.
 
-        `asking` prefixes each with ASKING. Raises StoreUnavailable where nothing was sent; after that,
-        with a `commit_id`, OutcomeUnknown; and AccessDenied, TlsFailure, ConfigurationError.
+        `asking` prefixes each with ASKING. `behind` may go on over the same connection. Raises
+        StoreUnavailable where nothing was sent; after that, with a `commit_id`, OutcomeUnknown; and
+        AccessDenied, TlsFailure, ConfigurationError.
         """
         async with self._lanes:
             connection = await self._connected()
             try:
                 with translated(self.place, commit_id):
-                    async with asyncio.timeout(self._timeout):
-                        replies = await _converse(connection, _prefixed(commands) if asking else commands)
+                    converse = self._conversation(connection, asking=asking)
+                    replies = await converse(commands, 0.0)
+                    if behind is not None:
+                        await behind(converse, replies)
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
@@ -75,7 +87,20 @@ class Pool:
                 await connection.disconnect(nowait=True)
             else:
                 await self._release(connection)
-        return replies[1::2] if asking else replies
+        return replies
+
+    def _conversation(self, connection: Any, *, asking: bool = False) -> Converse:
+        """Exchanges over `connection` and no other."""
+
+        async def converse(commands: Sequence[Command], longer: float = 0.0) -> list[Reply]:
+            if not connection.is_connected:  # redis-py would make a new one, perhaps to another server
+                raise ConnectionResetError("it was closed")
+            seconds = None if self._timeout is None else self._timeout + longer
+            async with asyncio.timeout(seconds):
+                replies = await _converse(connection, _prefixed(commands) if asking else commands)
+            return replies[1::2] if asking else replies
+
+        return converse
 
     @asynccontextmanager
     async def pinned(self) -> AsyncIterator[Callable[[Sequence[Command]], Awaitable[list[Reply]]]]:
@@ -86,12 +111,11 @@ class Pool:
         async with self._lanes:
             connection = await self._connected()
 
+            converse = self._conversation(connection)
+
             async def exchange(commands: Sequence[Command]) -> list[Reply]:
                 with translated(self.place):
-                    if not connection.is_connected:  # redis-py would make a new one, which watches nothing
-                        raise ConnectionResetError("it was closed")
-                    async with asyncio.timeout(self._timeout):
-                        return await _converse(connection, commands)
+                    return await converse(commands, 0.0)
 
             try:
                 yield exchange

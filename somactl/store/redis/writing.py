@@ -19,10 +19,11 @@ from msgspec.structs import replace
 from somactl.core.names import commit_id_time
 from somactl.errors import SomactlError, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Durable, Expect, Head, Receipt, Retention
-from somactl.store.redis import layout, records, recovery, replication, revisions
+from somactl.store.redis import layout, records, recovery, revisions
 from somactl.store.redis.conditions import Conditions
 from somactl.store.redis.layout import NAME, Names
 from somactl.store.redis.reading import Reader
+from somactl.store.redis.replication import Confirmation
 from somactl.store.redis.scripts import Argument, Call, Command, Script
 from somactl.store.request import (
     Found,
@@ -98,18 +99,20 @@ async def commit(reader: Reader, request: Request, conditions: Conditions, wait_
     With `wait_replicas`, the receipt says `replicated:K` if so many replicas have confirmed it in time.
     """
     staging = Staging(reader.names, request)
+    record = reader.names.commit(request.commit_id)
+    confirmation = Confirmation(record, request.commit_id, wait_replicas)
     try:
         for batch in staging.batches():
             reader.link.values(await reader.link.ask(*batch))
         outcome = [b"other"]
         if _is_plain_delete(request):
-            outcome = await _ask(reader, request, _delete(reader.names, request, conditions.durability))
+            call = _delete(reader.names, request, conditions.durability)
+            outcome = await _ask(reader, request, call, confirmation)
         if outcome[0] == b"other":
             call = _call(reader.names, request, staging, conditions.durability)
-            outcome = await _ask(reader, request, call)
+            outcome = await _ask(reader, request, call, confirmation)
         if outcome[0] == b"done":
-            durability = await replication.confirm(reader, request.commit_id, wait_replicas)
-            receipt = _receipt(request, outcome[1:], durability or conditions.durability)
+            receipt = _receipt(request, outcome[1:], confirmation.durability or conditions.durability)
             if request.metadata.grace is not None:
                 await _let_lapse(reader, receipt, request.metadata.grace)
             return receipt
@@ -130,10 +133,10 @@ async def _discard(reader: Reader, staging: Staging) -> None:
             await reader.link.ask(("UNLINK", *staging.names[start : start + _BATCH_KEYS]))
 
 
-async def _ask(reader: Reader, request: Request, call: Call) -> list[Any]:
+async def _ask(reader: Reader, request: Request, call: Call, confirmation: Confirmation) -> list[Any]:
     """What a script makes of the commit; from here on no answer means that its outcome is unknown."""
-    (reply,) = await reader.link.ask(call, commit_id=request.commit_id)
-    outcome: list[Any] = reader.link.value(reply)
+    (reply,) = await reader.link.ask(call, commit_id=request.commit_id, behind=confirmation)
+    outcome: list[Any] = reader.link.written(reply, request.commit_id)
     return outcome
 
 
