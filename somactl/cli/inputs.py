@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from somactl.cli.signals import abortable
+from somactl.core.text_encoding import wide_encoding, without_mark
 from somactl.errors import InvalidFile, InvalidJson, InvalidName, LimitExceeded, SomactlError, UsageError
 from somactl.store.contract import Expect, Expected
 from somactl.suggestion import run
@@ -19,15 +18,6 @@ from somactl.suggestion import run
 if TYPE_CHECKING:
     from somactl.operations.commit import Input
 
-
-class Line(msgspec.Struct, forbid_unknown_fields=True):
-    """One line of a commit on stdin."""
-
-    key: str
-    value: msgspec.Raw
-
-
-_LINE = msgspec.json.Decoder(Line)
 
 MAX_FILE_BYTES = (1 << 30) + (1 << 20)  # the largest array that still fits an envelope, hermitian in float32
 
@@ -98,8 +88,10 @@ def parse_ndjson(content: bytes) -> Lines:
     """Lines `{"key": ..., "value": ...}`, where null deletes, and reports of `somactl get`."""
     from somactl.operations.commit import Input
 
+    if (encoding := wide_encoding(content)) is not None:
+        raise InvalidFile(f"standard input is {encoding}, not UTF-8", hint="have it written as UTF-8")
     lines, seen = Lines(), set[str]()
-    for number, document in _documents(content):
+    for number, document in _documents(without_mark(content)):
         source = f"standard input, line {number}"
         try:
             key, value = _key_and_value(document)
@@ -134,23 +126,27 @@ def _documents(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _key_and_value(document: bytes) -> tuple[str, bytes]:
     """Raises InvalidJson."""
+    from somactl.core.ndjson_line import split
+
     try:
-        line = _LINE.decode(document)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return split(document)
+    except ValueError as exc:
         report = _got(document)
         if report is not None:
             return report
-        raise InvalidJson(
-            str(exc)[:200], hint='each line is {"key": "...", "value": matrix or null}'
-        ) from None
-    return line.key, bytes(line.value)
+        raise InvalidJson(str(exc), hint='each line is {"key": "...", "value": matrix or null}') from None
 
 
 def _got(document: bytes) -> tuple[str, bytes] | None:
     """Key and envelope of a report of `get`; None for anything else. Raises InvalidJson where it has none."""
+    import msgspec
+
+    from somactl.core.ndjson_line import member_twice
     from somactl.report import GetReport
 
     try:
+        if member_twice(document):
+            return None
         report = msgspec.json.decode(document, type=GetReport)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

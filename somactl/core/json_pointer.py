@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from somactl.core.number_tokens import damaged_token
+from somactl.core.text_encoding import BOM
 from somactl.errors import InvalidJson, LimitExceeded, UsageError
 
 MAX_DEPTH = 1024
@@ -160,7 +162,7 @@ def scan(text: bytes, visit: Visit, take: Callable[[list[str]], Bite] | None = N
     opened: list[Container] = []
     bites = _any_bite
     budget = MAX_NODES
-    at = _end(_space(text))
+    at = _end(_space(text, len(BOM) if text.startswith(BOM) else 0))
     while True:
         budget -= 1
         if budget < 0:
@@ -272,6 +274,10 @@ def _defect(text: bytes, at: int) -> InvalidJson:
         what = f"it ends too early, after {len(text)} bytes"
     elif text[at : at + 1] == b'"' and _string(text, at) is None:
         what = f"the string at byte {at} is open, or holds a bad escape, a control character or no UTF-8"
+    elif (token := damaged_token(text, at)) is not None:
+        what = f"the token {token} at byte {at} is no number that JSON knows"
     else:
         what = f"byte {at} is out of place: {text[at : at + 8]!r}"
+        if at and text[at - 1 : at].isdigit():
+            what += ", behind a number"
     return InvalidJson(f"not strict JSON: {what}", hint="read the value again from its source")

@@ -29,6 +29,9 @@ import pybase64
 import simdjson
 
 from somactl.core.framing import MAX_ENVELOPE_BYTES
+from somactl.core.json_pointer import scan
+from somactl.core.number_tokens import spells_a_number
+from somactl.core.text_encoding import without_mark
 from somactl.errors import InvalidJson, LimitExceeded
 
 MAX_MATRIX_BYTES = MAX_ENVELOPE_BYTES
@@ -47,6 +50,11 @@ _FIELDS = frozenset({"__np__", "data", "dtype", "shape"})
 _MARK = b"@"  # no base64 character, so that it cannot be mistaken for data
 _DATA_KEY = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*"')
 _NON_FINITE_TOKEN = re.compile(rb"\b(NaN|Infinity)\b")
+# Strings first, so that no integer is found in one; what stands before a digit tells that it begins there.
+_LONG_INTEGER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?<![0-9.eE+-])(-?+[1-9][0-9]{18,}+)(?![.eE])', re.DOTALL)
+_LONGEST_INTEGER = 310  # sign and digits of the largest float64
+MAX_ROWS = 1 << 20
+"""Rows of a matrix written as lists: each costs some steps of its own, however short it is."""
 _WRAPPINGS = 2
 _HEAD = 1 << 16  # the base64 text begins within this many bytes or the plain path is taken
 _TAIL = 1 << 12  # and ends within this many of the end
@@ -69,7 +77,7 @@ def parse_matrix(text: str | bytes) -> np.ndarray:
     MAX_MATRIX_BYTES, before anything of its size is allocated.
     """
     for _ in range(_WRAPPINGS + 1):
-        data = _encoded(text)
+        data = without_mark(_encoded(text))
         cut = _cut_data(data)
         if cut is not None:
             return cut
@@ -83,6 +91,7 @@ def parse_matrix(text: str | bytes) -> np.ndarray:
 _FORMS = (
     'a matrix is {"__np__": true, "data": base64, "dtype": name, "shape": [rows, columns]} or lists of rows'
 )
+_AS_FLOAT = "write it as a float if it was one, such as 1.0e17"
 _AGAIN = "the value is damaged: read it again from its source, or restore an earlier one"
 
 
@@ -133,7 +142,8 @@ def _parse_plainly(text: bytes) -> np.ndarray | str:
     try:
         document = parser.parse(text)
     except (ValueError, RuntimeError) as error:  # UnicodeDecodeError is a ValueError
-        raise InvalidJson(f"not strict JSON: {_why_not_json(text, error)}", hint=_FORMS) from None
+        text = _without_long_integers(text, error)
+        document = parser.parse(text)
     if isinstance(document, str):
         return document
     if isinstance(document, simdjson.Object):
@@ -147,6 +157,29 @@ def _parse_plainly(text: bytes) -> np.ndarray | str:
     raise InvalidJson(f"JSON that is {_name_of(document)} holds no matrix", hint=_FORMS)
 
 
+def _without_long_integers(text: bytes, error: Exception) -> bytes:
+    """`text` with its integers beyond 64 bits, which simdjson does not read, written as floats.
+
+    JSONB prints 1e20 as 100000000000000000000. Raises InvalidJson where one is not exact in float64, and
+    where the text is no JSON for another reason, which `error` was.
+    """
+    changed = _LONG_INTEGER.sub(_as_float, text) if _LONG_INTEGER.search(text) else text
+    try:
+        if changed is not text:
+            simdjson.Parser().parse(changed)
+            return changed
+    except (ValueError, RuntimeError) as second:
+        error = second
+    raise InvalidJson(f"not strict JSON: {_why_not_json(text, error)}", hint=_FORMS)
+
+
+def _as_float(match: re.Match[bytes]) -> bytes:
+    if match[1] is None:
+        return match[0]  # a string
+    _exactly(match[1].decode())
+    return match[1] + b".0"
+
+
 def _why_not_json(text: bytes, error: Exception) -> str:
     if not text.strip():
         return "the text is empty"
@@ -155,6 +188,12 @@ def _why_not_json(text: bytes, error: Exception) -> str:
         return f"the token {token[1].decode()} at byte {token.start()}, which JSON does not know"
     if isinstance(error, UnicodeDecodeError):
         return "the text is not valid UTF-8"
+    try:
+        scan(text, lambda *_: None)
+    except InvalidJson as defect:
+        return defect.message.removeprefix("not strict JSON: ")
+    except LimitExceeded as defect:
+        return defect.message
     reason = str(error).partition(": ")[2] or str(error)
     return reason.partition(". ")[0].strip().rstrip(".")
 
@@ -166,8 +205,9 @@ def _from_lists(document: simdjson.Array, text: bytes) -> np.ndarray:
     rows = len(document)
     if rows == 0:
         raise InvalidJson("the list is empty", hint=_FORMS)
-    if rows >= _SATURATED:
-        raise InvalidJson(f"{_SATURATED} rows or more are not read from lists", hint=_FORMS)
+    most = min(MAX_ROWS, _SATURATED)
+    if rows >= most:
+        raise InvalidJson(f"{most} rows or more are not read from lists", hint="store the matrix as .npy")
     if not _has_brackets(text, rows + 1):
         raise InvalidJson(_defect_of(document), hint=_FORMS)
     try:
@@ -201,11 +241,17 @@ def _has_brackets(text: bytes, count: int) -> bool:
 
 
 def _exactly(token: str) -> int:
+    shown = token if len(token) <= 40 else f"{token[:20]}... of {len(token)} characters"
+    if len(token) > _LONGEST_INTEGER:
+        raise InvalidJson(f"the integer {shown} is beyond the range of float64", hint=_AS_FLOAT)
     value = int(token)
-    if int(float(value)) != value:
+    try:
+        exact = int(float(value)) == value
+    except OverflowError:
+        raise InvalidJson(f"the integer {shown} is beyond the range of float64", hint=_AS_FLOAT) from None
+    if not exact:
         raise InvalidJson(
-            f"the integer {token} is above 2^53 and not representable in float64",
-            hint="write it as a float if it was one, such as 1.0e17",
+            f"the integer {shown} is above 2^53 and not representable in float64", hint=_AS_FLOAT
         )
     return value
 
@@ -218,7 +264,9 @@ def _defect_of(document: simdjson.Array) -> str:
             return f"row {i} is {_name_of(row)}, not a list of numbers"
         for j, entry in enumerate(row):
             if type(entry) not in (int, float):
-                return f"row {i}, column {j} is {_name_of(entry)}, not a number"
+                spelled = isinstance(entry, str) and spells_a_number(entry)
+                more = f": {entry[:40]!r} only spells one" if spelled else ""
+                return f"row {i}, column {j} is {_name_of(entry)}, not a number{more}"
         length = len(row)
         first = length if first is None else first
         if length == 0:

@@ -16,6 +16,7 @@ from somactl.core.legacy_json import parse_matrix
 from somactl.core.legacy_values import Site, target_key
 from somactl.core.names import KINDS
 from somactl.core.projection import trace
+from somactl.core.text_encoding import without_mark
 from somactl.errors import InputRejected, LimitExceeded, UsageError
 
 TRACE_WINDOW = 0.1
@@ -121,9 +122,9 @@ def _judge_envelope(target: str, text: bytes, kind: str) -> Judged:
 
 
 def _unwrapped(text: bytes) -> str:
-    text = text.strip()
+    text = without_mark(text).strip()
     while text.startswith(b'"'):
-        text = decode_string(text).encode("utf-8", "surrogatepass").strip()
+        text = without_mark(decode_string(text).encode("utf-8", "surrogatepass")).strip()
     return text.decode("utf-8", "replace")
 
 

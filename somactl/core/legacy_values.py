@@ -15,7 +15,9 @@ from somactl.core import framing
 from somactl.core.json_edit import ambiguous, read_reference
 from somactl.core.json_pointer import Bite, Container, bite, decode_string, format_pointer, locate, scan
 from somactl.core.names import MAX_KEY_BYTES, validate_key
-from somactl.errors import InputRejected, InvalidName, LimitExceeded
+from somactl.core.number_tokens import MAX_COUNTED, number_begins, rows_lost, two_rows_begin
+from somactl.core.text_encoding import wide_encoding, without_mark
+from somactl.errors import InputRejected, InvalidJson, InvalidName, LimitExceeded
 
 Form = Literal["numpy", "lists", "string", "envelope", "unreadable"]
 
@@ -32,23 +34,23 @@ _BLANKS = b" \t\r\n"
 _BINARY = framing.MAGIC[:4]  # what is left of the magic number when a transport changes line ends
 _BASE64 = framing.TEXT_PREFIX.encode()
 
-_FLOAT = rb"[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+|[-+]?+(?i:inf(?:inity)?+|nan)"
 _numpy_begins = re.compile(rb'\s*+\{\s*+"__np__"\s*+:').match
 # JSON that ends like this has `__np__` among the keys of its outermost object: nothing else can end there.
 _numpy_ends = re.compile(
     rb',\s*+"__np__"\s*+:\s*+true\s*+(?:,\s*+"(?:dtype|shape)"\s*+:\s*+(?:"[^"\\]*+"|\[[0-9,\s]*+\])\s*+)*+\}\s*+\Z'
 ).search
 _JSONB_END = b', "__np__": true}'
-_np_as_key = re.compile(rb'"__np__\\*+"\s*+:').search  # backslashes: in a string
+# Backslashes: in a string. Single quotes: what Python prints, which is no JSON.
+_np_as_key = re.compile(rb'(?:"__np__\\*+"|\'__np__\')\s*+:').search
 _np_escaped = re.compile(rb"\\u00(?:5[fF]|6[eE]|70)").search
 _brackets = re.compile(rb"\[\s*+(?:\[\s*+)++")
-_first_entry = re.compile(rb'[-0-9\]]|true|false|null|NaN|Infinity|\Z|"\s*+(?:' + _FLOAT + rb')\s*+"').match
-_ROW = rb"\[\s*+(?:" + _FLOAT + rb")\s*+(?:,\s*+(?:" + _FLOAT + rb")\s*+)*+\]\s*+"
-_two_rows_begin = re.compile(rb"\[\s*+" + _ROW + rb",\s*+" + _ROW + rb"[],]").match
 _inside = re.compile(rb"\[\s*+").match
 _of_list_characters = re.compile(rb'[][0-9\s,.+\-"eEaNIfinitytruls]*+\Z').match
-_plain = bite(but_text=rb'"(?:[\s\[{\\]|iVJITw)', but_key=rb'"__np__"')
-_STRING_MAY_HOLD = re.compile(rb'"\s*+(?:[\[{]|iVJITw|\\(?:["nrt/\\]|u00[0-7]))')
+_plain = bite(but_text=rb'"(?:[\s\[{\\\xef]|iVJITw)', but_key=rb'"__np__"')
+_STRING_MAY_HOLD = re.compile(
+    rb'"(?:\xef\xbb\xbf)?+\s*+(?:[\[{]|iVJITw|\\(?:["nrt/\\]|u00[0-7]|u[fF][eE][fF][fF]))'
+)
+_WIDE_JSON = re.compile(rb"[^\[{\"]{2,4}[\0]*+[\[{\"]").match
 
 
 class Site(NamedTuple):
@@ -84,7 +86,7 @@ def find_matrices(value: bytes, *, pointers: Sequence[str] = (), discover: bool 
     if any(pointers) and not discover:
         return _find_at(value, pointers)
     if _numpy_begins(value) is not None or value.endswith(_JSONB_END):  # the commonest, known at once
-        return Found((Site("", "numpy", value.strip(_BLANKS)),))
+        return Found((Site("", "numpy", _bare(value)),))
     look = _look(value)
     if look.form is not None:
         return Found((Site("", look.form, _bare(value), look.defect),))
@@ -112,12 +114,15 @@ _WORDS = _Look(None, "text")
 _NOT_JSON = _Look(None, "text that is not JSON")
 _NO_NUMPY = _Look(None, AN_OBJECT)
 _NO_ROWS = _Look(None, A_LIST)
+_AS_UTF8 = "have it written as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8"
 
 
 def _look(text: bytes) -> _Look:
     """What the node or value `text` looks like; it need not be JSON."""
     if text.startswith(_BINARY):
         return _Look("envelope")
+    if (encoding := wide_encoding(text)) and _WIDE_JSON(text):
+        return _Look("unreadable", "", InvalidJson(f"the text is {encoding}, not UTF-8", hint=_AS_UTF8))
     bare = _bare(text)
     first = bare[:1]
     if first == b"{":
@@ -153,7 +158,8 @@ def _look_at_object(text: bytes) -> _Look:
 
 def _look_at_list(text: bytes, *, is_value: bool = False) -> _Look:
     """`is_value`: it is not the text of a JSON string, which holds words where it holds no JSON."""
-    if not _rows_begin(text, 0):
+    rows = _rows_begin(text, 0)
+    if not rows and not _damaged_rows(text, whole=True):
         return _NO_ROWS
     of_numbers = bool(_of_list_characters(text[:_EDGE]) and _of_list_characters(text[-_EDGE:]))
     if of_numbers and b"{" not in text:
@@ -162,7 +168,9 @@ def _look_at_list(text: bytes, *, is_value: bool = False) -> _Look:
         outermost = _outermost(text)
         return _NO_ROWS if outermost is not None and outermost.holds_object else _Look("lists")
     except InputRejected as error:
-        lost = of_numbers or (is_value and _two_rows_begin(text) is not None)
+        lost = of_numbers or (is_value and two_rows_begin(text))
+        if not lost and (is_value or text.endswith(b"]")):  # rows before words are words, in a string
+            lost = _damaged_rows(text, whole=True)
         return _Look("unreadable", "", error) if lost else _broken(text, error)
 
 
@@ -204,11 +212,28 @@ def _np_may_stand_in(text: bytes) -> bool:
 def _rows_begin(text: bytes, at: int) -> bool:
     """Whether the list at `at` begins with a list, and that with a number or what stands for a lost one."""
     brackets = _brackets.match(text, at)
-    return brackets is not None and _first_entry(text, brackets.end()) is not None
+    return brackets is not None and number_begins(text, brackets.end()) is not None
+
+
+def _damaged_rows(text: bytes, at: int = 0, *, whole: bool = False) -> bool:
+    """Whether the list at `at` begins with what is no number, and is rows of numbers all the same.
+
+    `whole`: nothing but blanks may stand behind it.
+    """
+    lost, end = rows_lost(text, at)
+    return lost and not (whole and end < at + MAX_COUNTED and text[end:].strip(_BLANKS))
 
 
 def _rows_stand_in(text: bytes) -> bool:
-    return any(_first_entry(text, brackets.end()) for brackets in _brackets.finditer(text))
+    at = 0
+    while (brackets := _brackets.search(text, at)) is not None:
+        if number_begins(text, brackets.end()) is not None:
+            return True
+        lost, end = rows_lost(text, brackets.start())
+        if lost:
+            return True
+        at = max(brackets.end(), end)  # nothing is looked at twice
+    return False
 
 
 def _take_plain(path: list[str]) -> Bite:
@@ -216,7 +241,7 @@ def _take_plain(path: list[str]) -> Bite:
 
 
 def _bare(text: bytes) -> bytes:
-    return text.strip(_BLANKS)  # the same object where there is nothing to strip
+    return without_mark(text).strip(_BLANKS)  # the same object where there is nothing to strip
 
 
 def _defect_of(text: bytes) -> InputRejected | None:
@@ -331,7 +356,10 @@ class _Discovery:
         assert inside is not None
         entry = inside.end()
         nested = self.text[entry] == _BRACKET
-        begins = self._first[len(path) + 1] if nested else _first_entry(self.text, entry) is not None
+        if not nested:
+            begins = number_begins(self.text, entry) is not None
+        else:
+            begins = self._first[len(path) + 1] or _damaged_rows(self.text, start)
         if path and path[-1] == "0":
             self._first[len(path)] = begins
         return nested and begins

@@ -6,9 +6,9 @@ against the bytes that are there before anything of that size is allocated.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -16,20 +16,28 @@ from typing import Any
 
 import numpy as np
 
-from somactl.core import framing, legacy_json
+from somactl.core import framing, legacy_json, npy_header
+from somactl.core.text_encoding import wide_encoding, without_mark
 from somactl.errors import InvalidFile, SomactlError
 
 MAX_ARRAY_BYTES = 4 * framing.MAX_ENVELOPE_BYTES
 """The largest array an envelope still holds: double precision, to be stored hermitian in single precision."""
 
 _NPY_MAGIC = b"\x93NUMPY"
-_NPY_HEADER_BYTES = 10_000  # what numpy itself trusts its header parser with
 _NUMBERS = frozenset({"f2", "f4", "f8", "c8", "c16", *(kind + size for kind in "iu" for size in "1248")})
 _SPACE = b" \t\r\n"
-_BOM = b"\xef\xbb\xbf"
-_NPY_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
-_ORDERS = frozenset("<>=|")
+_CODE_OR_NAME = re.compile(r"[<>=|]?(?!a[0-9]*\Z)[?A-Za-z]{1,16}[0-9]{0,3}(?:\[[a-z]{1,2}\])?\Z").match
 _ENCRYPTED = 0x1
+_ZIP_END = b"PK\x05\x06"
+_ZIP64_LOCATOR = b"PK\x06\x07"
+_ZIP_END_BYTES = 22
+_ZIP_TAIL_BYTES = _ZIP_END_BYTES + (1 << 16)  # the end record, and the longest comment behind it
+MAX_DIRECTORY_BYTES = 1 << 18
+"""Of a zip archive: room for some thousand names, where one is asked for; each costs an object."""
+FREE_EXPANSION_BYTES = 64 << 20
+"""What an archive may expand to however small it is."""
+MAX_EXPANSION = 100
+"""Beyond that, bytes for each compressed one: numbers do not compress so far, and zeros need no file."""
 _FORMATS = "somactl reads .npy, .npz with one array, envelopes (raw or base64) and the legacy JSON forms"
 _VECTOR = "a state vector is committed with --layout factor, which stores rho = v v^H"
 _SAVE_AGAIN = "copy the file again, or write it again with numpy.save"
@@ -98,7 +106,7 @@ def _parse(data: bytes, name: str) -> ParsedFile:
         return ParsedFile(name, _parse_npy(data))
     if data.startswith(b"PK"):
         return ParsedFile(name, _parse_npz(data))
-    text = data.removeprefix(_BOM).strip(_SPACE)
+    text = without_mark(data).strip(_SPACE)
     if text[:1] in (b"{", b"[", b'"'):
         return ParsedFile(name, legacy_json.parse_matrix(text))
     if text.startswith(framing.TEXT_PREFIX.encode()):
@@ -111,6 +119,8 @@ def _parse_envelope(data: bytes, name: str) -> ParsedFile:
 
 
 def _guess(data: bytes) -> str:
+    if (encoding := wide_encoding(data)) is not None:
+        return f"{encoding}, not UTF-8: have it written as UTF-8"
     if not data.strip(_SPACE + b"\0"):
         return "blank"
     if data[:1] == b"\x80" and data[1:2] in b"\x02\x03\x04\x05":
@@ -138,45 +148,29 @@ def _parse_npy(data: bytes) -> np.ndarray:
 
 
 def _npy_header(data: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...], bool]:
-    """(where the numbers begin, dtype, shape, whether in Fortran order), of an npy file or its beginning.
-
-    numpy's own reader of this header warns, tokenises and tries again where the header is damaged, and takes
-    every dtype; a matrix needs none of that. The format: numpy.lib.format, NEP 1.
-    """
-    version = (data[6], data[7]) if len(data) > 8 else (0, 0)
-    width = _NPY_LENGTH_BYTES.get(version)
-    if width is None:
-        raise InvalidFile("the npy header is damaged or of a format after 3.0", hint=_SAVE_AGAIN)
-    start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
-    text = data[8 + width : start]
-    damaged = InvalidFile("the npy header is damaged", hint=_SAVE_AGAIN)
-    if start > len(data) or len(text) > _NPY_HEADER_BYTES:
-        raise damaged
+    """(where the numbers begin, dtype, shape, whether in Fortran order), of an npy file or its beginning."""
     try:
-        fields = ast.literal_eval(text.decode("utf-8" if version == (3, 0) else "latin1").strip())
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise damaged from None
-    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
-        raise damaged
-    shape, fortran = fields["shape"], fields["fortran_order"]
-    if type(shape) is not tuple or type(fortran) is not bool or len(shape) > 64:
-        raise damaged
-    if any(type(size) is not int or size.bit_length() > 64 for size in shape):
-        raise damaged
-    return start, _dtype(fields["descr"]), shape, fortran
+        header = npy_header.read_npy_header(data)
+    except ValueError as error:
+        raise InvalidFile(f"the npy header {error}", hint=_SAVE_AGAIN) from None
+    return header.start, _dtype(header.descr), header.shape, header.fortran
 
 
 def _dtype(descr: object) -> np.dtype[Any]:
-    if isinstance(descr, str) and descr[:1] in _ORDERS and descr[1:] in _NUMBERS:
-        return np.dtype(descr)
-    if isinstance(descr, str) and descr.endswith("O"):
+    """As numpy reads it: a code, with its byte order or without (then it is this machine's), or a name."""
+    if not isinstance(descr, str):
+        raise InvalidFile("the array has dtype of structured records, which no matrix has", hint=_CONVERT)
+    if descr.endswith("O"):
         raise InvalidFile("the array holds pickled objects, which somactl never loads", hint=_FORMATS)
-    shown = "of structured records"
-    if isinstance(descr, str):
-        with contextlib.suppress(TypeError):
-            descr = np.dtype(descr).name
-        shown = repr(descr)[:80]
-    raise InvalidFile(f"the array has dtype {shown}, which no matrix has", hint=_CONVERT)
+    shown = descr
+    if _CODE_OR_NAME(descr):
+        # Warnings: of a name that numpy is about to give up. Nothing is allocated for a dtype.
+        with contextlib.suppress(TypeError, ValueError, OverflowError, Warning):
+            dtype = np.dtype(descr)
+            if dtype.str[1:] in _NUMBERS:
+                return dtype
+            shown = dtype.name
+    raise InvalidFile(f"the array has dtype {shown[:80]!r}, which no matrix has", hint=_CONVERT)
 
 
 def _checked_size(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
@@ -208,6 +202,7 @@ def _converted(array: np.ndarray) -> np.ndarray:
 
 def _parse_npz(data: bytes) -> np.ndarray:
     """The one array of the archive. Its declared size is checked before it expands, and never exceeded."""
+    _check_directory(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
@@ -218,10 +213,24 @@ def _parse_npz(data: bytes) -> np.ndarray:
                     hint="save the one array to a file of its own with numpy.save",
                 )
             return _parse_npy(_expanded(archive, members[0]))
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError):
         raise InvalidFile(
             "the npz archive is damaged", hint="copy the file again, or write it again"
         ) from None
+
+
+def _check_directory(data: bytes) -> None:
+    """Refuse an archive of many members before they are listed; all else is for `zipfile` to say."""
+    at = data.rfind(_ZIP_END, max(0, len(data) - _ZIP_TAIL_BYTES))
+    if at < 0:
+        return
+    size = int.from_bytes(data[at + 12 : at + 16], "little")
+    zip64 = data[max(0, at - 20) : at].startswith(_ZIP64_LOCATOR)  # it has 64 bits for the size, elsewhere
+    if zip64 or MAX_DIRECTORY_BYTES < size <= at:
+        raise InvalidFile(
+            f"the npz archive lists more than {MAX_DIRECTORY_BYTES} bytes of names, or is made for that",
+            hint="save the one array to a file of its own with numpy.save",
+        )
 
 
 def _expanded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -230,10 +239,16 @@ def _expanded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         zipfile.ZIP_DEFLATED,
     ):
         raise InvalidFile("the npz array is encrypted or compressed otherwise than numpy does it")
-    if member.file_size > MAX_ARRAY_BYTES + _NPY_HEADER_BYTES:
+    if member.file_size > MAX_ARRAY_BYTES + npy_header.MAX_BYTES:
         raise InvalidFile(f"the npz array declares {member.file_size} bytes; no envelope holds that many")
+    if member.file_size > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * member.compress_size):
+        raise InvalidFile(
+            f"the npz array expands from {member.compress_size} bytes to {member.file_size}, more than"
+            f" {MAX_EXPANSION}-fold",
+            hint="if it is what it should be, save it with numpy.save, uncompressed",
+        )
     with archive.open(member) as stream:
-        head = stream.read(_NPY_HEADER_BYTES + 64)
+        head = stream.read(npy_header.MAX_BYTES + 64)
         _, dtype, shape, _ = _npy_header(head)
         _checked_size(dtype, shape)  # before the rest is expanded
         body = head + stream.read(member.file_size - len(head))

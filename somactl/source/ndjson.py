@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import BinaryIO
 
-import msgspec
-
 from somactl.core.names import Pattern
+from somactl.core.ndjson_line import split
+from somactl.core.text_encoding import wide_encoding, without_mark
 from somactl.errors import InvalidFile, ReadOnlyStore
 from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.workspace import PAGE_NAMES, open_database, room, to_bytes, to_text
@@ -25,22 +24,6 @@ from somactl.source.workspace import PAGE_NAMES, open_database, room, to_bytes, 
 MAX_LINE_BYTES = MAX_VALUE_BYTES + (64 << 10)
 """A line is a key, a value, and a few characters around them."""
 _SKIPPED_AT_ONCE = 1 << 20
-_BOM = b"\xef\xbb\xbf"
-
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_KEY_FIRST = re.compile(
-    rb'\s*+\{\s*+"key"\s*+:\s*+(' + _STRING + rb')\s*+,\s*+"value"\s*+:\s*+', re.DOTALL
-).match
-_VALUE_FIRST = re.compile(rb'\s*+\{\s*+"value"\s*+:\s*+').match
-_KEY_LAST = re.compile(rb',\s*+"key"\s*+:\s*+(' + _STRING + rb")\s*+\}\s*+\Z", re.DOTALL).search
-_LONGEST_KEY = 64 << 10
-_OUTSIDE_BRACKETS = rb'[^"\[\]{}]'
-_FLAT = rb"\[" + _OUTSIDE_BRACKETS + rb"*+\]"
-# Up to the next bracket behind strings, numbers and rows of numbers, which are most of a matrix.
-_BRACKET = re.compile(
-    rb"(?:" + _OUTSIDE_BRACKETS + rb"++|" + _STRING + rb"|" + _FLAT + rb")*+([\[\]{}])", re.DOTALL
-).match
-_SCALAR = re.compile(_STRING + rb'|[^\s,"\[\]{}]++', re.DOTALL).match
 
 _TABLES = """
 CREATE TABLE lines (
@@ -121,10 +104,12 @@ class NdjsonSource:
         self._values.seek(0)
         for number, line in enumerate(_lines(stream), start=1):
             digest.update(line)
+            if number == 1 and (encoding := wide_encoding(line)) is not None:
+                raise InvalidFile(f"standard input is {encoding}, not UTF-8", hint="have it written as UTF-8")
             if len(line) > MAX_LINE_BYTES:
                 self._reject(number, None, f"is longer than {MAX_LINE_BYTES / 1e6:.0f} MB")
             elif line.strip():
-                self._put(number, line.removeprefix(_BOM) if number == 1 else line)
+                self._put(number, without_mark(line) if number == 1 else line)
         with room():
             self._values.flush()
         return digest.hexdigest()
@@ -188,62 +173,6 @@ class NdjsonSource:
                 return
             yield page
             after, beyond = page[-1][0], ">"
-
-
-def split(line: bytes) -> tuple[str, bytes]:
-    """Key and value of a line, the value's bytes as they stand. Raises ValueError for another line.
-
-    Of a value that is broken it is only known that no more members stand behind it; the rest is for `core`.
-    """
-    line = line.strip()
-    if not line.endswith(b"}"):
-        raise ValueError(_FORM)
-    first = _KEY_FIRST(line)
-    if first is not None:
-        key, value = first[1], line[first.end() : -1].rstrip()
-        end = _end_of(value)
-    else:
-        begin = _VALUE_FIRST(line)
-        last = _KEY_LAST(line, max(len(line) - _LONGEST_KEY, begin.end())) if begin else None
-        if begin is None or last is None:
-            raise ValueError(_FORM)
-        key, value = last[1], line[begin.end() : last.start()].rstrip()
-        end = _end_of(value)
-        if end is None:  # then the key may be one inside of the value
-            raise ValueError(_FORM)
-    if not value or (end is not None and end != len(value)):
-        raise ValueError(_FORM)
-    return _key(key), value
-
-
-def _end_of(value: bytes) -> int | None:
-    """Where the string, number, list or object ends that `value` begins with; None where it does not.
-
-    0 where nothing of these begins. Brackets are counted, whichever they are: no more is needed to tell one
-    value from two, nor to be linear in the text at any depth.
-    """
-    if not value.startswith((b"[", b"{")):
-        scalar = _SCALAR(value)
-        return None if value.startswith(b'"') and scalar is None else scalar.end() if scalar else 0
-    depth = at = 0
-    while True:
-        bracket = _BRACKET(value, at)
-        if bracket is None:
-            return None
-        depth += 1 if bracket[1] in b"[{" else -1
-        at = bracket.end()
-        if not depth:
-            return at
-
-
-_FORM = 'is not {"key": "...", "value": ...} and nothing more'
-
-
-def _key(text: bytes) -> str:
-    try:
-        return msgspec.json.decode(text, type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise ValueError(f"has a key that is no text ({str(exc)[:100]})") from None
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:

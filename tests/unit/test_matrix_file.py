@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[bytes, type[InputRejected], str]] = {
     "json": (b"[[1, 2], [3]]", InvalidJson, "ragged"),
     "json object": (b'{"rho": 1}', InvalidJson, "'rho'"),
     "json words": (b'"words"', InvalidJson, "not strict JSON"),
-    "utf-16 json": ("[[1]]".encode("utf-16"), InvalidFile, "in no format"),
+    "utf-16 json": ("[[1]]".encode("utf-16"), InvalidFile, "UTF-16, not UTF-8"),
     # npy
     "npy magic alone": (b"\x93NUMPY", InvalidFile, "header"),
     "npy header cut": (npy(RHO)[:40], InvalidFile, "header"),

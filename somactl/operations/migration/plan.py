@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from somactl.core.text_encoding import without_mark
 from somactl.errors import InputRejected, UsageError
 from somactl.report import MigrationRow
 
@@ -96,6 +97,7 @@ class Plan:
         for number, line in enumerate(iter(lambda: self._file.readline(_MAX_LINE_BYTES), b""), 1):
             try:
                 if number == 1:
+                    line = without_mark(line)
                     head = _head(line)
                 elif line.startswith(b'{"rows":'):
                     seal = msgspec.json.decode(line, type=Seal)

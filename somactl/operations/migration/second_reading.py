@@ -35,7 +35,7 @@ class SecondReading:
         """The matrix there."""
         if not pointer and self._value.startswith(MAGIC[:4]):
             return _decoded(self._value)
-        if not pointer and (text := self._value.decode("utf-8").strip()).startswith(TEXT_PREFIX):
+        if not pointer and (text := self._value.decode("utf-8-sig").strip()).startswith(TEXT_PREFIX):
             return _decoded(text)
         node = self._parse()
         for name in parse_pointer(pointer):
@@ -43,14 +43,15 @@ class SecondReading:
         for _ in range(_WRAPPINGS):
             if not isinstance(node, str):
                 break
-            if node.strip().startswith(TEXT_PREFIX):
-                return _decoded(node.strip())
+            node = node.removeprefix("\ufeff").strip()
+            if node.startswith(TEXT_PREFIX):
+                return _decoded(node)
             node = json.loads(node)
         return _from_object(node) if isinstance(node, dict) else _from_lists(node)
 
     def _parse(self) -> Any:
         if not self._parsed:
-            self._node = json.loads(self._value.decode("utf-8").strip())
+            self._node = json.loads(self._value.decode("utf-8-sig").strip())
             self._parsed = True
         return self._node
 
