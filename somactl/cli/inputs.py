@@ -126,6 +126,7 @@ def _documents(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _key_and_value(document: bytes) -> tuple[str, bytes]:
     """Raises InvalidJson."""
+    from somactl.core.json_pointer import repeated_member
     from somactl.core.ndjson_line import split
 
     try:
@@ -134,18 +135,20 @@ def _key_and_value(document: bytes) -> tuple[str, bytes]:
         report = _got(document)
         if report is not None:
             return report
-        raise InvalidJson(str(exc), hint='each line is {"key": "...", "value": matrix or null}') from None
+        twice = repeated_member(document)
+        what = str(exc) if twice is None else f"has the member {twice!r} twice"
+        raise InvalidJson(what, hint='each line is {"key": "...", "value": matrix or null}') from None
 
 
 def _got(document: bytes) -> tuple[str, bytes] | None:
     """Key and envelope of a report of `get`; None for anything else. Raises InvalidJson where it has none."""
     import msgspec
 
-    from somactl.core.ndjson_line import member_twice
+    from somactl.core.json_pointer import repeated_member
     from somactl.report import GetReport
 
     try:
-        if member_twice(document):
+        if repeated_member(document):
             return None
         report = msgspec.json.decode(document, type=GetReport)
     except (msgspec.DecodeError, UnicodeDecodeError):

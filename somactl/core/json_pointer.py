@@ -225,6 +225,21 @@ def scan(text: bytes, visit: Visit, take: Callable[[list[str]], Bite] | None = N
             return
 
 
+def repeated_member(text: bytes) -> str | None:
+    """A member that the object `text` has more than once; None where it has none, or is no JSON object."""
+    twice: set[str] = set()
+
+    def visit(path: list[str], start: int, end: int, container: Container | None) -> None:
+        if not path and container is not None:
+            twice.update(container.twice)
+
+    try:
+        scan(text, visit, lambda path: _any_bite if path else _scalar)
+    except (InvalidJson, LimitExceeded):
+        return None
+    return min(twice, default=None)
+
+
 def decode_string(text: bytes) -> str:
     """The string whose JSON is `text`, quotes included, known to be strict; lone surrogates stay such."""
     if b"\\" not in text:

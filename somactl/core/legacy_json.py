@@ -264,9 +264,7 @@ def _defect_of(document: simdjson.Array) -> str:
             return f"row {i} is {_name_of(row)}, not a list of numbers"
         for j, entry in enumerate(row):
             if type(entry) not in (int, float):
-                spelled = isinstance(entry, str) and spells_a_number(entry)
-                more = f": {entry[:40]!r} only spells one" if spelled else ""
-                return f"row {i}, column {j} is {_name_of(entry)}, not a number{more}"
+                return f"row {i}, column {j} is {_name_of(entry)}, not a number{_spelled(entry)}"
         length = len(row)
         first = length if first is None else first
         if length == 0:
@@ -274,6 +272,10 @@ def _defect_of(document: simdjson.Array) -> str:
         if length != first:
             return f"the rows are ragged: row 0 has {first} numbers, row {i} has {length}"
     raise AssertionError("a list of equally long lists of numbers has no defect")
+
+
+def _spelled(entry: object) -> str:
+    return f": {entry[:40]!r} only spells one" if isinstance(entry, str) and spells_a_number(entry) else ""
 
 
 def _name_of(value: object) -> str:

@@ -11,9 +11,8 @@ import re
 
 import msgspec
 
-from somactl.core.json_pointer import MAX_DEPTH, Container, bite, scan
-from somactl.errors import InputRejected
-
+MAX_DEPTH = 1024
+"""Brackets of a value that are counted: `core.json_pointer` reads no text that nests deeper."""
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _KEY_FIRST = re.compile(
     rb'\s*+\{\s*+"key"\s*+:\s*+(' + _STRING + rb')\s*+,\s*+"value"\s*+:\s*+', re.DOTALL
@@ -35,14 +34,7 @@ def split(line: bytes) -> tuple[str, bytes]:
 
     Of a value that is broken it is only known that no more members stand behind it; the rest is for `core`.
     """
-    try:
-        return _split(line.strip())
-    except ValueError as error:
-        twice = member_twice(line)
-        raise ValueError(f"has the member {twice!r} twice" if twice else str(error)) from None
-
-
-def _split(line: bytes) -> tuple[str, bytes]:
+    line = line.strip()
     if not line.endswith(b"}"):
         raise ValueError(_FORM)
     first = _KEY_FIRST(line)
@@ -93,18 +85,3 @@ def _key_of(text: bytes) -> str:
         return msgspec.json.decode(text, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ValueError(f"has a key that is no text ({str(exc)[:100]})") from None
-
-
-def member_twice(line: bytes) -> str | None:
-    """The member that the object of the line has more than once."""
-    twice: set[str] = set()
-
-    def visit(path: list[str], start: int, end: int, container: Container | None) -> None:
-        if not path and container is not None:
-            twice.update(container.twice)
-
-    try:
-        scan(line, visit, lambda path: bite(with_objects=bool(path)))
-    except InputRejected:
-        return None
-    return min(twice, default=None)
