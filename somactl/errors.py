@@ -12,6 +12,7 @@
     │   └── UnsafeServer                  its settings would lose or evict what a store must keep
     ├── InputRejected               11    nothing written
     │   ├── InvalidName                   key, namespace, commit id, kind
+    │   ├── TargetRefused                 a file that cannot be written; refused before any work
     │   ├── InvalidFile                   a file that is no matrix we read
     │   ├── InvalidJson                   JSON that holds no matrix, or holds it badly
     │   ├── EnvelopeError                 one subclass for each defect of the format
@@ -55,6 +56,7 @@
     │   ├── CommitNotFound
     │   └── VersionCompacted              it existed; retention removed it
     ├── LockHeld                    16
+    ├── ResultNotWritten            17    the work stands as stderr tells
     ├── ReadOnlyStore                1    a dry run tried to write: a bug
     └── Interrupted                130    Terminated 143
 
@@ -156,6 +158,11 @@ class InputRejected(SomactlError):
 
 class InvalidName(InputRejected):
     """A key, namespace, commit id or kind outside its grammar."""
+
+
+class TargetRefused(InputRejected):
+    """What a result cannot be written to: a folder, a name in a folder that is missing, a right that is
+    not there. Refused before any work."""
 
 
 class InvalidFile(InputRejected):
@@ -395,6 +402,13 @@ class VersionCompacted(NotFound):
 class LockHeld(SomactlError):
     exit_code = 16
     runbook = "lock-held"
+
+
+class ResultNotWritten(SomactlError):
+    """Standard output or a file could not take the result: closed, full or failing. The work is done, and
+    stands as the message tells."""
+
+    exit_code = 17
 
 
 class ReadOnlyStore(SomactlError):

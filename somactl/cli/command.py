@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
@@ -12,6 +12,7 @@ import typer
 
 from somactl import config
 from somactl.cli.output import Output
+from somactl.cli.output_file import OutputFile
 from somactl.cli.signals import run_until_done
 from somactl.cli.suggest import Invocation, command_line
 from somactl.config import DEFAULT_STORE, Configuration, Settings
@@ -89,6 +90,14 @@ class Session:
                     Degraded(service=d.service, breaker=d.breaker, detail=d.detail)
                     for d in store.degradations
                 )
+
+    def output_file(self, path: str, *, spare: Sequence[str] = ()) -> OutputFile:
+        """The file at `path`, to be written; never one of `spare`, nor the store's own database."""
+        from somactl.address import parse
+
+        database = parse(self.settings.store).path if self.settings.store.startswith("sqlite:") else None
+        own = [database + suffix for suffix in ("", "-wal", "-shm", "-journal")] if database else []
+        return OutputFile(path, spare=[*own, *spare])
 
     def command(self, command: str, *arguments: str, **options: Any) -> str:
         """A command line an operator can paste: with the store and namespace that this one was given.

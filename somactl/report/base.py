@@ -21,6 +21,7 @@ EXIT_CODES: dict[int, str] = {
     13: "a store or service is unavailable; nothing written",
     11: "input rejected: corrupt, hostile or not a density matrix; nothing written",
     12: "version conflict; nothing written",
+    17: "the result could not be written; the work stands as stderr tells",
     16: "another run holds the lock",
     15: "not found",
     4: "incomplete or degraded: something was not checked, durable but cache stale, canary inconclusive",

@@ -75,7 +75,7 @@ class Migration:
                 head = Head(
                     FORMAT, run.source.identity, run.source.name, run.store.namespace, self.wishes.as_json()
                 )
-                writer = PlanWriter(file, head)
+                writer = PlanWriter(file.write, head)
                 report = await look(run, writer.add)
                 writer.seal()
         return report

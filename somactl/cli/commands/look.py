@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import nullcontext
 from typing import Annotated, Literal
 
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.cli.output_file import is_stdout
 from somactl.cli.text import numbers
 from somactl.core.framing import to_text
-from somactl.errors import SomactlError, StoreUnavailable, UsageError
+from somactl.errors import UsageError
 from somactl.operations import inspect
 from somactl.report import LsReport, Report
 from somactl.store.contract import Entry
@@ -76,18 +78,23 @@ async def get(
 
     With --output json the value is part of the report, as base64 of its envelope.
     """
+    to = "-" if is_stdout(to) else to
     if to == "-" and as_ == "envelope" and not session.out.is_json and sys.stdout.isatty():
         raise UsageError(
             "an envelope is binary, and stdout is a terminal",
             hint=session.command("get", key, "--as", "text"),
         )
-    async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
-        report, entry = await inspect.get(store, key, version)
+    with nullcontext() if to == "-" else session.output_file(to) as target:
+        async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
+            report, entry = await inspect.get(store, key, version)
+        if target is not None:
+            target.write(_converted(entry, as_))
+            target.keep()
+            report.file = to
     report.format = as_
     if to != "-":
-        _write_file(to, _converted(entry, as_))
-        report.file = to
-    elif session.out.is_json:
+        return report
+    if session.out.is_json:
         report.format, report.value = "base64", to_text(entry.data)
     else:
         session.out.write(_converted(entry, as_))
@@ -180,22 +187,3 @@ def _converted(entry: Entry, form: str) -> bytes | memoryview:
         "shape": array.shape,
     }
     return msgspec.json.encode(legacy) + b"\n"
-
-
-def _write_file(path: str, data: bytes | memoryview) -> None:
-    """Whole or not at all: a reader never meets a half-written file under its final name."""
-    import os
-    import tempfile
-
-    try:
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".somactl-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as exc:
-        error: SomactlError = StoreUnavailable(f"{path}: cannot be written: {exc.strerror}")
-        raise error from None

@@ -15,7 +15,6 @@ from somactl.cli.confirm import confirm, may_ask
 from somactl.cli.migration_watcher import MigrationWatcher
 from somactl.cli.migration_words import Words
 from somactl.cli.quantities import parse_duration, parse_rate
-from somactl.cli.replacing import Replacing
 from somactl.cli.signals import abortable
 from somactl.core.json_pointer import parse_pointer
 from somactl.core.legacy_values import A_LIST, AN_OBJECT
@@ -178,25 +177,23 @@ def _ask(verb: str, *, no_input: bool) -> None:
 
 
 async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | None) -> Report:
-    async with (
-        _source(session, words.source, read_only=True) as source,
-        session.store(read_only=True) as store,
-    ):
+    read = [word.rpartition("=")[2] for word in words.source]
+    async with AsyncExitStack() as stack:
+        plan = stack.enter_context(session.output_file(plan_file, spare=read)) if plan_file else None
+        source = await stack.enter_async_context(_source(session, words.source, read_only=True))
+        store = await stack.enter_async_context(session.store(read_only=True))
         run = Run(source, store, words.wishes, pace, MigrationWatcher(session), listing=_lists(session))
-        if plan_file is None:
+        if plan is None:
             report = await look(run)
         else:
-            with Replacing(plan_file) as plan:
-                head = Head(
-                    PLAN_FORMAT, source.identity, source.name, store.namespace, words.wishes.as_json()
-                )
-                writer = PlanWriter(plan.file, head)
-                report = await look(run, writer.add)
-                if report.complete:
-                    writer.seal()
-                    plan.keep()
-                else:
-                    report.warnings.append(f"no plan was written to {plan_file}")
+            head = Head(PLAN_FORMAT, source.identity, source.name, store.namespace, words.wishes.as_json())
+            writer = PlanWriter(plan.write, head)
+            report = await look(run, writer.add)
+            if report.complete:
+                writer.seal()
+                plan.keep()
+            else:
+                report.warnings.append(f"no plan was written to {plan_file}")
     if report.complete:
         words.suggest(report, words.apply(plan_file) if plan_file else words.again())
     _warn(report, words.wishes.selection)

@@ -10,7 +10,7 @@ It is read line by line, so that a plan may be as long as its source.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 import msgspec
@@ -39,10 +39,10 @@ class Seal(msgspec.Struct, frozen=True):
 
 
 class PlanWriter:
-    """Writes a plan to `file` as its rows come; only `seal` makes it one that can be applied."""
+    """Hands a plan to `write` as its rows come; only `seal` makes it one that can be applied."""
 
-    def __init__(self, file: BinaryIO, head: Head) -> None:
-        self._file = file
+    def __init__(self, write: Callable[[bytes], object], head: Head) -> None:
+        self._out = write
         self._digest = hashlib.sha256()
         self._rows = 0
         self._write(head)
@@ -53,12 +53,12 @@ class PlanWriter:
             self._rows += 1
 
     def seal(self) -> None:
-        self._file.write(msgspec.json.encode(Seal(self._rows, self._digest.hexdigest())) + b"\n")
+        self._out(msgspec.json.encode(Seal(self._rows, self._digest.hexdigest())) + b"\n")
 
     def _write(self, value: msgspec.Struct) -> None:
         line = msgspec.json.encode(value) + b"\n"
         self._digest.update(line)
-        self._file.write(line)
+        self._out(line)
 
 
 class Plan:
