@@ -6,7 +6,8 @@
 --       6-8 retention: versions, seconds, record seconds  9 '1': for an existing namespace as well
 --       10 '1': the registry knows the namespace  11 least version and 12 bytes of live values, where the
 --       head was lost
--- Reply {'head', head}, {'newer', head}, or {'damaged'} where there is all but the head
+-- Reply {'head', head}, {'newer', head}, {'damaged'} where there is all but the head, or {'absent'} where a new
+-- incarnation is wanted of nothing
 
 local function head()
     return redis.call('HMGET', KEYS[1], 'incarnation', 'version', 'created_at', 'versions', 'seconds',
@@ -31,6 +32,9 @@ end
 local known = ARGV[10] == '1'
 for i = 2, #KEYS do
     known = known or redis.call('EXISTS', KEYS[i]) == 1
+end
+if not known and ARGV[5] == '1' then
+    return {'absent'}
 end
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))

@@ -249,6 +249,10 @@ class InvariantViolated(InputRejected):
         self.verdict = verdict
 
 
+class KindRefused(InputRejected):
+    """A value of another kind that would replace a live `rho`, and with it what was proven."""
+
+
 class VerdictMissing(InputRejected):
     """A `rho` envelope reached a store without a `valid` verdict for its content digest."""
 

@@ -21,10 +21,12 @@ async def open_store(
 
     read_only makes every leaf raise ReadOnlyStore on a write, the cache's included. fills: whether reads may
     write what they found into the cache; by default they do unless read_only. allow_stale: whether cached
-    values are served, and said to be degraded, while the authority is known to be down. Raises
+    values are served, and said to be degraded, as soon as the authority does not answer: it is then asked
+    once, and not again for some seconds. Raises
     ConfigurationError for a URL no store knows.
     """
-    store = _authority(settings, read_only=read_only)
+    retried = not (allow_stale and settings.cache)
+    store = _authority(settings, read_only=read_only, retried=retried)
     if settings.cache:
         fills = not read_only if fills is None else fills
         store = _with_cache(store, settings, fills=fills, allow_stale=allow_stale)
@@ -87,10 +89,10 @@ def _source_of_url(words: Sequence[str], *, read_only: bool) -> Source:
     return RedisSource(url, read_only=read_only)
 
 
-def _authority(settings: Settings, *, read_only: bool) -> Store:
+def _authority(settings: Settings, *, read_only: bool, retried: bool) -> Store:
     """The leaf that holds the truth: retried where a server is behind it, read-only where asked."""
     store = _store(settings)
-    if settings.retry_seconds and parse(settings.store).kind != "sqlite":
+    if retried and settings.retry_seconds and parse(settings.store).kind != "sqlite":
         from somactl.store.retrying import Retrying
 
         store = Retrying(store, seconds=settings.retry_seconds)

@@ -214,6 +214,7 @@ def _show(report: ShowReport) -> list[str]:
         ("committed", f"{when(key.committed_at)} by commit {key.commit_id}"),
         ("content", key.content),
         ("envelope", report.envelope_digest),
+        ("served by", report.served_by + ("" if report.age is None else f", {report.age:.0f} s old")),
     ]
     lines = [f"{name:<10} {value}" for name, value in facts]
     lines += [f"{'label':<10} {name}={value}" for name, value in report.metadata.items()]
@@ -330,9 +331,6 @@ def _cache_warm(report: CacheWarmReport) -> list[str]:
 
 def _verify(report: VerifyReport) -> list[str]:
     rows = [[r.outcome, f"{r.source} ({r.store})" if r.store else r.source, _why(r)] for r in report.results]
-    lines = columns(["OUTCOME", "MATRIX", "WHY"], rows) if rows else []
-    if report.results_omitted:
-        lines.append(f"... and {report.results_omitted} more; --output ndjson prints them all")
     counts = {
         name: getattr(report, name)
         for name in (
@@ -343,11 +341,18 @@ def _verify(report: VerifyReport) -> list[str]:
             "undecided",
             "rejected",
             "unreadable",
-            "skipped",
+            "stale",
+            "contradicting",
         )
     }
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to check"
-    lines.append(f"{told} ({report.rigour or 'no verdicts'}, method {report.method})")
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing checked"
+    if report.skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.skipped_kinds.items()))
+        told += f", {report.skipped} skipped ({kinds})"
+    lines = [f"{told} ({report.rigour or 'no verdicts'}, method {report.method})"]
+    lines += columns(["OUTCOME", "MATRIX", "WHY"], rows) if rows else []
+    if report.results_omitted:
+        lines.append(f"... and {report.results_omitted} more; --output ndjson prints them all")
     if report.worst_trace_error is not None:
         lines.append(f"worst trace error {report.worst_trace_error:.3e}")
     if report.lowest_lambda_min is not None:

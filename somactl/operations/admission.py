@@ -29,6 +29,7 @@ class Policy:
     clamp, max_move  also mend a violated one, if that moves it by at most max_move (Frobenius norm)
     normalize   divide by the trace first
     readdress   accept an envelope written for another key or namespace
+    change_kind  let a value that is no rho replace one that is
     """
 
     kind: str | None = None
@@ -40,6 +41,7 @@ class Policy:
     max_move: float = 0.0
     normalize: bool = False
     readdress: bool = False
+    change_kind: bool = False
     tolerances: Tolerances = field(default_factory=Tolerances)
 
 

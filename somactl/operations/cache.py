@@ -31,6 +31,7 @@ class Warming:
 
     match  keys by pattern; None: all
     rate   bytes per second that are moved at most; None: as many as go
+    allow_empty  whether it is in order that nothing matches, or there is nothing to compare
     each   called with the report after every page
     dice   numbers evenly from 0 to 1
     """
@@ -38,6 +39,7 @@ class Warming:
     match: str | None = None
     rate: float | None = None
     dry_run: bool = False
+    allow_empty: bool = False
     each: Callable[[CacheWarmReport], None] = lambda report: None
     dice: Callable[[], float] = random.random
     _began: float = field(default_factory=time.monotonic)
@@ -69,7 +71,12 @@ def cached_store(store: Store) -> CachedStore:
 
 def report_for(store: CachedStore, warming: Warming, *, reconcile: bool = False) -> CacheWarmReport:
     return CacheWarmReport(
-        store=store.name, namespace=store.namespace, dry_run=warming.dry_run, reconcile=reconcile
+        store=store.name,
+        namespace=store.namespace,
+        dry_run=warming.dry_run,
+        reconcile=reconcile,
+        match=warming.match,
+        allow_empty=warming.allow_empty,
     )
 
 
@@ -202,6 +209,16 @@ def conclude(report: CacheWarmReport, *, ended_by: str | None = None) -> CacheWa
     if ended_by is not None:
         report.stopped = ended_by
         report.complete = False
+    elif not report.allow_empty and (report.match is not None or report.reconcile) and not _looked_at(report):
+        report.complete = False
+        what = "there was nothing to compare" if report.match is None else "no key matches"
+        report.warnings.append(f"{what}; where that is to be expected, say so with --allow-empty")
     left = report.dry_run and (report.outdated + report.deleted + report.foreign > 0)
     report.conclude(3 if report.findings_total else 0, 4 if not report.complete or left else 0)
     return report
+
+
+def _looked_at(report: CacheWarmReport) -> int:
+    """How many keys there were, in the authority or in the cache."""
+    only_cached = report.deleted + report.newer + report.unknown + report.contradicting
+    return report.checked + report.current + only_cached + report.foreign + report.corrupt

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from somactl.core.names import validate_commit_id, validate_key
 from somactl.errors import (
@@ -17,13 +18,16 @@ from somactl.errors import (
     InputRejected,
     InputsRejected,
     Interrupted,
+    KindRefused,
     NamespaceNotFound,
     OutcomeUnknown,
     SomactlError,
     StoreUnavailable,
+    VersionConflict,
 )
 from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
 from somactl.operations.commit_ids import new_commit_id
+from somactl.operations.kinds import guards_of
 from somactl.report import CommitItem, CommitReport, StoreView, without_witness_vector
 from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
 from somactl.store.request import Found, normalise, refuse_conflicts
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=CommitReport)
 SETTLE_SECONDS = 5.0
+GUARDED_ATTEMPTS = 5
 DURABILITY_RANK = {"memory": 0, "replicated": 1, "fsync": 2}
 
 
@@ -50,6 +55,7 @@ class Input:
 class Request:
     """Everything about one commit but its matrices.
 
+    change_kind: whether a value that is no rho may replace one that is.
     announce is called with the commit id before the write is sent, so that an operator can ask what
     became of it even if this process dies in between; progress with how many matrices of how many are proven.
     """
@@ -58,6 +64,7 @@ class Request:
     user: Mapping[str, str] = field(default_factory=dict)
     expected: Expected = None
     dry_run: bool = False
+    change_kind: bool = False
     require_durability: str | None = None
     announce: Callable[[str], None] = lambda commit_id: None
     progress: Callable[[int, int], None] = lambda done, total: None
@@ -88,7 +95,12 @@ async def commit_matrix_update(
         admitted[key] = await asyncio.to_thread(
             admit, array, key, store.namespace, policy, time.time(), kind=kind, layout=layout
         )
-    request = Request(commit_id=commit_id, user=metadata or {}, expected=expected_version)
+    request = Request(
+        commit_id=commit_id,
+        user=metadata or {},
+        expected=expected_version,
+        change_kind=policy.change_kind,
+    )
     return await send(store, admitted, request, commit_id or new_commit_id(), command="python")
 
 
@@ -148,6 +160,8 @@ async def write(
     report = report_type(store=store.name, namespace=store.namespace, commit_id=commit_id, items=items)
     if request.dry_run:
         await _refuse_known_conflicts(store, admitted, request)
+        if not request.change_kind:
+            await guards_of(store, admitted)
         report.dry_run = True
         return report
     command = str(report_type.__struct_config__.tag)
@@ -171,11 +185,35 @@ async def send(
     """The write itself. Interrupted in the middle, it finds out at once what became of the commit."""
     metadata = CommitMetadata(user=request.user, verdicts=verdicts_of(admitted), command=command)
     data = {key: None if value is None else value.data for key, value in admitted.items()}
+    guards = await _guards(store, admitted, request, commit_id)
     request.announce(commit_id)
+    attempts = GUARDED_ATTEMPTS
+    while True:
+        attempts -= 1
+        guarded = replace(metadata, guards=guards)
+        try:
+            return await store.commit_matrix_update(data, guarded, request.expected, commit_id=commit_id)
+        except asyncio.CancelledError:
+            raise await _settle(store, commit_id) from None
+        except VersionConflict as exc:
+            asked = normalise(request.expected, admitted)
+            if not attempts or any(key in asked for key in exc.conflicts):
+                raise
+            guards = await _guards(store, admitted, request, commit_id)  # another commit came in between
+
+
+async def _guards(
+    store: Store, admitted: Mapping[str, Admitted | None], request: Request, commit_id: str
+) -> dict[str, int]:
+    """What must not have changed when the commit arrives; nothing for a replay, which changes nothing."""
+    if request.change_kind:
+        return {}
     try:
-        return await store.commit_matrix_update(data, metadata, request.expected, commit_id=commit_id)
-    except asyncio.CancelledError:
-        raise await _settle(store, commit_id) from None
+        return await guards_of(store, admitted)
+    except KindRefused:
+        if (await store.commit_status(commit_id)).state == "committed":
+            return {}
+        raise
 
 
 def verdicts_of(admitted: Mapping[str, Admitted | None]) -> dict[str, dict[str, Any]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from somactl.core.framing import peek
 from somactl.core.names import validate_key
 from somactl.core.verdict import Tolerances
+from somactl.errors import StoreUnavailable
 from somactl.report import (
     CommitView,
     GetReport,
@@ -20,6 +22,7 @@ from somactl.report import (
     RevisionView,
     ShowReport,
 )
+from somactl.store.cached import cached, naming_allow_stale
 from somactl.store.contract import CommitRecord, Entry, Head, Stat, Store
 
 
@@ -43,9 +46,43 @@ async def count_keys(store: Store, match: str | None) -> int:
     return sum([len(page) async for page in store.scan(match)])
 
 
-async def get(store: Store, key: str, version: int | None) -> tuple[GetReport, Entry]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which value of a key is wanted.
+
+    version      as of this version of the namespace; None: the newest
+    authority    where a cache is before the store: ask the store itself
+    allow_stale  where that does not answer, take the cache's copy
+    """
+
+    version: int | None = None
+    authority: bool = False
+    allow_stale: bool = False
+
+
+async def _read(store: Store, key: str, reading: Reading) -> Entry:
+    """The entry. A copy that was served because the store behind the cache did not answer is degraded.
+
+    A process that has just begun has not seen the store fail, so it looks before it trusts a copy.
+    """
+    pair = cached(store)
+    validate_key(key)
+    if pair is None or reading.version is not None:
+        return await store.read(key, reading.version)
+    if reading.authority or reading.allow_stale:
+        try:
+            await store.head()
+        except StoreUnavailable:
+            entry = await store.read(key)
+            if entry.degraded or not reading.authority:
+                return entry
+            raise
+    return await (pair.authority if reading.authority else store).read(key)
+
+
+async def get(store: Store, key: str, reading: Reading) -> tuple[GetReport, Entry]:
     """One value; its framing, digests and address verified by the store."""
-    entry = await store.read(validate_key(key), version)
+    entry = await _read(store, key, reading)
     header = peek(entry.data)
     report = GetReport(
         store=store.name,
@@ -57,18 +94,19 @@ async def get(store: Store, key: str, version: int | None) -> tuple[GetReport, E
         bytes=len(entry.data),
         served_by=entry.served_by,
         degraded=entry.degraded,
+        age=entry.age,
         format="envelope",
     )
     return report, entry
 
 
 async def show(
-    store: Store, key: str, version: int | None, tolerances: Tolerances, *, check: bool, spectrum: bool
+    store: Store, key: str, reading: Reading, tolerances: Tolerances, *, check: bool, spectrum: bool
 ) -> ShowReport:
     """What is known of one value; with `check` (or `spectrum`) also what a check finds now."""
-    entry = await store.read(validate_key(key), version)
+    entry = await _read(store, key, reading)
     header = peek(entry.data)
-    written_by = (await store.commit_status(entry.commit_id)).record
+    written_by = None if entry.degraded else await _record(store, entry)
     report = ShowReport(
         store=store.name,
         namespace=store.namespace,
@@ -91,7 +129,15 @@ async def show(
         timestamp=header.timestamp,
         metadata=dict(written_by.metadata.user) if written_by and written_by.metadata else {},
         stored_verdict=None if entry.verdict is None else dict(entry.verdict),
+        served_by=entry.served_by,
+        age=entry.age,
     )
+    if entry.degraded:
+        report.warnings.append(
+            "the store behind the cache does not answer: neither labels nor newer versions"
+        )
+    elif entry.age is not None:
+        await _compare(store, entry, report)
     square = len(header.shape) == 2 and (header.layout == "factor" or header.shape[0] == header.shape[1])
     if (check or spectrum) and not square:
         report.warnings.append(f"a {header.kind} that is not square has no verdict and no spectrum")
@@ -104,6 +150,26 @@ async def show(
         codes = {"violated": 3, "undecided": 4} if header.kind == "rho" else {}
         report.conclude(codes.get(report.verdict.status, 0))
     return report
+
+
+async def _record(store: Store, entry: Entry) -> CommitRecord | None:
+    """The record of the commit that wrote it, which no cache keeps."""
+    try:
+        return (await store.commit_status(entry.commit_id)).record
+    except StoreUnavailable as exc:
+        raise exc if entry.age is None else naming_allow_stale(exc, entry) from exc
+
+
+async def _compare(store: Store, entry: Entry, report: ShowReport) -> None:
+    """Say so where the copy that was served is not what the store has by now."""
+    there = (await store.stat_many([entry.key])).stats.get(entry.key)
+    report.newest = there.version if there is not None else 0
+    if report.newest != entry.version:
+        now = f"has version {report.newest}" if report.newest else "has deleted the key"
+        report.warnings.append(
+            f"this is the cache's copy of version {entry.version}, and the store {now} since; "
+            "--from authority shows that"
+        )
 
 
 async def log(store: Store, key: str | None, *, before: int | None, limit: int) -> LogReport:

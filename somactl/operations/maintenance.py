@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from somactl.errors import NamespaceNotFound
 from somactl.operations.compacting import batches
 from somactl.operations.inspect import head_view
 from somactl.operations.prune.forgetting import forget_orders
@@ -25,7 +26,14 @@ async def init(
 
     new_incarnation: what follows the restore of a backup, see `Store.init`.
     """
-    head = await store.init(new_incarnation=new_incarnation)
+    try:
+        head = await store.init(new_incarnation=new_incarnation)
+    except NamespaceNotFound as exc:
+        exc.hint = (
+            "a new incarnation is for what a backup brought back, and nothing was created: check that the "
+            "restore worked, and the store's address and the namespace (`somactl namespaces` lists them)"
+        )
+        raise
     given = {"versions": versions, "seconds": seconds, "record_seconds": record_seconds}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:

@@ -111,7 +111,9 @@ async def _invert(store: Store, receipt: Receipt, request: Request, tolerances: 
         entry = await _state_before(store, key, receipt.version)
         before[key] = None if entry is None else await asyncio.to_thread(readmit, entry, tolerances)
     expected = {key: 0 if content is None else receipt.version for key, content in receipt.keys.items()}
-    return await write(store, before, replace(request, expected=expected), RestoreReport)
+    # What stands there now is what the undone commit left, so its kind changes back without being asked for.
+    undoing = replace(request, expected=expected, change_kind=True)
+    return await write(store, before, undoing, RestoreReport)
 
 
 def _receipt_of(store: Store, commit_id: str, status: CommitStatus) -> Receipt:

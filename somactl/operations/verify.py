@@ -14,8 +14,9 @@ from somactl.core.names import Pattern, validate_key
 from somactl.core.verdict import Method, Tolerances, Verdict
 from somactl.errors import CorruptValue, EnvelopeError, InputRejected, SomactlError
 from somactl.operations.bounded import in_portions
+from somactl.operations.copies import FINDINGS, STALE, compare
 from somactl.report import Checked, VerifyReport, without_witness_vector
-from somactl.store.cached import Cache, Cached
+from somactl.store.cached import Cache, Cached, CachedStore
 from somactl.store.contract import Entry, Snapshot, Store
 
 if TYPE_CHECKING:
@@ -23,8 +24,17 @@ if TYPE_CHECKING:
 
 MAX_RESULTS = 1000  # a report stays bounded however sick a namespace is; ndjson mode prints them all
 PAGE_BYTES = 32 << 20
+PAGE_KEYS = 256
 
-EXIT_CODES = {"violated": 3, "corrupt": 3, "undecided": 4, "unreadable": 4, "rejected": 11}
+EXIT_CODES = {
+    "violated": 3,
+    "corrupt": 3,
+    "contradicting": 3,
+    "undecided": 4,
+    "unreadable": 4,
+    "stale": 4,
+    "rejected": 11,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,10 @@ async def verify_matching(store: Store, match: str | None, audit: Audit, report:
         kinds = {stat.key: stat for stat in page}
         rhos = [key for key, stat in kinds.items() if stat.kind == "rho"]
         for key in kinds.keys() - set(rhos):
-            _count(report, Checked(source=key, outcome="skipped", version=kinds[key].version), audit)
+            stat = kinds[key]
+            _count(
+                report, Checked(source=key, outcome="skipped", version=stat.version, kind=stat.kind), audit
+            )
         if not rhos:
             continue
         snapshot = await store.read_many(rhos)
@@ -110,6 +123,37 @@ async def verify_cache(
     return True
 
 
+async def compare_copies(
+    store: CachedStore, keys: Sequence[str], pattern: Pattern | None, audit: Audit, report: VerifyReport
+) -> bool:
+    """Find copies that are not what the authority has: of `keys`, and of all that match `pattern`. False if
+    `fail_fast` ended it."""
+    if not await _compare_page(store, keys, audit, report):
+        return False
+    if pattern is None:
+        return True
+    async for page in store.cache.keys():
+        if not await _compare_page(store, [key for key in page if pattern.matches(key)], audit, report):
+            return False
+    return True
+
+
+async def _compare_page(store: CachedStore, keys: Sequence[str], audit: Audit, report: VerifyReport) -> bool:
+    for start in range(0, len(keys), PAGE_KEYS):
+        for one in await compare(store, keys[start : start + PAGE_KEYS]):
+            if one.held is None or one.judgement not in (*STALE, *FINDINGS) or one.judgement == "corrupt":
+                continue  # what is corrupt was found when its bytes were checked
+            checked = Checked(
+                source=one.key,
+                outcome="stale" if one.judgement in STALE else "contradicting",
+                version=one.held.version,
+                error=one.difference,
+            )
+            if not _count(report, _of(store.cache, checked), audit):
+                return False
+    return True
+
+
 def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyReport:
     """Set the exit code; `ended_by` says what ended the audit before everything was checked."""
     codes = {code for outcome, code in EXIT_CODES.items() if getattr(report, outcome)}
@@ -117,10 +161,32 @@ def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyRepo
     if ended_by:
         codes.add(4)
         report.warnings.append(f"ended early by {ended_by}: the rest was not checked")
+    elif is_empty(report) and not report.allow_empty:
+        codes.add(4)
+        report.complete = False
+        report.warnings.append(_nothing_checked(report))
     if report.method == "sampled" and report.undecided:
         report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
+    if report.stale or report.contradicting:
+        report.warnings.append(
+            "the cache does not hold what the authority has; `somactl cache-warm --reconcile` mends that"
+        )
     report.conclude(*codes)
     return report
+
+
+def is_empty(report: VerifyReport) -> bool:
+    """Whether not one matrix was looked at: values of kinds without invariants do not count."""
+    return not any(getattr(report, outcome) for outcome in ("checked", *EXIT_CODES))
+
+
+def _nothing_checked(report: VerifyReport) -> str:
+    found = f"only {_kinds(report)}, which have no invariants" if report.skipped else "no key matches"
+    return f"nothing was checked: {found}; where that is to be expected, say so with --allow-empty"
+
+
+def _kinds(report: VerifyReport) -> str:
+    return ", ".join(f"{count} of kind {kind}" for kind, count in sorted(report.skipped_kinds.items()))
 
 
 async def _check_snapshot(
@@ -181,7 +247,7 @@ def _check_entry(entry: Entry, audit: Audit) -> Checked:
 
     header = peek(entry.data)
     if header.kind != "rho":
-        return Checked(source=entry.key, outcome="skipped", version=entry.version)
+        return Checked(source=entry.key, outcome="skipped", version=entry.version, kind=header.kind)
     try:
         verdict = check_envelope(
             entry.data, header, audit.tolerances, method=audit.method, spectrum=audit.spectrum
@@ -230,6 +296,8 @@ def _count(report: VerifyReport, checked: Checked, audit: Audit) -> bool:
     setattr(report, outcome, getattr(report, outcome) + 1)
     if outcome in ("valid", "clampable", "violated"):
         report.checked += 1
+    if outcome == "skipped" and checked.kind is not None:
+        report.skipped_kinds[checked.kind] = report.skipped_kinds.get(checked.kind, 0) + 1
     if checked.verdict is not None:
         _fold(report, checked.verdict)
     if outcome not in ("valid", "skipped"):

@@ -28,11 +28,14 @@ class CacheWarmReport(Report, tag="cache-warm"):
     committed), contradicting (another content at the same version); foreign (of another incarnation, so
     never served); corrupt. newer, unknown, contradicting and corrupt are findings; all are mended unless it
     is a dry run. oldest_stale_seconds is the age, by the cache's clock, of the oldest outdated or deleted
-    copy. adopted: the cache served another incarnation, and serves the authority's now.
+    copy. adopted: the cache served another incarnation, and serves the authority's now. Where a pattern
+    matched nothing, or there was nothing to compare, it is incomplete (4), unless that was allowed.
     """
 
     dry_run: bool = False
     reconcile: bool = False
+    match: str | None = None
+    allow_empty: bool = False
     adopted: bool = False
     checked: int = 0
     not_cached: int = 0
@@ -59,14 +62,25 @@ class Checked(msgspec.Struct, kw_only=True):
     """The outcome for one matrix of an audit.
 
     outcome: a verdict's status; `corrupt` where the stored bytes fail their digest or framing; `rejected`
-    where a file is no matrix; `unreadable` where it could not be fetched. store names the cache where the
-    copy there was checked.
+    where a file is no matrix; `unreadable` where it could not be fetched; `stale` where a cache holds what
+    the authority has replaced or deleted since; `contradicting` where it holds what the authority never
+    committed. store names the cache where the copy there was checked. kind stands where it is no `rho`.
     """
 
     source: str
     store: str | None = None
+    kind: str | None = None
     outcome: Literal[
-        "valid", "clampable", "violated", "undecided", "corrupt", "rejected", "unreadable", "skipped"
+        "valid",
+        "clampable",
+        "violated",
+        "undecided",
+        "corrupt",
+        "rejected",
+        "unreadable",
+        "skipped",
+        "stale",
+        "contradicting",
     ]
     version: int | None = None
     error: str | None = None
@@ -77,7 +91,10 @@ class VerifyReport(Report, tag="verify-psd"):
     """Counts over all matrices; `results` lists those that are not `valid`, up to a bound.
 
     checked counts matrices with a verdict of valid, clampable or violated; what could not be checked
-    (undecided, unreadable, rejected) is never among them. skipped counts values that are no `rho`.
+    (undecided, unreadable, rejected) is never among them. skipped counts values that are no `rho`, and
+    skipped_kinds the same by their kind. stale and contradicting count copies in a cache that are not what
+    the authority has, which `--from both` compares; they are checked like any other besides. Where nothing
+    was checked the audit is incomplete (4), unless that was allowed.
     """
 
     method: str
@@ -91,6 +108,10 @@ class VerifyReport(Report, tag="verify-psd"):
     rejected: int = 0
     unreadable: int = 0
     skipped: int = 0
+    skipped_kinds: dict[str, int] = {}
+    stale: int = 0
+    contradicting: int = 0
+    allow_empty: bool = False
     worst_trace_error: float | None = None
     lowest_lambda_min: float | None = None
     blas: str | None = None

@@ -107,7 +107,10 @@ class ExplainReport(Report, tag="explain"):
 
 
 class GetReport(Report, tag="get"):
-    """value is the envelope as base64 text, as pipes carry it; None where it went to a file."""
+    """value is the envelope as base64 text, as pipes carry it; None where it went to a file.
+
+    age: where a cache served it, seconds since the store behind it was asked.
+    """
 
     key: str
     version: int
@@ -116,6 +119,7 @@ class GetReport(Report, tag="get"):
     bytes: int
     served_by: str
     format: str
+    age: float | None = None
     file: str | None = None
     value: str | None = None
 
@@ -123,7 +127,9 @@ class GetReport(Report, tag="get"):
 class ShowReport(Report, tag="show"):
     """stored_verdict is what was proven at commit; verdict is what a check found now (with --check).
 
-    metadata are the labels of the commit that wrote the value, as long as its record is kept.
+    metadata are the labels of the commit that wrote the value, as long as its record is kept. Where a cache
+    served it, age is seconds since the store behind it was asked, and newest the version there by now: 0
+    where the key is deleted there, None where that could not be asked.
     """
 
     key: KeyView
@@ -131,6 +137,9 @@ class ShowReport(Report, tag="show"):
     envelope_digest: str
     compression: str
     timestamp: float
+    served_by: str = ""
+    age: float | None = None
+    newest: int | None = None
     metadata: dict[str, str] = {}
     stored_verdict: dict[str, Any] | None = None
     verdict: Verdict | None = None

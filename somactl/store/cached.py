@@ -7,11 +7,13 @@ cache server's own clock, which alone measures the age of an entry.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, Protocol, cast
 
 import msgspec
 
+from somactl.errors import StoreUnavailable
 from somactl.store.contract import Entry, Finding, Store
 
 Outcome = Literal["stored", "same", "older", "late", "lost"]
@@ -203,3 +205,13 @@ class CachedStore(Store, Protocol):
 def cached(store: Store) -> CachedStore | None:
     """`store` as one with a cache before it; None where there is none."""
     return cast(CachedStore, store) if getattr(store, "cache", None) is not None else None
+
+
+def naming_allow_stale(error: StoreUnavailable, copied: Entry) -> StoreUnavailable:
+    """The authority's error, saying that there is a copy, and how to get it."""
+    told = copy.copy(error)
+    told.hint = (
+        f"--allow-stale serves the cache's copy, version {copied.version}, {copied.age or 0.0:.0f} s old"
+        + (f"; or: {error.hint}" if error.hint else "")
+    )
+    return told

@@ -73,6 +73,8 @@ class CommitMetadata(msgspec.Struct, frozen=True):
     grace     for how many seconds, by the store's clock, what this commit deletes can be restored; it
               takes the place of the retention's time for these tombstones and the bytes that they hide.
               None: the retention's. Not part of the request
+    guards    key -> the version it must be at (0: absent), compared like an expectation where the caller has
+              none for it; not part of the request, so that a replay may come with others
     facts     JSON values, 64 KiB at most, kept with the commit and returned by `log` and
               `commit_status`; not part of the request
     """
@@ -82,6 +84,7 @@ class CommitMetadata(msgspec.Struct, frozen=True):
     command: str = ""
     stands_for: str | None = None
     grace: float | None = None
+    guards: Mapping[str, int] = {}
     facts: Mapping[str, Any] = {}
 
 
@@ -140,7 +143,10 @@ class Stat(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One live value, its framing, digests and address verified."""
+    """One live value, its framing, digests and address verified.
+
+    age  where a cache served it: seconds since the authority was asked for it, by the cache's clock
+    """
 
     key: str
     version: int
@@ -151,6 +157,7 @@ class Entry(msgspec.Struct, frozen=True):
     verdict: Mapping[str, Any] | None
     served_by: str
     degraded: bool = False
+    age: float | None = None
 
     def __repr__(self) -> str:
         """Without the payload, which would fill a log with megabytes."""
@@ -330,7 +337,7 @@ class Store(Protocol):
         or the default where the namespace is new. `new_incarnation` gives an existing namespace a new
         one, keeping its values and its version: what a restore from a backup needs, so that nothing that
         remembers versions from before it matches by accident. Commits recorded before keep the
-        incarnation they were made in.
+        incarnation they were made in. It creates nothing: raises NamespaceNotFound where there is none.
         Raises SchemaMismatch where the schema is newer than this somactl knows, or not ours.
         """
         ...

@@ -53,7 +53,7 @@ class Request(msgspec.Struct, frozen=True):
     """A commit that is sound in itself.
 
     updates       key -> Put, or None for a delete, in the caller's order
-    expectations  key -> what must hold; keys without a precondition do not stand here
+    expectations  key -> what must hold, the guards among them; keys without a precondition do not stand here
     metadata      as given, its verdicts reduced to those of `updates`
     identity      hex digest over content digests, expectations and user metadata: equal for a replay
     """
@@ -120,7 +120,7 @@ def prepare(
         namespace,
         commit_id,
         puts,
-        expectations,
+        _guarded(expectations, metadata.guards),
         replace(metadata, user=user, verdicts=verdicts),
         _identity(contents, expectations, user, metadata.stands_for),
     )
@@ -211,6 +211,16 @@ def normalise(expected: Expected, keys: Mapping[str, object]) -> dict[str, Expec
         if expect != nothing:
             normal[key if key in keys else validate_key(key)] = expect
     return normal
+
+
+def _guarded(expectations: Mapping[str, Expect], guards: Mapping[str, int]) -> dict[str, Expect]:
+    """The expectations with a guard's version for each key whose value they leave open."""
+    guarded = dict(expectations)
+    for key, guard in normalise(guards, guards).items():
+        expect = guarded.get(key, guard)
+        open_ = expect.version is None and expect.content is None
+        guarded[key] = replace(expect, version=guard.version) if open_ else expect
+    return guarded
 
 
 def _check_stands_for(stands_for: str | None) -> None:
@@ -325,7 +335,8 @@ def refuse_conflicts(
         raise VersionConflict(
             "; ".join(sentences[:3]) + more,
             conflicts=conflicts,
-            hint="nothing was written; read the keys again (`somactl show KEY`) before you repeat the commit",
+            hint="nothing was written; read the keys again (`somactl show KEY --from authority`) before you "
+            "repeat the commit",
         )
 
 

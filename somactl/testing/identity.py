@@ -59,6 +59,18 @@ class IdentityChapter(Chapter):
         assert (await writer.commit_matrix_update({"a": relabelled}, other, commit_id="x")).replayed
         assert bytes((await writer.read("a")).data) == rho
 
+    async def test_guards_are_compared_and_are_no_part_of_the_request(self, writer: Store) -> None:
+        await put(writer, "a")
+        update = {"a": envelope("a", seed=1), "b": envelope("b")}
+        with pytest.raises(VersionConflict):
+            await writer.commit_matrix_update(update, CommitMetadata(guards={"b": 1}), commit_id="x")
+        right = CommitMetadata(guards={"a": 1, "b": 0})
+        first = await writer.commit_matrix_update(update, right, commit_id="x")
+        again = await writer.commit_matrix_update(update, CommitMetadata(guards={"a": 7}), commit_id="x")
+        assert again == replace(first, replayed=True)
+        with pytest.raises(VersionConflict):  # what the caller expects stands beside what guards him
+            await writer.commit_matrix_update({"a": None}, CommitMetadata(guards={"b": 1}), 2, commit_id="y")
+
     async def test_a_commit_that_stands_for_something_is_known_by_that(self, writer: Store) -> None:
         """The deletes of an order are computed anew when it is sent again, and find another state."""
         await put(writer, "a", "b", "c")

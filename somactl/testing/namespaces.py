@@ -76,11 +76,18 @@ class NamespaceChapter(Chapter):
         replay = await put(writer, "a", commit_id="before")
         assert (replay.replayed, replay.incarnation) == (True, first.incarnation)
 
-    async def test_a_new_incarnation_of_a_new_namespace_is_just_its_first(self, backend: Backend) -> None:
-        store = backend.open()
-        head = await store.init(new_incarnation=True)
-        assert (head.version, head) == (0, await store.head())
+    async def test_a_new_incarnation_of_what_is_not_there_creates_nothing(self, backend: Backend) -> None:
+        """First where there is no database at all, then where there is one without that namespace."""
+        store, other = backend.open(), backend.open("other")
+        for _ in range(2):
+            with pytest.raises(NamespaceNotFound):
+                await store.init(new_incarnation=True)
+            with pytest.raises(NamespaceNotFound):
+                await store.head()
+            assert {summary.head.namespace for summary in await store.namespaces()} <= {"other"}
+            await other.init()
         await store.close()
+        await other.close()
 
     async def test_a_diagnosis_finds_no_problem_and_changes_nothing(
         self, backend: Backend, writer: Store

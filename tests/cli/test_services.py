@@ -109,8 +109,21 @@ def test_while_postgres_is_down_the_cache_serves_only_on_request(
         services.ok("init")
         services.ok("commit", f"a={shell.save('a.npy', density(8))}")
         own.stop()
-        hit = services("get", "a", "-o", "json", "--allow-stale")
-        assert hit.json["served_by"] == "redis cache"
+        for form in ("get", "show"):
+            stale = services(form, "a", "-o", "json", "--allow-stale")
+            assert (stale.code, stale.json["served_by"], stale.json["degraded"]) == (4, "redis cache", True)
+            assert stale.json["degraded_services"][0]["service"] == "postgres"
+            assert stale.json["age"] >= 0
+        told = services("get", "a", "--as", "json", "--allow-stale")
+        assert (told.code, b"degraded" in told.out) == (4, False)
+        assert "served by redis cache" in told.err
+        assert "degraded: postgres" in told.err
+        checked = services("show", "a", "--check", "-o", "json", "--allow-stale")
+        assert (checked.code, checked.json["verdict"]["status"]) == (4, "valid")
+        for words in (["show", "a"], ["show", "a", "--check"], ["get", "a", "--from", "authority"]):
+            refused = services(*words, "-o", "json")
+            assert refused.code == 13
+            assert "--allow-stale" in refused.error["hint"]
         assert services("get", "never").code == 13
         assert services("commit", "a=a.npy").code == 13
         assert services("verify-psd", "--all").code == 13
@@ -121,8 +134,8 @@ def test_an_audit_reads_the_authority_and_fills_nothing(filled: Services) -> Non
         raw.flushall()
         filled.ok("verify-psd", "--all")
         assert raw.dbsize() == 0
-        held = filled.ok("verify-psd", "--all", "--from", "cache", "-o", "json").json
-        assert held["checked"] == 0
+        held = filled("verify-psd", "--all", "--from", "cache", "-o", "json")
+        assert (held.code, held.json["checked"]) == (4, 0)
         filled.ok("cache-warm")
         held = filled.ok("verify-psd", "--all", "--from", "cache", "-o", "json").json
         assert held["valid"] == 2

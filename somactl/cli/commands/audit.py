@@ -26,7 +26,7 @@ from somactl.suggestion import again, run
 
 
 @command(
-    epilog="Exit 0: all proven. 3: a finding. 4: something could not be checked. 11: a file is no matrix."
+    epilog="Exit 0: all proven. 3: a finding. 4: nothing, or not all, was checked. 11: a file is no matrix."
 )
 async def verify_psd(
     session: Session,
@@ -46,6 +46,9 @@ async def verify_psd(
     ] = False,
     witness: Annotated[
         bool, typer.Option("--witness", help="Report the vector that proves a violation.")
+    ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Exit 0 even where there was nothing to check.")
     ] = False,
     psd_tolerance: mending.PsdTolerance = None,
     trace_tolerance: mending.TraceTolerance = None,
@@ -68,7 +71,7 @@ async def verify_psd(
         fail_fast=fail_fast,
         each=_Outcomes(session),
     )
-    report = VerifyReport(method=method)
+    report = VerifyReport(method=method, allow_empty=allow_empty)
     files = [FileInput(name, partial(inputs.read_file, name)) for name in file]
     try:
         going = await verify.verify_files(files, audit, report)
@@ -143,6 +146,8 @@ async def _verify_store(
     if origin != "authority" and pair and going:
         pattern = Pattern("*" if match is None else match) if many else None
         going = await verify.verify_cache(pair.cache, keys, pattern, audit, report)
+        if origin == "both" and going:
+            going = await verify.compare_copies(pair, keys, pattern, audit, report)
     return going
 
 

@@ -38,12 +38,17 @@ async def cache_warm(
         bool, typer.Option("--reconcile", help="Compare every copy with the authority, and mend.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Exit 0 even where no key matches.")
+    ] = False,
 ) -> Report:
     """Copy from the store into the cache what the cache lacks, before readers ask for it.
 
     Commits that happen meanwhile win. It stops before the cache's memory is full.
     """
-    warming = Warming(match, rate * MEGABYTE or None, dry_run, each=partial(_tell, session.out.progress))
+    warming = Warming(
+        match, rate * MEGABYTE or None, dry_run, allow_empty, each=partial(_tell, session.out.progress)
+    )
     async with session.store(read_only=dry_run) as store:
         cached = cache.cached_store(store)
         report = cache.report_for(cached, warming, reconcile=reconcile)

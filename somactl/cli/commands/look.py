@@ -15,6 +15,7 @@ from somactl.cli.text import numbers
 from somactl.core.framing import to_text
 from somactl.errors import UsageError
 from somactl.operations import inspect
+from somactl.operations.inspect import Reading
 from somactl.report import LsReport, Report
 from somactl.store.contract import Entry
 
@@ -25,6 +26,10 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="The exact key.")]
 Version = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="As of this version of the namespace.", show_default="the newest"),
+]
+From = Annotated[
+    Literal["any", "authority"],
+    typer.Option("--from", help="Where a cache is before the store: authority asks the store itself."),
 ]
 
 
@@ -72,6 +77,7 @@ async def get(
         Literal["envelope", "base64", "npy", "json", "text"],
         typer.Option("--as", help="The form to write; text is its numbers, a row a line."),
     ] = "envelope",
+    from_: From = "any",
     allow_stale: AllowStale = False,
 ) -> Report:
     """Write one value to stdout or a file: as an envelope, or converted.
@@ -86,11 +92,16 @@ async def get(
         )
     with nullcontext() if to == "-" else session.output_file(to) as target:
         async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
-            report, entry = await inspect.get(store, key, version)
+            reading = Reading(version, from_ == "authority", allow_stale)
+            report, entry = await inspect.get(store, key, reading)
         if target is not None:
             target.write(_converted(entry, as_))
             target.keep()
             report.file = to
+    if entry.age is not None and not session.out.is_json:
+        session.out.talk(
+            f"{key}: version {entry.version}, served by {entry.served_by}, {entry.age:.0f} s old"
+        )
     report.format = as_
     if to != "-":
         return report
@@ -110,12 +121,17 @@ async def show(
     spectrum: Annotated[
         bool, typer.Option("--spectrum", help="Eigenvalues, rank, purity and entropy.")
     ] = False,
+    from_: From = "any",
     allow_stale: AllowStale = False,
 ) -> Report:
-    """Show what is known of one value: metadata, verdict, on request its spectrum."""
+    """Show what is known of one value: metadata, verdict, on request its spectrum.
+
+    What --check and --spectrum find is about the store's own value, never about a cache's copy.
+    """
+    reading = Reading(version, from_ == "authority" or check or spectrum, allow_stale)
     async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
         return await inspect.show(
-            store, key, version, session.settings.tolerances, check=check, spectrum=spectrum
+            store, key, reading, session.settings.tolerances, check=check, spectrum=spectrum
         )
 
 

@@ -90,6 +90,9 @@ async def migrate_json(
     max_duration: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 8h, at a checkpoint.")
     ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="With --dry-run: exit 0 even where the source has no value.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
     psd_tolerance: mending.PsdTolerance = None,
@@ -143,7 +146,7 @@ async def migrate_json(
     if migration is not None:
         raise UsageError("--migration names one that exists; it goes with --finalize, --revert and --forget")
     if dry_run:
-        return await _dry_run(session, words, pace, plan_file)
+        return await _dry_run(session, words, pace, plan_file, allow_empty=allow_empty)
     if apply is not None and words.has_wishes:
         raise UsageError("what is asked for stands in the plan; --apply takes no other wishes")
     return await _copy(session, words, pace, apply, resume=resume)
@@ -176,7 +179,9 @@ def _ask(verb: str, *, no_input: bool) -> None:
         raise UsageError(f"{verb} {what}", next=again(yes=True))
 
 
-async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | None) -> Report:
+async def _dry_run(
+    session: Session, words: Words, pace: Pace, plan_file: str | None, *, allow_empty: bool
+) -> Report:
     read = [word.rpartition("=")[2] for word in words.source]
     async with AsyncExitStack() as stack:
         plan = stack.enter_context(session.output_file(plan_file, spare=read)) if plan_file else None
@@ -194,6 +199,13 @@ async def _dry_run(session: Session, words: Words, pace: Pace, plan_file: str | 
                 plan.keep()
             else:
                 report.warnings.append(f"no plan was written to {plan_file}")
+    if report.complete and not report.values and not allow_empty:
+        report.complete = False
+        report.conclude(*(set(report.codes) - {0}), 4)
+        found = "the source has no value" if words.wishes.match is None else "no key of the source matches"
+        report.warnings.append(
+            f"nothing was checked: {found}; where that is to be expected, say so with --allow-empty"
+        )
     if report.complete:
         words.suggest(report, words.apply(plan_file) if plan_file else words.again())
     _warn(report, words.wishes.selection)

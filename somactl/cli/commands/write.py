@@ -24,6 +24,9 @@ CommitId = Annotated[
     str | None,
     typer.Option("--commit-id", metavar="ID", help="The commit's id; the same id never writes twice."),
 ]
+ChangeKind = Annotated[
+    bool, typer.Option("--change-kind", help="Let what is no rho replace a rho that is there.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Prove and encode everything; write nothing.")]
 ExpectOption = Annotated[
     list[str],
@@ -60,6 +63,7 @@ async def commit(
     max_move: mending.MaxMove = None,
     normalize: mending.Normalize = False,
     readdress: mending.Readdress = False,
+    change_kind: ChangeKind = False,
     require_durability: Annotated[
         str | None,
         typer.Option(metavar="memory|replicated:K|fsync", help="Refuse a store that promises less."),
@@ -83,7 +87,7 @@ async def commit(
         readdress=readdress,
         tolerances=session.settings.tolerances,
     )
-    request = _request(session, commit_id, metadata, dry_run, expect, require_durability)
+    request = _request(session, commit_id, metadata, dry_run, expect, change_kind, require_durability)
     if puts:
         lines = inputs.Lines(inputs.parse_puts(puts))
     elif sys.stdin.isatty():
@@ -113,6 +117,7 @@ async def restore(
     ] = False,
     expect: ExpectOption = [],  # noqa: B006
     commit_id: CommitId = None,
+    change_kind: ChangeKind = False,
     metadata: Metadata = [],  # noqa: B006
     dry_run: DryRun = False,
 ) -> Report:
@@ -127,7 +132,7 @@ async def restore(
         raise UsageError("restore wants KEY, KEY --version N, or --commit ID")
     if commit is not None and expect:
         raise UsageError("restore --commit brings its own expectations; --expect does not go with it")
-    request = _request(session, commit_id, metadata, dry_run, expect)
+    request = _request(session, commit_id, metadata, dry_run, expect, change_kind)
     tolerances = session.settings.tolerances
     async with session.store(read_only=dry_run) as store:
         if commit is not None:
@@ -162,6 +167,7 @@ def _request(
     metadata: list[str],
     dry_run: bool,
     expect: list[str],
+    change_kind: bool = False,
     require_durability: str | None = None,
 ) -> Request:
     return Request(
@@ -169,6 +175,7 @@ def _request(
         user=inputs.parse_metadata(metadata),
         expected=inputs.parse_expectations(expect),
         dry_run=dry_run,
+        change_kind=change_kind,
         require_durability=require_durability,
         progress=lambda done, total: session.out.progress(done, "matrices", total=total),
         announce=lambda sent: session.out.talk(f"commit {sent}"),

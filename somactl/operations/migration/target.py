@@ -57,8 +57,12 @@ async def replaceable(
 ) -> set[str]:
     """The targets of `rows` that hold something else, which `migration` may write over: see `outdated`."""
     there = [stats[row.target] for row in rows if row.target in stats]
-    contents = {row.target: row.content for row in rows}
-    others = [stat for stat in there if stat.content != contents[stat.key]]
+    wanted = {row.target: row for row in rows}
+    others = [
+        stat
+        for stat in there
+        if stat.content != wanted[stat.key].content and (stat.kind != "rho" or wanted[stat.key].kind == "rho")
+    ]
     return await outdated(store, migration, others) if migration is not None and others else set()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from somactl.errors import SomactlError, StoreFull
 from somactl.store.cached import (
     ESTABLISHING,
@@ -68,12 +70,12 @@ class Copies:
             self.breaker.gave_up()
         return self.breaker.closed
 
-    async def look(self, keys: Sequence[str]) -> View | None:
+    async def look(self, keys: Sequence[str], *, hurry: bool = True) -> View | None:
         """What the cache holds under `keys`; None where it does not answer, or is left alone for now."""
         if not self.answering():
             return None
         try:
-            view = await self._cache.find(keys, hurry=True)
+            view = await self._cache.find(keys, hurry=hurry)
         except SomactlError as exc:
             self._failed(exc)
             return None
@@ -98,7 +100,7 @@ class Copies:
             or self.written.forbids(key, held.incarnation, held.version)
         ):
             return None
-        return held.entry
+        return held.entry and replace(held.entry, age=age)
 
     def count(self, *, hits: int = 0, misses: int = 0) -> None:
         self._cache.counts.hits += hits

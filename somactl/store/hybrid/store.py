@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -16,7 +15,7 @@ from somactl.errors import (
     SomactlError,
     StoreUnavailable,
 )
-from somactl.store.cached import Cache, Fill, Filled, View
+from somactl.store.cached import Cache, Fill, Filled, View, naming_allow_stale
 from somactl.store.contract import (
     CommitMetadata,
     CommitRecord,
@@ -53,7 +52,7 @@ FILL_SECONDS = 30.0
 class HybridStore:
     """`authority` with `cache` before it; see `docs/STORE_HYBRID.md` for each promise.
 
-    allow_stale   whether copies are served, and said to be degraded, once the authority is known to be down
+    allow_stale   whether copies are served, and said to be degraded, when the authority does not answer
     kinds         of which matrices copies are kept
     fill_seconds  how long a read that many wait for may take
     clock         counts seconds and never goes back
@@ -112,7 +111,9 @@ class HybridStore:
                 lambda: self.authority.init(retention=retention, new_incarnation=new_incarnation)
             )
 
-        if not new_incarnation and await self._exists():
+        if new_incarnation:
+            await self.head()  # what is not there is refused before the cache is told anything
+        elif await self._exists():
             return await change()
         head, error = await marker.renew(self.cache, change, self.head)
         self._copies.learn(head.incarnation)
@@ -215,18 +216,32 @@ class HybridStore:
         copied = self._copies.servable(view, key)
         if copied is None:
             self._copies.count(misses=1)
-            return await self._fetch(key, view)
+            return await self._fetch_or_copy(key, view)
+        if self._allow_stale and self._truth.failing:
+            return self._stale(copied)
         if not self._truth.breaker.suspect:
             self._copies.count(hits=1)
             return copied
-        if self._allow_stale:
-            self._copies.count(hits=1)
-            self._served_stale = True
-            return replace(copied, degraded=True)
+        return await self._fetch_or_copy(key, view)
+
+    async def _fetch_or_copy(self, key: str, view: View | None) -> Entry:
+        """The value from the authority; where that is down, the copy if stale ones are allowed, and else an
+        error that says so if there is one."""
         try:
             return await self._fetch(key, view)
         except StoreUnavailable as exc:
-            raise _naming_allow_stale(exc, self.cache.ttl) from exc
+            # Nobody waits for anything better now, so the cache may take its time to answer.
+            copied = self._copies.servable(await self._copies.look([key], hurry=False), key)
+            if copied is None:
+                raise
+            if not self._allow_stale:
+                raise naming_allow_stale(exc, copied) from exc
+            return self._stale(copied)
+
+    def _stale(self, copied: Entry) -> Entry:
+        self._copies.count(hits=1)
+        self._served_stale = True
+        return replace(copied, degraded=True)
 
     async def _fetch(self, key: str, view: View | None) -> Entry:
         """The value from the authority, asked once for all who miss the same; the cache gets a copy."""
@@ -316,12 +331,3 @@ class HybridStore:
                 await self.cache.close()
             finally:
                 await self.authority.close()
-
-
-def _naming_allow_stale(error: StoreUnavailable, ttl: float) -> StoreUnavailable:
-    """The authority's error, saying that there is a copy, and how to get it."""
-    told = copy.copy(error)
-    told.hint = f"--allow-stale serves what the cache holds, at most {ttl:g} s old" + (
-        f"; or: {error.hint}" if error.hint else ""
-    )
-    return told

@@ -25,10 +25,13 @@ class Truth:
     """Calls to the authority. Only reads of single keys go through the breaker: where the cache cannot answer
     and the authority is known to be down, they fail at once instead of each waiting for it. Whatever else is
     asked of the authority is tried, and tells whether it is back.
+
+    failing  whether the last call found the authority unavailable, for whatever reason
     """
 
     def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
+        self.failing = False
         self._error: StoreUnavailable | None = None
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -38,6 +41,7 @@ class Truth:
             self._note(exc)
             raise
         self.breaker.succeeded()
+        self.failing = False
         return answer
 
     async def ask_if_up(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -62,6 +66,7 @@ class Truth:
             raise
 
     def _note(self, error: SomactlError) -> None:
+        self.failing = isinstance(error, OutcomeUnknown | StoreUnavailable)
         if isinstance(error, OutcomeUnknown):
             self.breaker.failed()
         elif isinstance(error, StoreUnavailable):

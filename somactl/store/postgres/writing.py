@@ -24,8 +24,12 @@ async def lock(session: Session, namespace: str) -> None:
 
 
 async def init(session: Session, namespace: str, retention: Retention | None, new_incarnation: bool) -> Head:
+    if new_incarnation and session.schema is None:
+        raise records.no_namespace(namespace)
     await migration.migrate(session)
     row = await session.row("namespace", namespace)
+    if row is None and new_incarnation:
+        raise records.no_namespace(namespace)
     if row is not None and retention is None and not new_incarnation:
         return records.head(row)
     async with session.transaction():

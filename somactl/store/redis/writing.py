@@ -324,6 +324,8 @@ async def init(reader: Reader, retention: Retention | None, new_incarnation: boo
         remains.stored_bytes,
     ]
     what, *facts = await reader.link.call(INIT, [getattr(names, part) for part in layout.PARTS], arguments)
+    if what == b"absent":
+        raise await reader.absence()
     if what == b"damaged":
         raise layout.damaged(names.namespace, "its head is gone, and other parts are there")
     if what == b"newer":

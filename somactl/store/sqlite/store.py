@@ -74,7 +74,7 @@ class SqliteStore:
                 retention=retention,
                 new_incarnation=new_incarnation,
             ),
-            create=True,
+            create=not new_incarnation,  # what was restored is there, or the path is wrong
         )
 
     async def namespaces(self) -> list[NamespaceSummary]:

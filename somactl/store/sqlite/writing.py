@@ -34,9 +34,10 @@ def init(
     connection: sqlite3.Connection, namespace: str, retention: Retention | None, new_incarnation: bool
 ) -> Head:
     with transaction(connection, write=True):
-        if reading.place(connection, namespace) is None:
+        if reading.place(connection, namespace) is None and not new_incarnation:
             return create(connection, namespace, retention or Retention()).head
         if new_incarnation:
+            reading.existing(connection, namespace)
             row = {"namespace": namespace, "incarnation": fresh_incarnation()}
             connection.execute(queries()["set_incarnation"], row)
         if retention is not None:
