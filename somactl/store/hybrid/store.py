@@ -111,9 +111,10 @@ class HybridStore:
                 lambda: self.authority.init(retention=retention, new_incarnation=new_incarnation)
             )
 
-        if new_incarnation:
-            await self.head()  # what is not there is refused before the cache is told anything
-        elif await self._exists():
+        exists = await self._exists(renewing=new_incarnation)
+        if new_incarnation and exists is False:
+            return await change()  # which refuses it, before the cache is told anything
+        if not new_incarnation and exists:
             return await change()
         head, error = await marker.renew(self.cache, change, self.head)
         self._copies.learn(head.incarnation)
@@ -121,11 +122,18 @@ class HybridStore:
             self._copies.trouble(error)
         return head
 
-    async def _exists(self) -> bool:
+    async def _exists(self, *, renewing: bool) -> bool | None:
+        """Whether there is such a namespace; None where that cannot be told, which `init` then finds out."""
         try:
             await self.head()
-        except (NamespaceNotFound, SchemaMismatch):  # a schema that is not migrated yet: `init` does that
+        except NamespaceNotFound:
             return False
+        except SchemaMismatch:  # a schema that is not migrated yet: `init` does that
+            return None
+        except SomactlError:
+            if not renewing:
+                raise
+            return None
         return True
 
     async def namespaces(self) -> list[NamespaceSummary]:
