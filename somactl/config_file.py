@@ -5,7 +5,6 @@ What is wrong with it is told by its line. Nothing of what was not understood is
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -151,6 +150,8 @@ def _neither(name: str, what: str) -> ConfigurationError:
 
 
 def _unknown(name: str, what: str, known: Collection[str]) -> ConfigurationError:
+    import difflib
+
     close = difflib.get_close_matches(name.lower().replace("-", "_"), known, 1, 0.7)
     return ConfigurationError(
         f"{what}: unknown setting {_shown(name)}".rstrip(),

@@ -21,8 +21,8 @@ _POSTGRES = "postgresql://USER@HOST:PORT/DATABASE, with the password in PGPASSWO
 _REDIS = "redis://[USER:PASSWORD@]HOST:PORT/DATABASE, or rediss:// with TLS"
 _SLASHES = "a server's URL has two slashes, and a host behind them: "
 _PAIR = r"(?:^|[\s;,])\s*{}\s*="
-_NOTATIONS: tuple[tuple[re.Pattern[str], Notation], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), Notation(name, hint))
+_NOTATIONS: tuple[tuple[str, Notation], ...] = tuple(
+    (pattern, Notation(name, hint))
     for pattern, name, hint in (
         (r"jdbc:", "a JDBC URL", f"write {_POSTGRES}"),
         (
@@ -99,7 +99,8 @@ _OTHERS = frozenset(
 
 def notation(text: str) -> Notation | None:
     """What the text looks like; None for a text that is no address in any notation known here."""
-    return next((notation for pattern, notation in _NOTATIONS if pattern.match(text)), None)
+    flags = re.IGNORECASE | re.DOTALL  # compiled when the first address is wrong, not at every start
+    return next((notation for pattern, notation in _NOTATIONS if re.match(pattern, text, flags)), None)
 
 
 def is_address(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 
@@ -75,6 +74,8 @@ def refuse_unknown(names: Iterable[str], kind: Kind, use: Use, scheme: str) -> N
         raise ConfigurationError(
             "a SQLite URL has no parameters", hint="write sqlite:///relative.db; a ? in a file's name is %3F"
         )
+    import difflib
+
     name = unknown[0]
     close = difflib.get_close_matches(_folded(name), known, 1, 0.7)
     named = name in _ELSEWHERE[kind] or _PLAIN.match(name) or (close and _CLOSE.match(name))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
 
 from somactl.address.address import KINDS, Host
 from somactl.address.parameters import NAMES
 from somactl.errors import ConfigurationError
 
-_ESCAPES = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NAME = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?\Z")
 _QUOTING = "write / ? # @ and % in a user or a password as %2F %3F %23 %40 and %25"
 SHAPES = {
@@ -145,13 +145,13 @@ def _refuse_unprintable(text: str, *, allow_space: bool) -> None:
 
 
 def _decoded(text: str, what: str) -> str:
-    if _ESCAPES.search(text):
+    if _NO_ESCAPE.search(text):
         raise ConfigurationError(
             f"the {what} in the URL holds a % that begins no escape like %2F", hint="write % as %25"
         )
     try:
-        plain = unquote_to_bytes(text).decode()
-    except UnicodeDecodeError:
+        plain = _ESCAPE.sub(lambda escape: bytes.fromhex(escape[1].decode()), text.encode()).decode()
+    except UnicodeError:
         raise ConfigurationError(
             f"the {what} in the URL is no UTF-8 once its escapes are decoded", hint="correct the escapes"
         ) from None

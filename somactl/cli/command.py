@@ -11,6 +11,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 import typer
 
 from somactl import config
+from somactl.address import public
 from somactl.cli.output import Output
 from somactl.cli.output_file import OutputFile
 from somactl.cli.signals import run_until_done
@@ -18,7 +19,6 @@ from somactl.cli.suggest import Invocation, command_line
 from somactl.config import DEFAULT_STORE, Configuration, Settings
 from somactl.errors import SomactlError
 from somactl.report import Degraded, Report
-from somactl.store.address import public
 from somactl.store.contract import Store
 from somactl.suggestion import Suggestion, run
 

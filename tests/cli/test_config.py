@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,14 @@ def test_what_once_was_printed_or_a_bug(shell: Shell, name: str, case: str) -> N
     assert "://" in result.err  # how such a URL would look
     result = shell("migrate-json", "env:OLD", "--dry-run", env={"OLD": CASES[case]})
     assert (result.code, SECRET in result.err) == (10, False)
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("format_", ["toml", "yaml"])
+def test_the_page_s_examples_are_configurations(shell: Shell, format_: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/CONFIGURATION.md").read_text(encoding="utf-8")
+    (example,) = re.findall(rf"```{format_}\n(.*?)```", page, re.DOTALL)
+    shell.write(f"c.{format_}", example)
+    found = rows(shell.ok("config", "--config", f"c.{format_}", "-o", "json").json)
+    assert found["store"]["value"] == "postgresql://soma@db.example/soma"
+    assert found["store"]["origin"] == "file"

@@ -77,6 +77,19 @@ def test_light_modules_stay_light(module: str) -> None:
     assert HEAVY & set(loaded) == set()
 
 
+def test_one_parser_reads_addresses() -> None:
+    """Those of the standard library drop line ends, take the last of two parameters, and raise on a port."""
+    parsers = {"urlsplit", "urlparse", "parse_qs", "parse_qsl"}
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in ROOT.glob("somactl/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in [getattr(node, "attr", getattr(node, "id", getattr(node, "name", None)))]
+        if name in parsers
+    ]
+    assert found == []
+
+
 def test_no_path_of_a_machine_is_in_the_sources() -> None:
     """Paths of a developer's machine have no place in a file that others read."""
     pattern = re.compile(r"(?<![\w/.])/(?:home|root|Users|work)/\w+")
