@@ -145,8 +145,8 @@ class Settings:
     again is tried again, 0 for never.
     """
 
-    store: str = DEFAULT_STORE
-    cache: str = ""
+    store: str = field(default=DEFAULT_STORE, repr=False)
+    cache: str = field(default="", repr=False)
     namespace: str = "default"
     output: Output = "table"
     tolerances: Tolerances = field(default_factory=Tolerances)

@@ -149,9 +149,10 @@ _POOLER_DENIES = re.compile("authentication failed|does not exist|no such (user|
 _UNREACHED = "check host and port, and that the server runs and listens there"
 
 
-def unreadable(parameter: str, exc: OSError, place: str) -> TlsFailure:
-    """A file of certificates or keys that the URL names cannot be read."""
-    return TlsFailure(
+def unreadable(parameter: str, exc: OSError, place: str) -> ConfigurationError:
+    """A file of passwords, certificates or keys that the URL names cannot be read."""
+    kind = AccessDenied if parameter == "passfile" else TlsFailure
+    return kind(
         f"{parameter} of {place} cannot be read: {exc.strerror}: {exc.filename}",
         hint="check the path and its permissions",
     )

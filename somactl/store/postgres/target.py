@@ -26,7 +26,7 @@ _ARGUMENTS = ("passfile", "target_session_attrs", "krbsrvname", "gsslib")
 @dataclass(frozen=True, slots=True)
 class Target:
     """`arguments` are those of `asyncpg.connect`; `public` is the URL as a message may show it; `files` are
-    those that TLS needs, by the parameter that names them; `hosts` are those that the URL names;
+    those that it needs, by the parameter that names them; `hosts` are those that the URL names;
     `identity` is `public` with every default written out; `table` that of a source."""
 
     public: str
@@ -56,7 +56,7 @@ def parse(url: str, use: Use = "store") -> Target:
         _arguments(address, options | {"sslmode": sslmode}),
         int(options.get("pool_size", POOL_SIZE)),
         None if patience is None else int(patience),
-        {name: options[name] for name in _TLS_FILES if name in options},
+        {name: options[name] for name in (*_TLS_FILES, "passfile") if name in options},
         hosts,
         sslmode,
         address.identity,
