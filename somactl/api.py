@@ -9,8 +9,26 @@ from contextlib import asynccontextmanager
 from somactl.config import DEFAULT_STORE, Settings
 from somactl.core.envelope import Matrix, deserialize_matrix
 from somactl.core.names import validate_key, validate_namespace
+from somactl.errors import SomactlError
 from somactl.runtime import open_store as open_settings
 from somactl.store.contract import Store
+from somactl.suggestion import Suggestion
+
+_CALLS = {
+    "compact": "await store.compact()",
+    "compact dry_run": "await store.compact(dry_run=True)",
+    "doctor": "await store.diagnose()",
+    "init": "await store.init()",
+    "log": "await store.log()",
+    "log KEY": "await store.history({key!r})",
+    "ls": "[stat async for page in store.scan() for stat in page]",
+    "ls deleted": "[stat async for page in store.scan(deleted=True) for stat in page]",
+    "namespaces": "await store.namespaces()",
+    "show KEY": "await store.read({key!r})",
+    "status KEY": "await store.commit_status({key!r})",
+    "status KEY resolve": "await store.commit_status({key!r}, resolve=True)",
+}
+"""What a program calls where an operator runs a command. What has no such call is left to the operator."""
 
 
 @asynccontextmanager
@@ -33,7 +51,8 @@ async def open_store(
 
     What stands here is all there is: no environment variable and no configuration file is read. The store
     belongs to the event loop in which it was opened: enter and leave the block, and await its methods, in
-    tasks of that loop. Raises ConfigurationError for a URL no store knows, InvalidName for a namespace.
+    tasks of that loop. Raises ConfigurationError for a URL no store knows, InvalidName for a namespace. An
+    error that leaves the block carries its hint, and what to call next, as notes.
     """
     settings = Settings(
         store=url,
@@ -42,7 +61,12 @@ async def open_store(
         retry_seconds=retry_seconds,
     )
     async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as store:
-        yield store
+        try:
+            yield store
+        except SomactlError as error:
+            for line in advice(error):
+                error.add_note(line)  # a traceback prints it
+            raise
 
 
 async def read_matrix(store: Store, key: str, version: int | None = None) -> Matrix:
@@ -53,3 +77,17 @@ async def read_matrix(store: Store, key: str, version: int | None = None) -> Mat
     """
     entry = await store.read(validate_key(key), version)
     return await asyncio.to_thread(deserialize_matrix, entry.data, namespace=store.namespace, key=key)
+
+
+def advice(error: SomactlError) -> list[str]:
+    """What to do about an error, in words of Python: its hint, and the calls for the commands it suggests."""
+    calls = [call for suggestion in error.next if (call := in_python(suggestion))]
+    return [*([f"hint: {error.hint}"] if error.hint else []), *(f"try: {call}" for call in calls)]
+
+
+def in_python(suggestion: Suggestion) -> str | None:
+    """The call that does what the suggested command does, or None."""
+    words = [str(suggestion.command), *("KEY" for _ in suggestion.arguments)]
+    words += [name for name, value in suggestion.options if value is not None]
+    call = _CALLS.get(" ".join(words))
+    return call and call.format(key="".join(suggestion.arguments))

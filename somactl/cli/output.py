@@ -12,7 +12,7 @@ import msgspec
 
 from somactl import config
 from somactl.cli.progress import ProgressPrinter
-from somactl.cli.suggest import Invocation
+from somactl.cli.suggest import Invocation, in_flags
 from somactl.config import OUTPUTS
 from somactl.errors import SomactlError
 from somactl.report import ErrorReport, Report
@@ -125,7 +125,10 @@ class Output:
 
 def error_report(error: SomactlError, during: Invocation) -> ErrorReport:
     advice = during.advice(error)
-    told = [*([error.hint] if error.hint else []), *(f"run `{line}`" for line in advice if error.next)]
+    told = [
+        *([in_flags(error.hint)] if error.hint else []),
+        *(f"run `{line}`" for line in advice if error.next),
+    ]
     return ErrorReport(
         error=type(error).__name__,
         message=error.message,

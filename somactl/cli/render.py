@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from somactl.cli.render_migration import migration_view
-from somactl.cli.suggest import Invocation
+from somactl.cli.suggest import Invocation, in_flags
 from somactl.cli.text import columns, shape, size, utc, when, wrapped
 from somactl.core.verdict import Verdict
 from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
@@ -82,7 +82,7 @@ def render_error(error: SomactlError, during: Invocation) -> str:
         lines += [f"  ... and {more} more; --output json names up to {error.MOST}"] if more else []
     if isinstance(error, InvariantViolated):
         lines += [f"  {line}" for line in verdict_lines(error.verdict)]
-    lines += [f"hint: {error.hint}"] if error.hint else []
+    lines += [f"hint: {in_flags(error.hint)}"] if error.hint else []
     lines += [f"try: {line}" for line in during.advice(error)]
     lines += [f"runbook: {line}" for line in [during.runbook(error)] if line]
     return "\n".join(lines)

@@ -15,6 +15,13 @@ from somactl.suggestion import Suggestion, explain, run
 
 OFFLINE = frozenset({"explain", "demo"})
 """Commands that open no store, and need no word of where it is."""
+PARAMETERS = frozenset(
+    {
+        *("kind", "dtype", "layout", "compression", "on_clampable", "clamp", "max_move", "normalize"),
+        *("readdress", "namespace", "cache", "commit_id", "allow_stale"),
+    }
+)
+"""What hints may name in backquotes: parameters of `open_store`, `Policy` and `commit_matrix_update`."""
 _READS_STDIN_WITHOUT_WORDS = frozenset({"commit", "migrate-json"})
 
 
@@ -89,6 +96,20 @@ def command_line(suggestion: Suggestion, shared: Mapping[str, str]) -> str:
     tail = [*words, "--", *arguments] if behind else [*arguments, *words]
     named = [suggestion.command] if suggestion.command else []
     return " ".join(map(quote, ["somactl", *named, *tail]))
+
+
+def in_flags(hint: str) -> str:
+    """A hint as the command line says it: `max_move=D` in backquotes, a parameter of Python's, is a flag.
+
+    Hints are written for both faces; what is no parameter of a commit stays as it is.
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        if found[1] not in PARAMETERS:
+            return found[0]
+        return "--" + found[1].replace("_", "-") + (f" {found[2]}" if found[2] else "")
+
+    return re.sub(r"`([a-z_]+)(?:=([^`]+))?`", flag, hint)
 
 
 def with_same_input(line: str) -> str | None:

@@ -186,8 +186,6 @@ def _check_packed(array: Array, n: int, tolerances: Tolerances, spectrum: bool) 
             draft.judge_psd(Bounds("packed", -lower, lower), trusted=True)
             return draft.verdict()
         del scratch
-    if not np.isfinite(array).all():
-        return draft.not_finite()
     return _conclude(draft, _unpack(array, n, diagonal), "certify", spectrum)
 
 

@@ -25,7 +25,7 @@ def validate_namespace(namespace: str) -> str:
     if not _NAMESPACE.match(namespace):
         raise InvalidName(
             f"namespace {namespace!r} is not 1-64 characters of letters, digits, '.', '_' and '-'",
-            hint="rename it, or leave --namespace out to use 'default'",
+            hint="rename it, or leave `namespace` out to use 'default'",
         )
     return namespace
 
@@ -57,7 +57,7 @@ def validate_commit_id(commit_id: str) -> str:
     if not _COMMIT_ID.match(commit_id):
         raise InvalidName(
             f"commit id {commit_id!r} is not 1-128 characters of letters, digits and . _ : / -",
-            hint="leave --commit-id out to have one generated",
+            hint="leave `commit_id` out to have one generated",
         )
     return commit_id
 

@@ -74,7 +74,7 @@ def admit_bytes(
             raise WrongAddress(
                 f"{source}: the envelope was written for key {header.key!r} of namespace "
                 f"{header.namespace!r}, not for {key!r} of {namespace!r}",
-                hint="check which file belongs to which key; --readdress accepts it under the new name",
+                hint="check which file belongs to which key; `readdress` accepts it under the new name",
             )
         kind = kind or header.kind
         if header.layout == "factor" and layout in ("auto", "factor"):
@@ -108,12 +108,17 @@ def admit(
 
 
 def prove(array: np.ndarray, key: str, policy: Policy, *, kind: str = "rho", layout: str = "auto") -> Proven:
-    """The array with its invariants proven, mended as far as `policy` allows. Raises InvariantViolated."""
-    if kind != "rho":
-        return Proven(array, None, [])
+    """The array with its invariants proven, mended as far as `policy` allows.
+
+    Raises InvariantViolated, and InputRejected for what is no two-dimensional array of exact numbers.
+    """
     from somactl.core import projection
+    from somactl.core.array_input import as_matrix
     from somactl.core.invariants import check, check_factor
 
+    array = as_matrix(array, key)
+    if kind != "rho":
+        return Proven(array, None, [])
     moves: list[Move] = []
     judge = check_factor if layout == "factor" else check
     if policy.normalize and layout != "factor":
@@ -130,7 +135,8 @@ def prove(array: np.ndarray, key: str, policy: Policy, *, kind: str = "rho", lay
             raise _refusal(
                 key,
                 verdict,
-                f"clamping would move it by {nearest.moved:.3e}, more than --max-move allows; it ",
+                f"clamping would move it by {nearest.moved:.3e}, "
+                f"more than the {policy.max_move:g} allowed; it ",
             )
         moves.append(Move(method="clamp", distance=nearest.moved))
         array = nearest.matrix
@@ -207,19 +213,21 @@ def _refusal(
 ) -> InvariantViolated:
     reasons = "; ".join(verdict.reasons)
     if verdict.status == "undecided":
-        hint = "loosen --psd-tolerance, or symmetrise and scale the matrix upstream"
+        hint = "allow a larger psd tolerance, or symmetrise and scale the matrix upstream"
     elif not verdict.finite:
         hint = "find out where the NaN or Inf came from; no kind of matrix may hold one"
     elif not verdict.square and shape is not None and shape[0] > shape[1]:
-        hint = "--layout factor stores rho = F F^H of an n x k F; --kind matrix or sketch stores F itself"
+        hint = (
+            "`layout=factor` stores rho = F F^H of an n x k F; `kind=matrix` or `kind=sketch` stores F itself"
+        )
     elif not verdict.square:
-        hint = "a value that is no density matrix is committed with --kind matrix or --kind sketch"
+        hint = "a value that is no density matrix is committed with `kind=matrix` or `kind=sketch`"
     elif verdict.status == "clampable":
-        hint = "--on-clampable clamp stores the nearest density matrix"
+        hint = "`on_clampable=clamp` stores the nearest density matrix"
     elif verdict.trace_error is not None and verdict.trace_error > verdict.tolerances.trace:
-        hint = "--normalize divides by the trace; --clamp --max-move D stores the nearest density matrix"
+        hint = "`normalize` divides by the trace; `clamp` `max_move=D` stores the nearest density matrix"
     else:
-        hint = "--clamp --max-move D stores the nearest density matrix, if it is no farther than D"
+        hint = "`clamp` `max_move=D` stores the nearest density matrix, if it is no farther than D"
     return InvariantViolated(
         f"key {key!r}: {before}{REFUSED[verdict.status]}: {reasons}", verdict=verdict, hint=hint
     )

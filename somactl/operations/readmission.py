@@ -22,6 +22,6 @@ def readmit(entry: Entry, tolerances: Tolerances) -> Admitted:
                 f"key {entry.key!r}: version {entry.version} is {verdict.status}: "
                 f"{'; '.join(verdict.reasons)}",
                 verdict=verdict,
-                hint="get it, mend it, and commit it with --clamp",
+                hint="get it, mend it, and commit it with `clamp`",
             )
     return Admitted(data=bytes(entry.data), header=header, verdict=verdict, moves=[])

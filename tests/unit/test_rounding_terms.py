@@ -17,7 +17,7 @@ from somactl.core.certificate import certify, certify_packed, rounding_bound, sm
 from somactl.core.early_stop import low_rank_bound
 from somactl.core.envelope import encode
 from somactl.core.hermitian import HermitianPart, hermitian_part
-from somactl.core.invariants import check, check_packed
+from somactl.core.invariants import check, check_factor, check_packed
 from somactl.core.lapack import flapack, rfp_diagonal
 from somactl.core.verdict import Tolerances
 from somactl.core.witness import prove_negative, quotient_bound
@@ -239,9 +239,10 @@ def test_an_infinity_that_no_pivot_shows_is_looked_for(monkeypatch: pytest.Monke
                 rho[0, 0], rho[0, 1], rho[1, 0] = 0.1, 0.9, 0.9  # the factorisation stops at column 2
                 assert check(rho).finite is False
                 assert check(rho, Tolerances(hermitian=math.inf, psd=1.0)).finite is False
-                rho[0, 0], rho[0, 1], rho[1, 0] = 0.1, 0.0, 0.0
-                for within_rounding in (0.0, -1.0, math.nan):  # no factorisation is tried
-                    assert check(rho, Tolerances(psd=within_rounding)).finite is False
+                rho[0, 0], rho[0, 1], rho[1, 0] = 0.1, 0.9, 0.1  # not Hermitian either, by more than allowed
+                assert check(rho).finite is False
+                rho[0, 0], rho[0, 1], rho[1, 0] = 1.7e308, 0.0, 0.0  # no factorisation is tried: c overflows
+                assert check(rho).finite is False
     monkeypatch.setattr(invariants, "MAX_ORDER", 3)
     rho = np.diag(np.full(4, 0.25))
     rho[1, 2] = rho[2, 1] = np.inf
@@ -255,6 +256,31 @@ def test_a_packed_infinity_is_looked_for_where_the_packed_route_gives_way(positi
     if not packed[position]:
         packed[position] = np.inf
         assert check_packed(packed, 3).finite is False
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["double", "single"])
+def test_what_is_not_finite_is_said_first_and_alone(dtype: str, bad: float, cplx: bool) -> None:
+    """Nothing is measured of such a matrix, so that no NaN stands in a verdict."""
+    kind = ("complex" if cplx else "float") + {("double", False): "64", ("double", True): "128"}.get(
+        (dtype, cplx), "64" if cplx else "32"
+    )
+    for i, j, mirrored in ((0, 0, True), (3, 3, True), (1, 2, False), (2, 1, False)):
+        rho = (2.0 * symmetric(4, cplx)).astype(kind)  # the trace is out as well
+        rho[i, j] = bad
+        if mirrored:
+            rho[j, i] = bad
+        for method in ("certify", "eigen", "sampled"):
+            verdict = check(rho, Tolerances(hermitian=math.inf), method=method)
+            assert (verdict.finite, verdict.status) == (False, "violated")
+            assert verdict.reasons == ("finite: an entry is NaN or infinite",)
+            assert (verdict.hermitian_error, verdict.trace_error) == (None, None)
+        assert check_factor(rho).reasons == ("finite: an entry is NaN or infinite",)
+    if dtype == "double":
+        packed = packed_of(2.0 * symmetric(4, cplx))
+        packed[rfp_diagonal(4)[1]] = bad
+        assert check_packed(packed, 4).reasons == ("finite: an entry is NaN or infinite",)
 
 
 # ---- the codec
