@@ -22,7 +22,7 @@ test: .venv/developer servers ## every test, in one go
 test-lowest: .venv/lowest/ready servers ## the core tests against the wheel and the lowest versions it admits
 	@.ci/lowest
 
-servers: ## find or install the servers that the tests run
+servers: ## find or install the servers and shells that the tests run
 	@.ci/servers
 
 lint: .venv/developer ## format, style, types, layers, generated pages

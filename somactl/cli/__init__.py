@@ -21,6 +21,10 @@ def main() -> NoReturn:
     # Importing makes tens of thousands of objects that live to the end: looking for garbage among them
     # takes a twelfth of a short command and finds none.
     gc.set_threshold(50_000)
+    if argv[:1] == ["--complete"]:  # a shell asks what could stand where its cursor is
+        from somactl.cli.completion import complete
+
+        sys.exit(complete(argv[1:]))
     from somactl.cli.app import run
 
     sys.exit(run(argv))

@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "config": "settings",
     "doctor": "upkeep",
     "explain": "explain",
+    "completion": "completion",
     "demo": "tour",
 }
 

@@ -18,6 +18,7 @@ from somactl.report import (
     CommitReport,
     CommitView,
     CompactReport,
+    CompletionReport,
     ConfigReport,
     Degraded,
     DoctorReport,
@@ -389,4 +390,5 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     VerifyReport: _verify,
     MigrateReport: migration_view,
     ExplainReport: lambda report: report.text.splitlines(),
+    CompletionReport: lambda report: report.script.splitlines(),
 }

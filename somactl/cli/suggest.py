@@ -13,7 +13,7 @@ from typing import Any
 from somactl.errors import Interrupted, SecretExposed, SomactlError, Terminated, UsageError
 from somactl.suggestion import Suggestion, explain, run
 
-OFFLINE = frozenset({"explain", "demo"})
+OFFLINE = frozenset({"explain", "completion", "demo"})
 """Commands that open no store, and need no word of where it is."""
 PARAMETERS = frozenset(
     {

@@ -25,6 +25,7 @@ from somactl.report.base import (
 )
 from somactl.report.looking import (
     CommitView,
+    CompletionReport,
     ConfigProblem,
     ConfigReport,
     DoctorReport,
@@ -79,6 +80,7 @@ __all__ = [
     "CommitReport",
     "CommitView",
     "CompactReport",
+    "CompletionReport",
     "ConfigProblem",
     "ConfigReport",
     "Degraded",
@@ -136,6 +138,7 @@ REPORTS: tuple[type[Report], ...] = (
     CacheWarmReport,
     VerifyReport,
     MigrateReport,
+    CompletionReport,
     ExplainReport,
     DemoReport,
 )

@@ -98,6 +98,13 @@ class LsReport(Report, tag="ls"):
     keys: list[KeyView] = []
 
 
+class CompletionReport(Report, tag="completion"):
+    """A shell's completion script."""
+
+    shell: str
+    script: str
+
+
 class ExplainReport(Report, tag="explain"):
     """A page that somactl brings along: its name, as a file of the package, and its text (Markdown)."""
 

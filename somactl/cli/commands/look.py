@@ -18,6 +18,7 @@ from somactl.operations import inspect
 from somactl.operations.inspect import Reading
 from somactl.report import LsReport, Report
 from somactl.store.contract import Entry
+from somactl.suggestion import again
 
 AllowStale = Annotated[
     bool, typer.Option("--allow-stale", help="Serve the cache while the store behind it is down.")
@@ -88,7 +89,7 @@ async def get(
     if to == "-" and as_ == "envelope" and not session.out.is_json and sys.stdout.isatty():
         raise UsageError(
             "an envelope is binary, and stdout is a terminal",
-            hint=session.command("get", key, "--as", "text"),
+            next=again(as_="text"),
         )
     with nullcontext() if to == "-" else session.output_file(to) as target:
         async with session.store(read_only=True, fills=True, allow_stale=allow_stale) as store:
