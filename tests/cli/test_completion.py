@@ -68,7 +68,7 @@ def offered(shell: Shell, line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("somactl co", ["commit", "compact", "completion"]),
+        ("somactl comp", ["compact", "completion"]),
         ("somactl --store sqlite:///somactl.db -q ver", ["verify-psd"]),
         ("somactl ls --na", ["--namespace"]),
         ("somactl --na", ["--namespace"]),
