@@ -15,13 +15,14 @@ class Suggestion:
     """A command of somactl with its arguments and options.
 
     command is None for the one that is running, whose arguments and options are then kept, but for those
-    that `options` names. An option is True for a flag, a value, a list for one that is repeated, or None
-    for one that is left out.
+    that `options` names; with `afresh` the arguments alone are kept. An option is True for a flag, a value,
+    a list for one that is repeated, or None for one that is left out.
     """
 
     command: str | None
     arguments: tuple[str, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
+    afresh: bool = False
 
 
 def run(command: str, *arguments: str, **options: Any) -> Suggestion:
@@ -32,6 +33,11 @@ def run(command: str, *arguments: str, **options: Any) -> Suggestion:
 def again(**options: Any) -> Suggestion:
     """The running command once more, with other options: `again(dry_run=None, yes=True)`."""
     return Suggestion(None, (), tuple(options.items()))
+
+
+def afresh(**options: Any) -> Suggestion:
+    """The running command about the same things, with these options alone."""
+    return Suggestion(None, (), tuple(options.items()), afresh=True)
 
 
 def explain(topic: str | int) -> Suggestion:

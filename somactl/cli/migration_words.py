@@ -11,6 +11,7 @@ from somactl.cli.suggest import with_same_input
 from somactl.operations.admission import Policy
 from somactl.operations.migration.run import Wishes
 from somactl.report import MigrateReport
+from somactl.suggestion import Suggestion, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ class Words:
 
     def apply(self, plan: str, **more: Any) -> str:
         return self._command(self.source, apply=plan, **more, **self.pace)
+
+    def plan_again(self, plan: str) -> Suggestion:
+        """A new plan in the place of one that does not fit any more."""
+        return run("migrate-json", *self.source, **_options(self.wishes), dry_run=True, plan_file=plan)
 
     def suggest(self, report: MigrateReport, line: str) -> None:
         """Make `line` the next command; where the values came by a pipe, no line alone brings them back."""

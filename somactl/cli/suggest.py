@@ -62,7 +62,8 @@ class Invocation:
         """The same without what was given on standard input."""
         options = dict(suggestion.options)
         if suggestion.command is None:
-            suggestion = Suggestion(self.command, self.arguments, tuple({**self.options, **options}.items()))
+            kept = {} if suggestion.afresh else self.options
+            suggestion = Suggestion(self.command, self.arguments, tuple({**kept, **options}.items()))
         return command_line(suggestion, self.shared)
 
     def advice(self, error: SomactlError) -> list[str]:

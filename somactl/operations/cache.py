@@ -14,6 +14,7 @@ from somactl.operations.bounded import in_portions
 from somactl.report import CacheFinding, CacheWarmReport
 from somactl.store.cached import ESTABLISHING, INITIALISING, Cached, CachedStore, Fill, cached
 from somactl.store.contract import Entry, Stat, Store
+from somactl.suggestion import run
 
 PAGE_BYTES = 8 << 20
 PAGE_KEYS = 256
@@ -107,14 +108,16 @@ async def refuse_other_incarnation(store: CachedStore) -> None:
     if marker.startswith(INITIALISING):
         raise StoreUnavailable(
             "the cache serves nothing: an `init --new-incarnation` has begun and not finished",
-            hint="wait for it; if it died, run `somactl init --new-incarnation` again",
+            hint="wait for it; if it died, do it again",
+            next=[run("doctor"), run("init", new_incarnation=True)],
         )
     head = await store.head()
     if marker != head.incarnation:
         raise StoreUnavailable(
             f"the cache serves incarnation {marker}, and the authority is in {head.incarnation}",
-            hint="`somactl cache-warm --reconcile` makes the cache serve the authority's; check first that "
-            "no other database uses this cache for a namespace of the same name",
+            hint="reconciled, it serves the authority's; check first that no other database uses this cache "
+            "for a namespace of the same name",
+            next=run("cache-warm", reconcile=True),
         )
 
 
@@ -165,9 +168,7 @@ async def put(store: CachedStore, fills: Sequence[Fill], report: CacheWarmReport
     done = await store.fill(fills)
     if done.refusal is not None:
         await refuse_other_incarnation(store)
-        raise StoreUnavailable(
-            f"the cache took no copies: {done.refusal}", hint="run it again; see `somactl doctor`"
-        )
+        raise StoreUnavailable(f"the cache took no copies: {done.refusal}", hint="run it again")
     for one, outcome in zip(fills, done.outcomes, strict=True):
         if outcome == "stored":
             report.filled += 1

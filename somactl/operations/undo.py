@@ -18,6 +18,7 @@ from somactl.operations.prune.restore_parts import add, name_parts, parts_of, st
 from somactl.operations.readmission import readmit
 from somactl.report import RestoreReport, RmReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Store
+from somactl.suggestion import run
 
 
 async def remove(store: Store, keys: Sequence[str], request: Request) -> RmReport:
@@ -30,7 +31,7 @@ async def remove(store: Store, keys: Sequence[str], request: Request) -> RmRepor
     if head.absent:
         raise KeyNotFound(
             f"key {head.absent[0]!r} is not in namespace {store.namespace!r}; nothing was deleted",
-            hint="somactl ls shows what is there, somactl ls --deleted what can come back",
+            next=[run("ls"), run("ls", deleted=True)],
         )
     return await write(store, dict.fromkeys(keys), request, RmReport)
 
@@ -120,7 +121,7 @@ def _receipt_of(store: Store, commit_id: str, status: CommitStatus) -> Receipt:
     if status.record is None or status.record.receipt is None:
         raise CommitNotFound(
             f"commit {commit_id} is not recorded as committed in namespace {store.namespace!r}",
-            hint="somactl log lists the commits that can be undone",
+            next=run("log"),
         )
     return status.record.receipt
 

@@ -32,6 +32,7 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.store.contract import CommitMetadata, Expect, Expected, Retention
+from somactl.suggestion import again, run
 
 MAX_COMMIT_KEYS = 65_536
 MAX_USER_METADATA_BYTES = 64 << 10
@@ -164,7 +165,7 @@ def _verdict_text(header: Header, verdict: Mapping[str, Any] | None) -> str | No
         status = "no verdict" if verdict is None else f"the verdict {verdict.get('status')!r}"
         raise VerdictMissing(
             f"the rho of {header.key!r} comes with {status}; a store takes only what is proven valid",
-            hint="commit through `somactl commit` or somactl.commit_matrix_update, which prove it first",
+            hint="commit through commit_matrix_update, which proves it first",
         )
     if verdict is None:
         return None
@@ -281,12 +282,14 @@ def settle(request: Request, recorded_identity: str | None) -> None:
         raise CommitAborted(
             f"commit {request.commit_id} was given up by `status --resolve`, so it must not arrive any more",
             hint="commit again under a new id",
+            next=again(commit_id=None),
             commit_id=request.commit_id,
         )
     if recorded_identity != request.identity:
         raise CommitIdReused(
             f"commit {request.commit_id} is recorded with other keys, contents, expectations or metadata",
-            hint=f"`somactl status {request.commit_id}` shows what it did; use a new id for a new commit",
+            hint="use a new id for a new commit",
+            next=[run("status", request.commit_id), again(commit_id=None)],
             commit_id=request.commit_id,
         )
 
@@ -304,7 +307,8 @@ def refuse_expired(commit_id: str, now: float, retention: Retention, records_rem
         raise CommitExpired(
             f"commit id {commit_id} is {now - created:.0f} s old, and records are kept for "
             f"{retention.record_seconds:.0f} s: whether it was committed before can no longer be told",
-            hint="check the keys with `somactl log`, then commit under a new id",
+            hint="see whether it stands, then commit under a new id",
+            next=[run("log"), again(commit_id=None)],
             commit_id=commit_id,
         )
 
@@ -335,8 +339,8 @@ def refuse_conflicts(
         raise VersionConflict(
             "; ".join(sentences[:3]) + more,
             conflicts=conflicts,
-            hint="nothing was written; read the keys again (`somactl show KEY --from authority`) before you "
-            "repeat the commit",
+            hint="nothing was written; read the keys again before you repeat the commit",
+            next=[run("show", key, from_="authority") for key in list(conflicts)[:3]],
         )
 
 

@@ -18,7 +18,7 @@ from somactl.cli.quantities import parse_duration, parse_rate
 from somactl.cli.signals import abortable
 from somactl.core.json_pointer import parse_pointer
 from somactl.core.legacy_values import A_LIST, AN_OBJECT
-from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, StoreUnavailable, UsageError
+from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, PlanStale, StoreUnavailable, UsageError
 from somactl.operations.admission import Policy
 from somactl.operations.migration.copying import copy, look
 from somactl.operations.migration.examine import Selection
@@ -228,7 +228,11 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
                 plan.refuse_other(source.identity, store.namespace)
                 asked = Wishes.from_json(plan.head.asked)
                 run = Run(source, store, asked, pace, watcher, words.lasting, _lists(session))
-                report = await _resumable(copy(run, resume=resume, plan=plan), watcher, words)
+                try:
+                    report = await _resumable(copy(run, resume=resume, plan=plan), watcher, words)
+                except PlanStale as exc:
+                    exc.next = (words.of(words.source, asked).plan_again(apply),) if words.source else ()
+                    raise
     begun = report.phase != "planned"  # else it was stopped while the plan was compared
     if begun and report.migration is not None:
         report.undo = words.follow_up("revert", report.migration)

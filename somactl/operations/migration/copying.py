@@ -40,10 +40,11 @@ from somactl.operations.migration.target import claim, compare
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.workspace import Texts, Workspace, to_bytes
 from somactl.store.contract import CommitMetadata, Store
+from somactl.suggestion import afresh, again
 
 COMMAND = "migrate-json"
 _ATTEMPTS = 5
-_UNFINISHED = {"finalizing": "--finalize", "reverting": "--revert", "forgetting": "--forget"}
+_UNFINISHED = {"finalizing": "finalize", "reverting": "revert", "forgetting": "forget"}
 
 
 async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda rows: None) -> MigrateReport:
@@ -182,8 +183,11 @@ def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
         return False
     state, digest = journal.state, plan.digest if plan else None
     if state.phase in _UNFINISHED:
-        verb = _UNFINISHED[state.phase]
-        raise UsageError(f"migration {journal.id} is {state.phase}", hint=f"finish that first: {verb}")
+        raise UsageError(
+            f"migration {journal.id} is {state.phase}",
+            hint="finish that first",
+            next=afresh(**{_UNFINISHED[state.phase]: True}, migration=journal.id),
+        )
     if state.phase == "copied" and resume and digest is not None and state.plan == digest:
         return True
     if state.phase != "copying" or (state.plan != digest and not resume):
@@ -191,7 +195,8 @@ def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
     if not resume:
         raise UsageError(
             f"an earlier run of migration {journal.id} was stopped after {state.pages} batches",
-            hint="add --resume to go on where it stopped",
+            hint="go on where it stopped (--resume)",
+            next=again(resume=True),
         )
     if state.plan != digest:
         raise UsageError(
@@ -249,7 +254,8 @@ async def _copy_batch(
     raise VersionConflict(
         f"the targets of one batch were written by others {_ATTEMPTS} times in a row",
         conflicts={},
-        hint="find out who writes them, and run it again with --resume",
+        hint="find out who writes them, and go on with --resume",
+        next=again(resume=True),
     )
 
 

@@ -30,6 +30,7 @@ from somactl.report import MigrateReport, MigrationRow
 from somactl.source.contract import Change, Source, Value
 from somactl.source.workspace import to_bytes
 from somactl.store.contract import MAX_NOTE_BYTES, Store
+from somactl.suggestion import afresh, again
 
 _SAFE = ("migrate", "identical")
 _TAKING = ("finalizing", "finalized", "forgetting")
@@ -83,15 +84,19 @@ def _conflicts(page: Page) -> int:
     return sum(row.outcome == "conflict" for row in page.rows)
 
 
-_COPY_FIRST = "copy it again first: `somactl migrate-json SOURCE` with the wishes it was made with"
+_COPY_FIRST = "copy it again first, with the wishes it was made with"
 
 
 def _refuse_other_phase(journal: Journal) -> None:
     phase = journal.state.phase
     if phase == "forgetting":
-        raise UsageError(f"migration {journal.id} is being forgotten", hint="finish that first: --forget")
+        raise UsageError(
+            f"migration {journal.id} is being forgotten",
+            hint="finish that first",
+            next=again(finalize=None, forget=True),
+        )
     if phase in ("reverting", "reverted"):
-        raise UsageError(f"migration {journal.id} is {phase}", hint=_COPY_FIRST)
+        raise UsageError(f"migration {journal.id} is {phase}", hint=_COPY_FIRST, next=afresh())
     if phase == "copying":
         raise UsageError(
             f"migration {journal.id} has not come to its end", hint="finish it first: add --resume"

@@ -35,6 +35,7 @@ from somactl.report import MigrateReport, MigrationRow, Tally
 from somactl.source.contract import Change
 from somactl.source.workspace import to_bytes, to_text
 from somactl.store.contract import Note, Store
+from somactl.suggestion import again, run
 
 FORMAT = 1
 PREFIX = "migration/"
@@ -154,7 +155,8 @@ class Journal:
         if self._state is None:
             raise NotFound(
                 f"no migration {self.id} is recorded in namespace {self._store.namespace!r}",
-                hint="the report of `somactl migrate-json` names the id; check --store and --namespace",
+                hint="the migration's report names the id, as does the log; check --store and --namespace",
+                next=run("log"),
             )
         return self._state
 
@@ -299,7 +301,8 @@ def lock_held(migration: str) -> LockHeld:
     """Whoever finds the state elsewhere than it left it, or its commit given up, is not alone."""
     return LockHeld(
         f"another run of migration {migration} is under way, or has been since this one began",
-        hint="let it finish; if there is none, run the command again with --resume",
+        hint="let it finish; a copy of which there is no other run goes on with --resume",
+        next=again(),
     )
 
 
@@ -327,7 +330,8 @@ async def find(store: Store, source: str, migration: str | None) -> Journal:
         if not known:
             raise NotFound(
                 f"no migration of this source is recorded in namespace {store.namespace!r}",
-                hint="check --store and --namespace; `somactl migrate-json SOURCE` begins one",
+                hint="check --store and --namespace",
+                next=again(finalize=None, revert=None, forget=None, yes=None, no_input=None, dry_run=True),
             )
         (migration,) = known
     journal = await Journal.open(store, migration)

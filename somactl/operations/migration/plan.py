@@ -18,6 +18,7 @@ import msgspec
 from somactl.core.text_encoding import without_mark
 from somactl.errors import InputRejected, UsageError
 from somactl.report import MigrationRow
+from somactl.suggestion import again
 
 FORMAT = 1
 _MAX_LINE_BYTES = 1 << 20
@@ -117,7 +118,8 @@ class Plan:
     def _defect(self, what: str) -> InputRejected:
         return InputRejected(
             f"{self._name} is no whole plan: {what}",
-            hint="make it again (--dry-run --plan-file FILE); a plan is not edited by hand",
+            hint="make it again; a plan is not edited by hand",
+            next=again(apply=None, resume=None, dry_run=True, plan_file=self._name),
         )
 
 

@@ -21,6 +21,7 @@ from somactl.report import MigrateReport
 from somactl.source.contract import Source
 from somactl.source.workspace import Texts, Workspace, to_text
 from somactl.store.contract import CommitMetadata, Store
+from somactl.suggestion import again
 
 COMMAND = "migrate-json --revert"
 _ATTEMPTS = 5
@@ -57,7 +58,8 @@ async def revert(
     if state.phase == "forgetting":
         raise UsageError(
             f"originals of migration {journal.id} are forgotten already: it cannot be reverted",
-            hint="finish that: --forget",
+            hint="finish that",
+            next=again(revert=None, forget=True),
         )
     await journal.recover()
     if state.phase != "reverting":
@@ -180,7 +182,11 @@ async def _withdraw(store: Store, page: Page, staying: _Staying, report: Migrate
         for key in stats.keys() - unchanged.keys():
             leave(report, key, "its matrix was committed anew since; the newer one stays in the store")
         return
-    raise LockHeld("the migrated keys are being written by others", hint="stop the writers, and run it again")
+    raise LockHeld(
+        "the migrated keys are being written by others",
+        hint="stop the writers, and run it again",
+        next=again(),
+    )
 
 
 async def forget(store: Store, journal: Journal) -> MigrateReport:

@@ -13,6 +13,7 @@ from somactl.operations.prune.request import PruneRequest
 from somactl.operations.prune.restore_parts import parts_of
 from somactl.store.contract import DAY, Store
 from somactl.store.request import refuse_expired
+from somactl.suggestion import again, run
 
 AT_ONCE = 16
 IDS_AT_ONCE = 1000
@@ -68,6 +69,7 @@ async def refuse_used(store: Store, record: OrderRecord) -> None:
                 raise CommitAborted(
                     f"order id {record.order_id} was given up by `status --resolve {status.commit_id}`",
                     hint="prune under a new id",
+                    next=again(order_id=None),
                     commit_id=status.commit_id,
                 )
     if await parts_of(store, record.order_id):
@@ -81,8 +83,8 @@ async def refuse_grace(store: Store, request: PruneRequest) -> None:
         raise UsageError(
             f"--grace {request.grace:g} s is longer than commit records are kept here, {kept:g} s, and "
             "without them the order cannot be undone",
-            hint="give a shorter --grace, or have records kept longer: somactl init --keep-records-days "
-            f"{math.ceil(request.grace / DAY)}",
+            hint="give a shorter --grace, or have commit records kept longer (--keep-records-days)",
+            next=run("init", keep_records_days=math.ceil(request.grace / DAY)),
         )
 
 

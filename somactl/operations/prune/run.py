@@ -30,6 +30,7 @@ from somactl.operations.prune.request import PruneRequest, slice_identity
 from somactl.report import PruneBatch
 from somactl.store.cached import cached
 from somactl.store.contract import CommitMetadata, CommitRecord, Receipt, Store
+from somactl.suggestion import again
 
 TRIES = 10
 COPIES_AT_ONCE = 500
@@ -240,6 +241,7 @@ class Run:
                 raise LockHeld(
                     f"another run has taken up order {self.record.order_id}",
                     hint="let it finish; the same command then gives its report",
+                    next=again(),
                 ) from None
             raise SupersededError from None
 
@@ -261,11 +263,15 @@ def refuse_offending(order: Order, part: Part) -> None:
     }
     if conflicts:
         raise VersionConflict(
-            message, conflicts=conflicts, hint="have it ranked again, or pass over them with --changed skip"
+            message,
+            conflicts=conflicts,
+            hint="have it ranked again, or pass over them",
+            next=again(changed="skip"),
         )
     raise KeyNotFound(
         message,
-        hint="--missing ignore passes over keys that are not there",
+        hint="keys that are not there can be passed over",
+        next=again(missing="ignore"),
         lines=[item.line for item, _, _ in found[:MAX_LISTED]],
     )
 

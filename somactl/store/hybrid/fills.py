@@ -57,7 +57,7 @@ class SingleFlight(Generic[K, T]):
                 raise
             raise StoreTimeout(
                 f"the store did not answer within {self._seconds:g} s",
-                hint="run it again; see `somactl doctor`",
+                hint="run it again",
             ) from None
 
     def _forget(self, name: K, task: asyncio.Task[T]) -> None:

@@ -89,7 +89,7 @@ async def settle(cache: Cache, head: Ask, token: str) -> None:
         await cache.mark(replaced, token, seconds=life(cache))
     raise StoreUnavailable(
         f"the incarnation of namespace {cache.namespace!r} keeps changing, so the cache serves nothing",
-        hint="let one `somactl init --new-incarnation` finish at a time",
+        hint="let one change of the incarnation finish at a time",
     )
 
 

@@ -17,6 +17,7 @@ from somactl.errors import NamespaceNotFound, SomactlError, StoreBusy
 from somactl.store.postgres import failures, schema
 from somactl.store.postgres.session import BROKEN, Session
 from somactl.store.postgres.target import Target
+from somactl.suggestion import run
 
 _RESTED_SECONDS = 10.0
 """After this long without use a connection is asked whether it is alive before anything depends on it: a
@@ -160,7 +161,8 @@ class Connections:
             if session.schema is None:
                 raise NamespaceNotFound(
                     f"{self.place} was never initialised: it has no tables of somactl's",
-                    hint="run `somactl init` with a role that may create a schema",
+                    hint="do it with a role that may create a schema",
+                    next=run("init"),
                 )
             schema.admit(session.schema, self.place, write=write)
         except SomactlError:

@@ -8,6 +8,7 @@ from somactl.errors import ConfigurationError, SchemaMismatch
 from somactl.store.postgres import schema
 from somactl.store.postgres.schema import Migration
 from somactl.store.postgres.session import Session
+from somactl.suggestion import run
 
 OLDEST_SERVER = 12
 """The first PostgreSQL that lets a function ask for plans of a kind."""
@@ -63,5 +64,5 @@ async def _apply(session: Session, migration: Migration) -> None:
         await session.row("record_schema", migration.number, migration.least_reader, migration.least_writer)
         if await session.execute("COMMIT") != "COMMIT":
             raise SchemaMismatch(
-                f"{session.place} did not keep migration {migration.number}", hint="run `somactl init` again"
+                f"{session.place} did not keep migration {migration.number}", next=run("init")
             )

@@ -29,6 +29,7 @@ from somactl.store.contract import (
 from somactl.store.postgres import failures, records
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.session import Session, seconds_for
+from somactl.suggestion import run
 
 AT_ONCE_BYTES = 16 << 20
 """Values of no more than this in sum come with their rows, in one round trip; others come after, in portions,
@@ -212,13 +213,11 @@ async def _portion(session: Session, rows: list[Row]) -> Data:
 def _live(row: Row, namespace: str, key: str) -> Row:
     """The row, if it is a live value's; raises KeyNotFound."""
     if row["key"] is None:
-        raise KeyNotFound(
-            f"key {key!r} is not in namespace {namespace!r}", hint="`somactl ls` lists the keys"
-        )
+        raise KeyNotFound(f"key {key!r} is not in namespace {namespace!r}", next=run("ls"))
     if row["content"] is None:
         raise KeyNotFound(
             f"key {key!r} was deleted in version {row['version']}",
-            hint=f"`somactl log {key!r}` shows its versions; `somactl restore` brings one back",
+            next=[run("log", key), run("restore", key, version=row["version"] - 1)],
             deleted_since=row["version"],
         )
     return row
@@ -238,7 +237,7 @@ def _as_of(row: Row, namespace: str, key: str, version: int) -> Row:
     if not known or row["compacted"] or (end is not None and end <= version):
         raise VersionCompacted(
             f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
-            hint=f"`somactl log {key!r}` shows the versions that are still there",
+            next=run("log", key),
         )
     if row["content"] is None:
         raise KeyNotFound(
@@ -289,7 +288,8 @@ def _verify(row: Row, data: bytes | Damage | None, namespace: str) -> None:
 def _corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:
     return CorruptValue(
         f"the stored value of {key!r} (version {version}) is not what was committed: {defect}",
-        hint=f"`somactl log {key!r}` shows older versions; `somactl restore` brings one back",
+        hint="an older version of it can be restored",
+        next=run("log", key),
         key=key,
         version=version,
         defect=name,

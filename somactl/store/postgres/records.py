@@ -22,6 +22,7 @@ from somactl.store.contract import (
     Revision,
     Stat,
 )
+from somactl.suggestion import run
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -31,7 +32,7 @@ NAME = "postgres"
 def no_namespace(namespace: str) -> NamespaceNotFound:
     return NamespaceNotFound(
         f"namespace {namespace!r} does not exist in this database",
-        hint="`somactl namespaces` lists those that do; `somactl init` creates it",
+        next=[run("namespaces"), run("init")],
     )
 
 

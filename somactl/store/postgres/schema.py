@@ -11,6 +11,7 @@ import asyncpg
 from somactl.errors import SchemaMismatch
 from somactl.package_data import data_file
 from somactl.store import named_sql
+from somactl.suggestion import run
 
 SCHEMA_VERSION = 2
 """The schema this somactl writes. It uses any database whose least reader and least writer admit it."""
@@ -122,6 +123,7 @@ def require(found: Found | None, place: str, version: int, what: str) -> None:
     if found is not None and found.version < version:
         raise SchemaMismatch(
             f"{place} has schema {found.version}, which has no {what}",
-            hint="take a backup, then run `somactl init` with a role that owns the tables",
+            hint="take a backup first; the role must own the tables",
+            next=run("init"),
             schema=found.version,
         )

@@ -100,7 +100,7 @@ class RedisCache:
         except TimeoutError as exc:
             raise StoreTimeout(
                 f"the cache at {self.place} did not answer: {exc}",
-                hint="`somactl doctor` looks at it; SFM_RHO_READ_TIMEOUT_MS says how long a read waits",
+                hint="SFM_RHO_READ_TIMEOUT_MS says how long a read waits",
             ) from exc
 
     async def _ask(self, *commands: Command | Call, size: int = 0) -> list[Any]:

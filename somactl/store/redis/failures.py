@@ -317,7 +317,7 @@ def _lost(exc: BaseException, place: str) -> StoreUnavailable:
     from redis.exceptions import TimeoutError as RedisTimeout
 
     if isinstance(exc, RedisTimeout | TimeoutError):
-        return StoreTimeout(f"{place} did not answer in time", hint="run it again; see `somactl doctor`")
+        return StoreTimeout(f"{place} did not answer in time", hint="run it again")
     return StoreUnavailable(
         f"{place} cannot be reached: {exc}", hint="check that Redis runs there, and the URL"
     )

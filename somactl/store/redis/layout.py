@@ -41,6 +41,7 @@ import msgspec
 
 from somactl.errors import NamespaceNotFound, SchemaMismatch, StoreDamaged
 from somactl.store.contract import Head, Retention
+from somactl.suggestion import run
 
 NAME = "redis"
 LAYOUT = 2
@@ -187,7 +188,8 @@ def damaged(namespace: str, what: str) -> StoreDamaged:
     return StoreDamaged(
         f"namespace {namespace!r} is damaged: {what}",
         hint="stop writers; check maxmemory-policy, and what else writes to this Redis; restore a backup, or "
-        "go on with what is left: `somactl init --new-incarnation`",
+        "go on with what is left under a new incarnation",
+        next=[run("doctor"), run("init", new_incarnation=True)],
         namespace=namespace,
     )
 
@@ -195,7 +197,7 @@ def damaged(namespace: str, what: str) -> StoreDamaged:
 def missing(namespace: str) -> NamespaceNotFound:
     return NamespaceNotFound(
         f"namespace {namespace!r} does not exist in this database",
-        hint="`somactl namespaces` lists those that do; `somactl init` creates it",
+        next=[run("namespaces"), run("init")],
     )
 
 

@@ -99,7 +99,7 @@ async def write(
         refuse_note_conflicts(expected, dict(zip(expected, map(int, told_back[0]), strict=True)))
     raise StoreUnavailable(
         f"the data of note {bytes(told_back[0]).decode()!r} were gone before they were taken",
-        hint="run it again; a server that is so slow, or so full, deserves a look (`somactl doctor`)",
+        hint="run it again; a server that is so slow, or so full, deserves a look",
     )
 
 

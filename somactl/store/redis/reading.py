@@ -23,6 +23,7 @@ from somactl.store.redis.link import Link
 from somactl.store.redis.pool import Reply
 from somactl.store.redis.revisions import Line
 from somactl.store.redis.scripts import Argument, Command, Script
+from somactl.suggestion import run
 
 STAT = Script("stat")
 RESOLVE = Script("resolve")
@@ -129,7 +130,7 @@ class Reader:
         if line is not None and not line.is_value:
             raise KeyNotFound(
                 f"key {key!r} was deleted in version {line.version}",
-                hint=f"`somactl log {key!r}` shows its versions; `somactl restore` brings one back",
+                next=[run("log", key), run("restore", key, version=line.version - 1)],
                 deleted_since=line.version,
             )
         return line
@@ -146,9 +147,7 @@ class Reader:
             return
         if listed is not None:
             raise revisions.corrupt(key, 0, "its bytes and its history are missing", "MissingBytes")
-        raise KeyNotFound(
-            f"key {key!r} is not in namespace {self.names.namespace!r}", hint="`somactl ls` lists the keys"
-        )
+        raise KeyNotFound(f"key {key!r} is not in namespace {self.names.namespace!r}", next=run("ls"))
 
     def _restless(self, what: str) -> StoreBusy:
         return StoreBusy(
@@ -171,7 +170,7 @@ class Reader:
         if line is None or gone or (line.ended is not None and line.ended <= version):
             raise VersionCompacted(
                 f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
-                hint=f"`somactl log {key!r}` shows the versions that are still there",
+                next=run("log", key),
             )
         if not line.is_value:
             raise KeyNotFound(
@@ -212,7 +211,7 @@ class Reader:
             if again is None or again.version != line.version or again.where == "gone" or found.lapsed:
                 raise VersionCompacted(
                     f"version {line.version} of key {key!r} is no longer kept: retention has removed it",
-                    hint=f"`somactl log {key!r}` shows the versions that are still there",
+                    next=run("log", key),
                 )
             if again.where == before:
                 raise problem

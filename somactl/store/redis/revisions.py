@@ -11,6 +11,7 @@ from somactl.core.framing import Header
 from somactl.errors import CorruptValue, EnvelopeError, StoreDamaged
 from somactl.store.contract import Entry, Retention, Revision, Stat
 from somactl.store.redis.layout import NAME
+from somactl.suggestion import run
 
 
 class About(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -173,7 +174,8 @@ def verdict(text: bytes | None) -> dict[str, Any] | None:
 def corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:
     return CorruptValue(
         f"the stored value of {key!r} (version {version}) is not what was committed: {defect}",
-        hint=f"`somactl log {key!r}` shows older versions; `somactl restore` brings one back",
+        hint="an older version of it can be restored",
+        next=run("log", key),
         key=key,
         version=version,
         defect=name,

@@ -270,7 +270,7 @@ async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> 
     if what == b"unstaged":
         raise StoreUnavailable(
             f"the value of {bytes(facts[0]).decode()!r} was gone before commit {request.commit_id} took it",
-            hint="run it again; a server that is so slow, or so full, deserves a look (`somactl doctor`)",
+            hint="run it again; a server that is so slow, or so full, deserves a look",
         )
     now, fields, subjects = facts
     here = await reader.existing(fields)

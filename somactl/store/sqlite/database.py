@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from somactl.errors import NamespaceNotFound, OutcomeUnknown, SomactlError
 from somactl.store.sqlite import failures, schema
+from somactl.suggestion import run
 
 T = TypeVar("T")
 _JOURNAL_BYTES = 64 << 20
@@ -96,7 +97,8 @@ class Worker:
             if not create:
                 raise NamespaceNotFound(
                     f"there is no database at {self.path}",
-                    hint="check the store's path; `somactl init` or the first commit creates it",
+                    hint="check the store's path; the first commit creates it",
+                    next=run("init"),
                 )
             if not os.path.isdir(os.path.dirname(self.path)):
                 raise failures.missing_folder(self.path)
@@ -106,7 +108,7 @@ class Worker:
             if version == 0 and not create:
                 raise NamespaceNotFound(
                     f"the database {self.path} is empty: nothing was ever committed to it",
-                    hint="`somactl init` or the first commit sets it up",
+                    next=run("init"),
                 )
             if self._write:
                 schema.enter_wal(connection, self.path, self._busy_timeout)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from somactl.errors import SchemaMismatch, StoreBusy, StoreDamaged, StoreFull, StoreUnavailable
+from somactl.suggestion import run
 
 _PRIMARY = 0xFF
 """Extended result codes carry their primary code in the low byte."""
@@ -58,7 +59,8 @@ def translate(exc: sqlite3.Error, path: str) -> StoreUnavailable | None:
     if code == FULL or (code == IOERR and _is_full(path)):
         return StoreFull(
             f"there is no room left for the database {path} ({exc})",
-            hint="free disk space or raise the size limit; `somactl compact` makes room inside the file",
+            hint="free disk space or raise the size limit; compacting makes room inside the file",
+            next=[run("compact", dry_run=True), run("doctor")],
         )
     if code in (CORRUPT, CONSTRAINT):  # we ask for nothing that a sound file would refuse
         return StoreDamaged(

@@ -40,6 +40,7 @@ from somactl.store.contract import (
 from somactl.store.sqlite import failures
 from somactl.store.sqlite.database import transaction
 from somactl.store.sqlite.schema import queries
+from somactl.suggestion import run
 
 NAME = "sqlite"
 DURABILITY = "fsync"
@@ -73,7 +74,8 @@ def existing(connection: sqlite3.Connection, namespace: str) -> Place:
     if found is None:
         raise NamespaceNotFound(
             f"namespace {namespace!r} does not exist in this database",
-            hint="`somactl namespaces` lists those that do; `somactl init` or the first commit creates it",
+            hint="its first commit creates it",
+            next=[run("namespaces"), run("init")],
         )
     return found
 
@@ -250,13 +252,11 @@ def _newest(connection: sqlite3.Connection, here: Place, key: str) -> sqlite3.Ro
     """The row of the live value; raises KeyNotFound."""
     row = newest_revision(connection, here, key)
     if row is None:
-        raise KeyNotFound(
-            f"key {key!r} is not in namespace {here.head.namespace!r}", hint="`somactl ls` lists the keys"
-        )
+        raise KeyNotFound(f"key {key!r} is not in namespace {here.head.namespace!r}", next=run("ls"))
     if row["content"] is None:
         raise KeyNotFound(
             f"key {key!r} was deleted in version {row['version']}",
-            hint=f"`somactl log {key!r}` shows its versions; `somactl restore` brings one back",
+            next=[run("log", key), run("restore", key, version=row["version"] - 1)],
             deleted_since=row["version"],
         )
     return row
@@ -277,7 +277,7 @@ def _as_of(connection: sqlite3.Connection, here: Place, key: str, version: int) 
     if row is None or row["compacted"] or (end is not None and end <= version):
         raise VersionCompacted(
             f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
-            hint=f"`somactl log {key!r}` shows the versions that are still there",
+            next=run("log", key),
         )
     if row["content"] is None:
         raise KeyNotFound(
@@ -328,7 +328,8 @@ class _WrongLength(Exception):
 def _corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:
     return CorruptValue(
         f"the stored value of {key!r} (version {version}) is not what was committed: {defect}",
-        hint=f"`somactl log {key!r}` shows older versions; `somactl restore` brings one back",
+        hint="an older version of it can be restored",
+        next=run("log", key),
         key=key,
         version=version,
         defect=name,
