@@ -137,18 +137,21 @@ class AccessDenied(ConfigurationError):
     """The server refuses who we are or what we may do: password, database, a missing right."""
 
     runbook = "access-denied"
+    usual_next = (run("doctor"),)
 
 
 class TlsFailure(ConfigurationError):
     """No encrypted connection that can be trusted: an unknown or wrong certificate, or no TLS at all."""
 
     runbook = "access-denied"
+    usual_next = (run("doctor"),)
 
 
 class UnsafeServer(ConfigurationError):
     """The server works, but its settings would lose or evict what a store must keep."""
 
     runbook = "unsafe-server"
+    usual_next = (run("doctor"),)
 
 
 class InputRejected(SomactlError):
@@ -311,7 +314,7 @@ class StoreUnavailable(SomactlError):
     exit_code = 13
     retryable = True
     runbook = "store-unavailable"
-    usual_next = (run("doctor"),)
+    usual_next: ClassVar[tuple[Suggestion, ...]] = (run("doctor"),)
 
 
 class StoreBusy(StoreUnavailable):
@@ -353,6 +356,7 @@ class StoreFull(StoreUnavailable):
 
     retryable = False
     runbook = "store-full"
+    usual_next = (run("doctor"), run("compact", dry_run=True))
 
 
 class StoreDamaged(StoreUnavailable):

@@ -53,7 +53,7 @@ _ELSEWHERE: Mapping[Kind, Mapping[str, str]] = {
         "ssl_ca_certs": "the authority's certificate is ?sslrootcert=FILE",
         "hostaddr": "write the address as ?host=, or before the path",
         "service": "name host and database in the URL: no service file is read",
-        "table": "a table is named by a SOURCE of `somactl migrate-json` alone",
+        "table": "a table is named by the SOURCE of a migration alone",
         **dict.fromkeys(("timeout", "command_timeout"), "write ?connect_timeout=SECONDS"),
         **dict.fromkeys(("options", "search_path", "work_mem", "statement_timeout", "lock_timeout"), _ROLE),
     },

@@ -140,6 +140,7 @@ def error_report(error: SomactlError, during: Invocation) -> ErrorReport:
         hint="; ".join(told) or None,
         next=advice[0] if advice else None,
         others=advice[1:],
+        explain=during.runbook(error),
         runbook=error.runbook and f"RUNBOOKS/{error.runbook}.md",
         facts=error.facts,
     )

@@ -140,8 +140,11 @@ def _config(report: ConfigReport) -> list[str]:
 def _doctor(report: DoctorReport) -> list[str]:
     header = ["SERVICE", "CHECK", "STATUS", "FOUND"]
     lines = columns(header, [[f.service, f.check, f.status, f.detail] for f in report.findings])
-    advice = [f"{f.service}, {f.check}: {f.advice}" for f in report.findings if f.advice]
-    return [*lines, *(["what to do:"] if advice else []), *(f"  {line}" for line in advice)]
+    told: list[str] = []
+    for f in report.findings:
+        told += [f"  {f.service}, {f.check}: {f.advice}"] if f.advice else []
+        told += [f"  try: {line}" for line in f.next]
+    return [*lines, *(["what to do:"] if told else []), *told]
 
 
 def _namespaces(report: NamespacesReport) -> list[str]:

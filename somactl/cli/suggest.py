@@ -10,10 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from somactl.errors import Interrupted, SecretExposed, SomactlError, Terminated, UsageError
+from somactl.errors import (
+    Interrupted,
+    SecretExposed,
+    SomactlError,
+    Terminated,
+    UsageError,
+    VersionConflict,
+)
 from somactl.suggestion import Suggestion, explain, run
 
-OFFLINE = frozenset({"explain", "completion", "demo"})
+OFFLINE = frozenset({"completion", "demo"})
 """Commands that open no store, and need no word of where it is."""
 PARAMETERS = frozenset(
     {
@@ -75,12 +82,19 @@ class Invocation:
         if not found and isinstance(error, UsageError):
             found = [command_line(run(self.command, help=True), {})]
         if not found and error.runbook is None and not isinstance(error, Interrupted | Terminated):
-            found = [command_line(explain(type(error).__name__), {})]
+            found = [command_line(explain(type(error).__name__), self.shared)]
         return list(dict.fromkeys(found))
 
     def runbook(self, error: SomactlError) -> str | None:
-        """The command that prints the error's page, with the page as the file it is in the package."""
-        return command_line(explain(f"RUNBOOKS/{error.runbook}.md"), {}) if error.runbook else None
+        """The command that prints the error's page, with this place and the error's key in its commands."""
+        if not error.runbook:
+            return None
+        known = {"KEY": error.facts.get("key"), "COMMIT_ID": error.facts.get("commit_id")}
+        if isinstance(error, VersionConflict):
+            known["KEY"] = next(iter(error.conflicts), None)
+        words = [f"{name}={value}" for name, value in known.items() if isinstance(value, str)]
+        page = run("explain", f"RUNBOOKS/{error.runbook}.md", with_=words)
+        return command_line(page, {} if isinstance(error, SecretExposed) else self.shared)
 
 
 def command_line(suggestion: Suggestion, shared: Mapping[str, str]) -> str:

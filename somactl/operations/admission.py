@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from somactl.core.verdict import Tolerances, Verdict
 from somactl.errors import InvariantViolated, WrongAddress
 from somactl.report import Move
+from somactl.suggestion import Suggestion, again
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +76,7 @@ def admit_bytes(
                 f"{source}: the envelope was written for key {header.key!r} of namespace "
                 f"{header.namespace!r}, not for {key!r} of {namespace!r}",
                 hint="check which file belongs to which key; `readdress` accepts it under the new name",
+                next=again(readdress=True),
             )
         kind = kind or header.kind
         if header.layout == "factor" and layout in ("auto", "factor"):
@@ -212,6 +214,7 @@ def _refusal(
     key: str, verdict: Verdict, before: str = "", shape: tuple[int, ...] | None = None
 ) -> InvariantViolated:
     reasons = "; ".join(verdict.reasons)
+    go_on: tuple[Suggestion, ...] = ()
     if verdict.status == "undecided":
         hint = "allow a larger psd tolerance, or symmetrise and scale the matrix upstream"
     elif not verdict.finite:
@@ -222,12 +225,15 @@ def _refusal(
         )
     elif not verdict.square:
         hint = "a value that is no density matrix is committed with `kind=matrix` or `kind=sketch`"
+        go_on = (again(kind="matrix"),)
     elif verdict.status == "clampable":
         hint = "`on_clampable=clamp` stores the nearest density matrix"
+        go_on = (again(on_clampable="clamp"),)
     elif verdict.trace_error is not None and verdict.trace_error > verdict.tolerances.trace:
         hint = "`normalize` divides by the trace; `clamp` `max_move=D` stores the nearest density matrix"
+        go_on = (again(normalize=True),) if verdict.psd_ok is not False else ()
     else:
         hint = "`clamp` `max_move=D` stores the nearest density matrix, if it is no farther than D"
     return InvariantViolated(
-        f"key {key!r}: {before}{REFUSED[verdict.status]}: {reasons}", verdict=verdict, hint=hint
+        f"key {key!r}: {before}{REFUSED[verdict.status]}: {reasons}", verdict=verdict, hint=hint, next=go_on
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -52,7 +51,8 @@ async def restore_key(
         if entry is None:
             raise KeyNotFound(
                 f"key {key!r} was not there before its last change, in version {last.version}",
-                hint=f"somactl log {shlex.quote(key)} lists what --version can bring back",
+                hint="name the version to bring back (--version)",
+                next=run("log", key),
             )
     else:
         entry = await store.read(key, version)

@@ -83,7 +83,8 @@ class ErrorReport(msgspec.Struct, kw_only=True):
     """What a failed command prints on stderr in the JSON modes: one object, the last line.
 
     hint says to a person what to do; next is the command to run, as a line for a shell, and others what
-    else helps. runbook is the page that tells more, below the folder of the package.
+    else helps. runbook is the page that tells more, below the folder of the package, and explain the
+    command that prints it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -97,5 +98,6 @@ class ErrorReport(msgspec.Struct, kw_only=True):
     hint: str | None = None
     next: str | None = None
     others: list[str] = []
+    explain: str | None = None
     runbook: str | None = None
     facts: dict[str, Any] = {}

@@ -57,13 +57,15 @@ class ConfigReport(Report, tag="config"):
 
 
 class FindingView(msgspec.Struct, kw_only=True):
-    """One aspect of one service. advice says what to do; empty where there is nothing to do."""
+    """One aspect of one service. advice says what to do; empty where there is nothing to do. next are the
+    command lines that do it, or tell more."""
 
     service: str
     check: str
     status: Literal["ok", "warning", "problem", "unknown"]
     detail: str
     advice: str = ""
+    next: list[str] = []
 
 
 class DoctorReport(Report, tag="doctor"):

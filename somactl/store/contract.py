@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from somactl.suggestion import Suggestion
+
 if TYPE_CHECKING:
     from somactl.errors import CorruptValue
 
@@ -289,8 +291,8 @@ class Finding(msgspec.Struct, frozen=True):
     """What `diagnose` found about one aspect of a service.
 
     `problem`: promises do not hold, or not for long; `warning`: they hold, and somebody should know;
-    `unknown`: could not be looked at. `advice` says what to do, and is empty where nothing is. Neither
-    field ever holds a secret.
+    `unknown`: could not be looked at. `advice` says what to do, and is empty where nothing is; `next` are
+    the commands that do it, or tell more. No field ever holds a secret.
     """
 
     service: str
@@ -298,6 +300,7 @@ class Finding(msgspec.Struct, frozen=True):
     status: Literal["ok", "warning", "problem", "unknown"]
     detail: str
     advice: str = ""
+    next: tuple[Suggestion, ...] = ()
 
 
 class Store(Protocol):

@@ -16,6 +16,7 @@ from somactl.errors import SchemaMismatch, VersionConflict
 from somactl.store import named_sql
 from somactl.store.contract import CommitMetadata, Retention
 from somactl.store.postgres import PostgresStore, schema
+from somactl.suggestion import run
 from somactl.testing.commits import CommitChapter
 from somactl.testing.corruption import CorruptionChapter
 from somactl.testing.reads import ReadChapter
@@ -78,7 +79,7 @@ async def test_what_a_database_of_the_release_before_cannot_hold_is_refused(
     for metadata in refused:
         with pytest.raises(SchemaMismatch, match="has schema 1") as caught:
             await unmigrated.commit_matrix_update({"a": None}, metadata, commit_id="x")
-        assert "somactl init" in (caught.value.hint or "")
+        assert caught.value.next == (run("init"),)
     with pytest.raises(SchemaMismatch, match="no notes"):
         await unmigrated.write_notes({"a": b"x"})
     assert ((await unmigrated.head()).version, (await unmigrated.read("a")).version) == (1, 1)

@@ -17,6 +17,7 @@ from somactl.errors import (
 )
 from somactl.store.contract import Retention, Stat
 from somactl.store.redis import RedisStore, layout
+from somactl.suggestion import run
 from somactl.testing.values import compact_fully, delete, envelope, listed, put, write
 from store.redis_backend import RedisBackend
 
@@ -59,7 +60,7 @@ async def test_without_its_head_a_namespace_is_damaged(backend: RedisBackend, st
         with pytest.raises(StoreDamaged) as caught:
             await call
         assert (caught.value.exit_code, caught.value.retryable) == (13, False)
-        assert "--new-incarnation" in (caught.value.hint or "")
+        assert run("init", new_incarnation=True) in caught.value.next
     assert {f.check: f.status for f in await store.diagnose()}["layout"] == "problem"
 
 

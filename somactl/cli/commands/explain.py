@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from somactl.cli.command import Session, command
+from somactl.cli.page_commands import fill
 from somactl.cli.pages import Page, find, index
 from somactl.errors import UsageError
 from somactl.report import ExplainReport, Report
@@ -23,7 +26,10 @@ Values = Annotated[
 async def explain(
     session: Session,
     topic: Annotated[
-        str | None, typer.Argument(help="A runbook, a document, an exit code or an error; alone: the list.")
+        str | None,
+        typer.Argument(
+            metavar="[TOPIC]", help="A runbook, a document, an exit code or an error; alone: the list."
+        ),
     ] = None,
     with_: Values = [],  # noqa: B006 (typer reads the default, nobody mutates it)
 ) -> Report:
@@ -36,7 +42,23 @@ async def explain(
     page = find(topic)
     if page is None:
         raise _unknown(topic)
-    return ExplainReport(topic=topic, page=page.name, text=page.text)
+    shared = session.invocation.shared
+    return ExplainReport(topic=topic, page=page.name, text=fill(page.text, _values(with_, shared), shared))
+
+
+def _values(given: list[str], shared: Mapping[str, str]) -> dict[str, str]:
+    """What stands for the words in capitals; DATABASE is the file of an SQLite store."""
+    values = {}
+    if shared.get("store", "").startswith("sqlite:///"):
+        values["DATABASE"] = shared["store"].removeprefix("sqlite:///")
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[A-Z][A-Z_]*", name):
+            raise UsageError(
+                f"--with {pair!r} is not NAME=VALUE", hint="NAME is a word in capitals of the page"
+            )
+        values[name] = value
+    return values
 
 
 def _unknown(topic: str) -> UsageError:

@@ -80,7 +80,7 @@ async def compact(
 async def doctor(session: Session) -> Report:
     """Look at every configured service and say what to do about what is wrong. Changes nothing."""
     async with session.store(read_only=True) as store:
-        return await examine(store)
+        return await examine(store, session.line)
 
 
 def _tell(progress: ProgressPrinter, report: CompactReport) -> None:

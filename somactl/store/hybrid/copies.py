@@ -30,7 +30,7 @@ _REMIND_SECONDS = 1.0
 _MISSED = ("late", "lost")
 _TROUBLES = {
     "foreign": "it serves another incarnation of the namespace, so it takes no copies "
-    "(`somactl cache-warm --reconcile` mends that)",
+    "(to reconcile it mends that)",
     "blocked": "an `init --new-incarnation` has begun and not finished, so it serves nothing",
 }
 

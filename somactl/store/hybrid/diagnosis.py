@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from somactl.store.cached import ESTABLISHING, INITIALISING, Cache
 from somactl.store.contract import Finding
+from somactl.suggestion import run
 
 CHECK = "incarnation"
 
@@ -20,13 +21,14 @@ def incarnation(cache: Cache, marker: str | None, truth: str) -> Finding:
             CHECK,
             "warning",
             "an `init --new-incarnation` has begun and not finished, so it serves nothing",
-            f"run `somactl init --new-incarnation` again; without, it ends within {2 * cache.ttl:g} s",
+            f"do it again; without, it ends within {2 * cache.ttl:g} s",
+            (run("init", new_incarnation=True),),
         )
     return Finding(
         cache.name,
         CHECK,
         "problem",
         f"it serves {marker}, and the authority is in {truth}",
-        "run `somactl cache-warm --reconcile`; and check that no other database uses this cache for a "
-        "namespace of the same name",
+        "reconcile it; and check that no other database uses this cache for a namespace of the same name",
+        (run("cache-warm", reconcile=True),),
     )

@@ -14,6 +14,7 @@ from somactl.store.postgres.migration import OLDEST_SERVER
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.schema import Found
 from somactl.store.postgres.session import Session
+from somactl.suggestion import Suggestion, run
 
 Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
 
@@ -51,8 +52,9 @@ async def _look(session: Session, connections: Connections, namespace: str) -> l
     ]
     here = session.schema
     if here is None:
-        advice = "run `somactl init` with a role that may create a schema"
-        return [*found, _finding("migrations", "warning", "the database was never initialised", advice)]
+        advice = "set it up with a role that may create a schema"
+        never = "the database was never initialised"
+        return [*found, _finding("migrations", "warning", never, advice, run("init"))]
     return [*found, _migrations(here, session.place), *await _namespace(session, namespace)]
 
 
@@ -159,7 +161,7 @@ def _clock(there: float, began: float, ended: float) -> Finding:
 def _migrations(here: Found, place: str) -> Finding:
     detail = f"schema {here.version}; this somactl writes {schema.SCHEMA_VERSION}"
     if here.version < schema.SCHEMA_VERSION:
-        return _finding("migrations", "problem", detail, "take a backup, then run `somactl init`")
+        return _finding("migrations", "problem", detail, "take a backup first", run("init"))
     try:
         schema.admit(here, place, write=True)
     except SchemaMismatch as exc:
@@ -181,7 +183,7 @@ async def _namespace(session: Session, namespace: str) -> list[Finding]:
     row = await session.row("namespace", namespace)
     if row is None:
         detail = f"namespace {namespace!r} does not exist yet"
-        return [*found, _finding("namespace", "warning", detail, "`somactl init` creates it")]
+        return [*found, _finding("namespace", "warning", detail, "it is to be created", run("init"))]
     days, record_days = row["keep_seconds"] / 86_400, row["keep_record_seconds"] / 86_400
     detail = f"{row['keep_versions']} versions, {days:g} days; records {record_days:g} days"
     return [*found, _finding("retention", "ok", detail)]
@@ -190,5 +192,5 @@ async def _namespace(session: Session, namespace: str) -> list[Finding]:
 _GRANT = "docs/STORE_POSTGRES.md lists the grants under Rights; not needed for what this job never does"
 
 
-def _finding(check: str, status: Status, detail: str, advice: str = "") -> Finding:
-    return Finding(NAME, check, status, detail, advice)
+def _finding(check: str, status: Status, detail: str, advice: str = "", *next: Suggestion) -> Finding:
+    return Finding(NAME, check, status, detail, advice, next)

@@ -44,7 +44,7 @@ class Meaning(NamedTuple):
 _DENIED = "check user, password (PGPASSWORD, ~/.pgpass) and the server's pg_hba.conf"
 _GONE = "try again; if it stays so, look at the server's log"
 _RESTORE = "stop writers, look at the server's log, run pg_amcheck, and restore a backup if it finds damage"
-_FOREIGN = "run `somactl init` with a role that owns the tables, or use the somactl that migrated them"
+_FOREIGN = "set it up (`init`) with a role that owns the tables, or use the somactl that migrated them"
 
 MEANINGS: Mapping[str, Meaning] = {
     "08": Meaning(StoreUnavailable, "broke the connection", _GONE),
@@ -66,9 +66,7 @@ MEANINGS: Mapping[str, Meaning] = {
         AccessDenied, "refuses a right", "grant what docs/STORE_POSTGRES.md lists under Rights to this role"
     ),
     "42": Meaning(SchemaMismatch, "does not have the tables that somactl knows", _FOREIGN),
-    "53100": Meaning(
-        StoreFull, "has no disk space left", "free disk space; `somactl compact` removes history"
-    ),
+    "53100": Meaning(StoreFull, "has no disk space left", "free disk space; to compact removes history"),
     "53200": Meaning(StoreFull, "is out of memory", "give the server more memory, or commit less at once"),
     "53": Meaning(
         StoreUnavailable, "takes no more connections", "raise max_connections, or put PgBouncer before it"

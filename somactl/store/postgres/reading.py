@@ -217,7 +217,7 @@ def _live(row: Row, namespace: str, key: str) -> Row:
     if row["content"] is None:
         raise KeyNotFound(
             f"key {key!r} was deleted in version {row['version']}",
-            next=[run("log", key), run("restore", key, version=row["version"] - 1)],
+            next=[run("log", key), run("restore", key)],
             deleted_since=row["version"],
         )
     return row
@@ -238,6 +238,7 @@ def _as_of(row: Row, namespace: str, key: str, version: int) -> Row:
         raise VersionCompacted(
             f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
             next=run("log", key),
+            key=key,
         )
     if row["content"] is None:
         raise KeyNotFound(

@@ -15,6 +15,7 @@ from somactl.store.redis.layout import LAYOUT, NAME, Place
 from somactl.store.redis.pool import Reply
 from somactl.store.redis.reading import STAT, Reader
 from somactl.store.redis.scripts import Call
+from somactl.suggestion import Suggestion, run
 
 Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
 Told: TypeAlias = "Mapping[str, str]"
@@ -103,7 +104,8 @@ def _policy(told: Told) -> Finding:
             "maxmemory-policy",
             "warning",
             f"noeviction now, but {told['evicted_keys']} keys were evicted since the server started",
-            "run `somactl verify-psd`, which reads every value",
+            "read every value: an audit finds what the index still names",
+            run("verify-psd", all_=True),
         )
     return _finding("maxmemory-policy", "ok", policy)
 
@@ -117,10 +119,11 @@ def _memory(told: Told) -> Finding:
     detail = f"{_size(used)} of {of}"
     if not whole or used < _NEARLY_FULL * whole:
         return _finding("memory", "ok", detail)
-    advice = "make room with `somactl compact`, keep fewer versions, or give it more memory"
+    advice = "make room, keep fewer versions, or give it more memory"
     if not limit:
         advice += "; set maxmemory, or the kernel will end the server when memory runs out"
-    return _finding("memory", "problem" if used > _FULL * whole else "warning", detail, advice)
+    status: Status = "problem" if used > _FULL * whole else "warning"
+    return _finding("memory", status, detail, advice, run("compact", dry_run=True))
 
 
 def _persistence(told: Told) -> Finding:
@@ -215,7 +218,7 @@ async def _namespace(reader: Reader) -> list[Finding]:
         detail = f"namespace {name!r} does not exist yet"
         return [
             _finding("layout", "ok", f"this somactl writes layout {LAYOUT}"),
-            _finding("namespace", "warning", detail, "`somactl init` creates it"),
+            _finding("namespace", "warning", detail, "it is to be created", run("init")),
         ]
     except SomactlError as exc:
         return [_finding("layout", "problem", exc.message, exc.hint or "")]
@@ -231,5 +234,5 @@ def _size(count: int) -> str:
     return f"{count / (1 << 20):,.0f} MiB"
 
 
-def _finding(check: str, status: Status, detail: str, advice: str = "") -> Finding:
-    return Finding(NAME, check, status, detail, advice)
+def _finding(check: str, status: Status, detail: str, advice: str = "", *next: Suggestion) -> Finding:
+    return Finding(NAME, check, status, detail, advice, next)

@@ -71,7 +71,7 @@ _REPLIES: dict[str, tuple[type[SomactlError], str, str]] = {
     "OOM": (
         StoreFull,
         "its memory is full (maxmemory), so nothing was written",
-        "raise maxmemory, or make room with `somactl compact`",
+        "raise maxmemory, or make room",
     ),
     "NOAUTH": (AccessDenied, "it demands a password", "put user and password into the URL"),
     "WRONGPASS": (AccessDenied, "it refuses the user or the password", "check both; `ACL LIST` shows users"),

@@ -130,7 +130,7 @@ class Reader:
         if line is not None and not line.is_value:
             raise KeyNotFound(
                 f"key {key!r} was deleted in version {line.version}",
-                next=[run("log", key), run("restore", key, version=line.version - 1)],
+                next=[run("log", key), run("restore", key)],
                 deleted_since=line.version,
             )
         return line
@@ -171,6 +171,7 @@ class Reader:
             raise VersionCompacted(
                 f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
                 next=run("log", key),
+                key=key,
             )
         if not line.is_value:
             raise KeyNotFound(
@@ -212,6 +213,7 @@ class Reader:
                 raise VersionCompacted(
                     f"version {line.version} of key {key!r} is no longer kept: retention has removed it",
                     next=run("log", key),
+                    key=key,
                 )
             if again.where == before:
                 raise problem

@@ -256,7 +256,7 @@ def _newest(connection: sqlite3.Connection, here: Place, key: str) -> sqlite3.Ro
     if row["content"] is None:
         raise KeyNotFound(
             f"key {key!r} was deleted in version {row['version']}",
-            next=[run("log", key), run("restore", key, version=row["version"] - 1)],
+            next=[run("log", key), run("restore", key)],
             deleted_since=row["version"],
         )
     return row
@@ -278,6 +278,7 @@ def _as_of(connection: sqlite3.Connection, here: Place, key: str, version: int) 
         raise VersionCompacted(
             f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
             next=run("log", key),
+            key=key,
         )
     if row["content"] is None:
         raise KeyNotFound(
