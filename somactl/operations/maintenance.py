@@ -12,6 +12,7 @@ from somactl.operations.inspect import head_view
 from somactl.operations.prune.forgetting import forget_orders
 from somactl.report import CompactReport, InitReport
 from somactl.store.contract import Compaction, Retention, Store
+from somactl.suggestion import run
 
 
 async def init(
@@ -31,8 +32,9 @@ async def init(
     except NamespaceNotFound as exc:
         exc.hint = (
             "a new incarnation is for what a backup brought back, and nothing was created: check that the "
-            "restore worked, and the store's address and the namespace (`somactl namespaces` lists them)"
+            "restore worked, and the store's address and the namespace"
         )
+        exc.next = (run("namespaces"),)
         raise
     given = {"versions": versions, "seconds": seconds, "record_seconds": record_seconds}
     changes = {name: value for name, value in given.items() if value is not None}

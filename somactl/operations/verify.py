@@ -168,9 +168,7 @@ def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyRepo
     if report.method == "sampled" and report.undecided:
         report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
     if report.stale or report.contradicting:
-        report.warnings.append(
-            "the cache does not hold what the authority has; `somactl cache-warm --reconcile` mends that"
-        )
+        report.warnings.append("the cache does not hold what the authority has: reconcile it")
     report.conclude(*codes)
     return report
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somactl.cli.app import build
+from somactl.cli.page_commands import fill
 from somactl.cli.suggest import Invocation, command_line, quote
 from somactl.errors import KeyNotFound, SecretExposed, UsageError
 from somactl.suggestion import Suggestion, again, explain, run
@@ -86,9 +87,9 @@ def test_options_of_the_suggestion_win_over_those_of_the_session() -> None:
     assert line == "somactl ls --namespace demo --store sqlite:///s"
 
 
-def test_pages_and_help_need_no_store() -> None:
+def test_help_needs_no_store_and_a_page_writes_it_into_its_commands() -> None:
     shared = {"store": "sqlite:///s"}
-    assert command_line(explain(14), shared) == "somactl explain 14"
+    assert command_line(explain(14), shared) == "somactl explain 14 --store sqlite:///s"
     assert command_line(run("commit", help=True), shared) == "somactl commit --help"
     assert command_line(run("", help=True), shared) == "somactl --help"
 
@@ -140,3 +141,33 @@ def test_a_posix_shell_reads_ordinary_keys() -> None:
         "log",
         "acme:(9.0, 14.0):it's",
     ]
+
+
+PAGE = """# A page
+
+```sh
+somactl log KEY | head -3   # of KEY
+cp DATABASE copy/ && somactl get KEY --version N --to now.env > out.json
+somactl ls --store sqlite:///copy.db
+```
+
+Then `somactl restore KEY --version N`, and `KEY` in prose. `somactl frob KEY` is no command.
+"""
+
+
+def test_a_page_is_filled_with_one_key_and_place() -> None:
+    filled = fill(
+        PAGE, {"KEY": "-a 'b'", "DATABASE": "my db"}, {"store": "sqlite:///my db", "namespace": "n"}
+    )
+    where = "--store 'sqlite:///my db' --namespace n"
+    key = quote("-a 'b'")
+    assert f"somactl log {where} -- {key} | head -3   # of {key}" in filled
+    assert f"cp 'my db' copy/ && somactl get --version N --to now.env {where} -- {key} > out.json" in filled
+    assert "somactl ls --store sqlite:///copy.db --namespace n\n" in filled
+    assert f"`somactl restore --version N {where} -- {key}`" in filled
+    assert "and `KEY` in prose" in filled
+    assert "`somactl frob KEY`" in filled
+
+
+def test_a_page_without_a_place_stays_as_it_is() -> None:
+    assert fill(PAGE, {}, {}) == PAGE

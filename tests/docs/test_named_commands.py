@@ -22,6 +22,7 @@ pytestmark = pytest.mark.source
 
 NAMED_BY_HAND = {
     "report/base.py": "the table of exit codes names the command, not a call",
+    "cli/commands/completion.py": "lines of a shell's start-up file, where no store is named",
     "cli/pages.py": "the list of topics names the command, not a call",
     "operations/prune/request.py": "part of what an order's identity is made of; never shown",
     "core/order/parsing.py": "part of what an order's digest is made of; never shown",

@@ -94,6 +94,8 @@ def _conclude(session: Session, report: VerifyReport, ended_by: str | None) -> V
     if report.violated or report.corrupt:
         page = "invariant-violated" if report.violated else "corrupt-value"
         report.next = session.command("explain", page)
+    elif report.stale or report.contradicting:
+        report.next = session.command("cache-warm", reconcile=True)
     return verify.conclude(report, ended_by=ended_by)
 
 
