@@ -27,8 +27,8 @@ NAMED_BY_HAND = {
     "operations/prune/request.py": "part of what an order's identity is made of; never shown",
     "core/order/parsing.py": "part of what an order's digest is made of; never shown",
 }
-OTHERS = {"--user", "--json", "--no-deps", "--require-hashes"}
-"""Flags of other programs that pages and messages name."""
+OTHERS = {"--complete", "--user", "--json", "--no-deps", "--require-hashes"}
+"""Flags of other programs that pages and messages name, and the one that completion scripts call."""
 
 _CALL = re.compile(rf"\bsomactl ({'|'.join(map(re.escape, COMMANDS))})\b")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])")
