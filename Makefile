@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-lowest servers lint format docs bench wheel clean
+.PHONY: help demo test test-night test-lowest servers lint format docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -18,6 +18,9 @@ demo: .venv/installed ## a narrated tour on real data
 
 test: .venv/developer servers ## every test, in one go
 	@$(BIN)/pytest -q -n 2 $(ARGS)
+
+test-night: .venv/developer servers ## the same at full size: hours of soaks, fuzzing and faults
+	@SOMACTL_TEST_NIGHT=1 SOMACTL_TEST_FAULT_ROUNDS=$${SOMACTL_TEST_FAULT_ROUNDS:-50} $(BIN)/pytest -q -n 2 $(ARGS)
 
 test-lowest: .venv/lowest/ready servers ## the core tests against the wheel and the lowest versions it admits
 	@.ci/lowest

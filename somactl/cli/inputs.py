@@ -151,7 +151,7 @@ def _got(document: bytes) -> tuple[str, bytes] | None:
         if repeated_member(document):
             return None
         report = msgspec.json.decode(document, type=GetReport)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if report.value is None:
         raise InvalidJson(f"a report of `get` without its value, which went to {report.file}")

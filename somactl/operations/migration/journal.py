@@ -353,5 +353,5 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
             return msgspec.json.decode(data, type=kind)
         raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_PAGE_BYTES)
         return msgspec.msgpack.decode(raw, type=kind)
-    except (msgspec.DecodeError, zstandard.ZstdError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, zstandard.ZstdError) as exc:
         raise StoreDamaged(f"the note {name} is not what a migration wrote ({exc})") from exc

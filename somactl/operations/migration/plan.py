@@ -110,7 +110,7 @@ class Plan:
                 else:
                     _row(line)
                     rows += 1
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                 raise self._defect(f"line {number} is not what a plan has there ({exc})") from None
             digest.update(line)
         raise self._defect("it ends before its seal")

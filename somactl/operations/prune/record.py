@@ -165,7 +165,7 @@ def decoded(note: Note, kind: type[T]) -> T:
                 f"note {note.name!r} was written by a newer somactl", hint="use that one for this order"
             )
         return msgspec.json.decode(note.data or b"", type=kind)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptValue(f"note {note.name!r} is not what somactl writes: {exc}", note=note.name) from None
 
 

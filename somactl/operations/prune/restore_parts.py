@@ -58,7 +58,7 @@ async def _known(store: Store, base: str) -> tuple[RestoreParts | None, int]:
         return None, 0
     try:
         return msgspec.json.decode(note.data or b"", type=RestoreParts), note.version
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptValue(f"note {name!r} is not what somactl writes: {exc}", note=name) from None
 
 

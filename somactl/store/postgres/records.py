@@ -151,6 +151,6 @@ def _metadata(row: Row) -> CommitMetadata | None:
 def loads(text: str | None) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] | None = None if text is None else json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise StoreDamaged(f"a verdict or commit record is not the JSON that was written ({exc})") from exc
     return value

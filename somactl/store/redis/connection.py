@@ -99,7 +99,10 @@ def settings(server: Server, *, timeout: float | None, connect_timeout: float) -
 
     RESP2, so that every server and proxy answers a command in one and the same form.
     """
+    from somactl.store.redis.bounded_parser import BoundedParser
+
     return {
+        "parser_class": BoundedParser,
         "username": server.username,
         "password": server.password,
         "socket_timeout": timeout,

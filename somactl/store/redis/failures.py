@@ -25,6 +25,8 @@ from somactl.errors import (
     WritesStopped,
 )
 
+ERROR_CHARACTERS = 500
+"""Of the text of an error; the rest is dropped, however much a server sends."""
 _RIGHTS = "docs/STORE_REDIS.md lists the rights a store needs"
 
 # First word of an error reply -> what it is, in a sentence about the server, and what to do.
@@ -200,7 +202,7 @@ def translate(exc: Exception, place: str, commit_id: str | None = None) -> Somac
         )
     if isinstance(exc, InvalidResponse):
         return TlsFailure(
-            f"{place} does not answer as a Redis server does",
+            f"{place} does not answer as a Redis server does ({str(exc)[:ERROR_CHARACTERS]})",
             hint="check host and port; a server with TLS is named rediss://",
         )
     if isinstance(exc, ClusterError):
@@ -238,7 +240,7 @@ def reply(exc: BaseException) -> tuple[str, str]:
     redis-py cuts off the words it has a class for; those come back from `status_code`, or from the class
     where an older redis-py does not set it.
     """
-    text = str(exc)
+    text = str(exc)[:ERROR_CHARACTERS]
     code = getattr(exc, "status_code", None) or _CODES.get(type(exc).__name__, "")
     if code:
         return code, text
@@ -319,5 +321,6 @@ def _lost(exc: BaseException, place: str) -> StoreUnavailable:
     if isinstance(exc, RedisTimeout | TimeoutError):
         return StoreTimeout(f"{place} did not answer in time", hint="run it again")
     return StoreUnavailable(
-        f"{place} cannot be reached: {exc}", hint="check that Redis runs there, and the URL"
+        f"{place} cannot be reached: {str(exc)[:ERROR_CHARACTERS]}",
+        hint="check that Redis runs there, and the URL",
     )

@@ -194,6 +194,10 @@ async def _knock(connection: Any) -> None:
 async def _converse(connection: Any, commands: Sequence[Command]) -> list[Reply]:
     from redis.exceptions import ResponseError
 
+    from somactl.store.redis.bounded_parser import BoundedParser, allowance
+
+    if isinstance(connection._parser, BoundedParser):  # fakeredis has one of its own
+        connection._parser.allow(allowance(commands))
     for piece in pieces(commands):
         await connection.send_packed_command(piece)
     replies: list[Reply] = []

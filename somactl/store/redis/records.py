@@ -69,7 +69,7 @@ def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecor
             committed_at=float(at),
             noops=absent(known.keys, bytes(noops).decode()),
         )
-    except (TypeError, ValueError, IndexError, msgspec.DecodeError) as exc:
+    except (TypeError, ValueError, IndexError, msgspec.DecodeError, RecursionError) as exc:
         raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
     metadata = CommitMetadata(
         known.user, known.verdicts, known.command, known.stands_for, known.grace, known.facts

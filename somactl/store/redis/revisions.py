@@ -93,7 +93,7 @@ def line(text: bytes) -> Line:
             _decode_about(rest),
             verdict[0] if verdict else b"",
         )
-    except (ValueError, msgspec.DecodeError) as exc:
+    except (ValueError, msgspec.DecodeError, RecursionError) as exc:
         raise StoreDamaged(f"an entry of a history is not what was written ({exc})") from exc
 
 
@@ -166,7 +166,7 @@ def entry(namespace: str, incarnation: str, key: str, told: Line, data: bytes | 
 def verdict(text: bytes | None) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] | None = msgspec.json.decode(text) if text else None
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise StoreDamaged(f"a verdict is not the JSON that was written ({exc})") from exc
     return value
 

@@ -400,6 +400,6 @@ def _tombstone(row: sqlite3.Row, retention: Retention) -> Stat:
 def _json(text: str | None) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] | None = None if text is None else json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise StoreDamaged(f"a verdict or commit record is not the JSON that was written ({exc})") from exc
     return value
