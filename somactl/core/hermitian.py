@@ -102,8 +102,9 @@ def hermitian_part(source: Array, *, overwrite: bool = False, threads: int = 1) 
     diagonal = source.diagonal().real.astype(np.float64)
     asymmetry, squares = _fold(source, work, source.shape[0], threads)
     n = source.shape[0]
-    # Halving a rounded sum errs by u|h| an entry, or by an underflow: 2^-1022, flush to zero included.
-    charge = SLACK * U * (float(np.sqrt(squares)) + n * 2.0**-510) + n * 2.0**-1022 if asymmetry else 0.0
+    # Halving a rounded sum errs by u|h| an entry. n 2^-510 is what squares that underflow may hide; u times
+    # that is far more than the halves themselves may lose, 2^-1022 each with flush to zero.
+    charge = SLACK * U * (float(np.sqrt(squares)) + n * 2.0**-510) if asymmetry else 0.0
     return HermitianPart(source, work, diagonal, asymmetry, charge, threads)
 
 

@@ -47,14 +47,14 @@ def exact_trace_error(diagonal: Array) -> Fraction:
 def factor_trace_error(factor: Array, tolerance: float) -> float:
     """| ||F||_F^2 - 1 |, of a contiguous float64 or complex128 F; correctly rounded where that could decide.
 
-    Row sums of squares carry a relative error of at most (k + 1) u each, k the real numbers in a row, and
-    2^-1022 for each square that underflows; they are added exactly, and rounded once. If `tolerance` lies
-    within that error, the squares are added as integers.
+    Row sums of squares carry a relative error of at most (k + 1) u each, k the real numbers in a row; they
+    are added exactly, and rounded once. If `tolerance` lies within that error, the squares are added as
+    integers. Squares that underflow are lost in it: the sum or its distance from 1 is at least 1/2.
     """
     real: Array = factor.view(np.float64).reshape(len(factor), -1)
     sums = np.einsum("ij,ij->i", real, real)
     error = trace_error(sums)
-    doubt = 2.0 * U * ((real.shape[1] + 2) * float(np.sum(sums)) + error) + real.size * 2.0**-1022
+    doubt = 2.0 * U * ((real.shape[1] + 2) * float(np.sum(sums)) + error)
     if abs(error - tolerance) > doubt or not math.isfinite(error):
         return error
     return _rounded(exact_factor_trace_error(factor))

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from somactl.core import early_stop
 from somactl.core.certificate import certify, factor, positive, proving_shift, rounding_bound
 from somactl.core.early_stop import _bound
 from somactl.core.hermitian import HermitianPart, hermitian_part
@@ -160,3 +161,33 @@ def test_the_early_bound_counts_a_negative_remainder_twice(cplx: bool) -> None:
     lower = _bound(part, k, np.inf)
     assert lower is not None
     assert Fraction(-lower) >= mu + bound
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan, -1.0, 0.0])
+def test_a_pivot_that_is_not_finite_and_positive_stops_the_early_proof(
+    bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever LAPACK's info says, as OpenBLAS's does of NaN."""
+    monkeypatch.setattr(early_stop, "concentrated", lambda *_: True)
+    monkeypatch.setattr(early_stop, "PROBE", 2)
+    genuine, calls = early_stop.potrf, []
+
+    def tampered(work: np.ndarray, order: int) -> int:
+        info = genuine(work, order)
+        calls.append(order)
+        if len(calls) % 2 == 0:  # the probe is the first
+            work[0, 0] = bad
+        return info
+
+    rho = np.full((8, 8), 0.125)
+    assert early_stop.low_rank_bound(hermitian_part(rho), 1e-8) is not None
+    monkeypatch.setattr(early_stop, "potrf", tampered)
+    with np.errstate(all="ignore"):
+        assert early_stop.low_rank_bound(hermitian_part(rho), 1e-8) is None
+    assert len(calls) == 2
+
+
+def test_a_tolerance_that_is_no_number_accepts_nothing() -> None:
+    assert check(np.eye(2) / 2, Tolerances(psd=np.nan)).status == "undecided"
+    for tolerances in (Tolerances(trace=np.nan), Tolerances(hermitian=np.nan)):
+        assert check(np.eye(2) / 2, tolerances).status == "violated"

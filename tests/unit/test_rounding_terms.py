@@ -59,7 +59,7 @@ def test_the_charge_exceeds_what_forming_the_hermitian_part_costs(cplx: bool) ->
     for trial in range(60):
         rng = np.random.default_rng(trial)
         n = int(rng.integers(2, 8))
-        scale = [1.0, 1e-100, 1e-160, 1e-300, 1e-308, 2.0**-1070][trial % 6]
+        scale = [1.0, 1e-100, 1e-160, 1e-200, 1e-300, 1e-308, 2.0**-1070][trial % 7]
         noise = 1.0 if trial % 2 else 1e-9
         matrix = scale * (symmetric(n, cplx, trial) + noise * rng.standard_normal((n, n)))
         part = hermitian_part(matrix)
@@ -68,6 +68,14 @@ def test_the_charge_exceeds_what_forming_the_hermitian_part_costs(cplx: bool) ->
         if scale == 1.0:
             closest = max(closest, math.sqrt(error) / part.charge)
     assert closest > 0.2, "the test has lost its power"
+
+
+def test_the_charge_counts_every_tile_on_both_sides() -> None:
+    rng = np.random.default_rng(3)
+    matrix = rng.standard_normal((300, 300))
+    part = hermitian_part(matrix)
+    norm = float(np.linalg.norm((matrix + matrix.T) / 2))
+    assert part.charge == pytest.approx(2.0**-53 * norm, rel=1e-5)
 
 
 @BOTH
@@ -186,6 +194,43 @@ def test_the_quotient_bound_holds_in_the_worst_case_of_rounding(n: int, cplx: bo
             )
             assert bound <= 0.0
             assert Fraction(bound) * length >= exact
+
+
+def test_the_quotient_bound_is_its_formula() -> None:
+    u = 2.0**-53
+    assert quotient_bound(-1.0, 0.0, 1.0, 1, False) == (-1.0 + 4.0 * u) / (1.0 + 20.0 * u)
+    assert quotient_bound(-1.0, 1.0, 2.0, 3, False) < 0.0
+    for n in (1, 7, 1000):
+        assert witness.quotient_error(n, False) == (1.0 + 2.0**-20) * u * (2.0 * n + 8.0)
+        assert witness.quotient_error(n, True) == (1.0 + 2.0**-20) * u * (4.8285 * n + 8.0)
+    assert quotient_bound(-(2.0**-961), 0.0, 1.0, 1, False) == 0.0
+
+
+def test_a_direction_in_which_all_cancels_is_no_witness() -> None:
+    """x^T rho x is 0 for a PSD matrix and its null vector, and comes out as rounding noise of either sign."""
+    rng = np.random.default_rng(5)
+    noise = 0
+    for _ in range(100):
+        g = rng.integers(-9, 10, (5, 2)).astype(float)
+        rho = g @ g.T
+        x = np.linalg.svd(g.T)[2][-1]
+        noise += bool(x @ (rho @ x) < 0.0)
+        assert prove_negative(hermitian_part(rho), x) is None
+    assert noise > 10, "the test has lost its power"
+
+
+def test_adding_the_charge_to_a_witness_rounds_upwards() -> None:
+    matrix = np.diag([-0.3, 1.0])
+    x = np.array([1.0, 0.1])
+    part = hermitian_part(matrix.copy(), overwrite=True)
+    bare = prove_negative(hermitian_part(matrix), x)
+    assert bare is not None
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        part.charge = float(rng.uniform(1e-3, 0.1))
+        found = prove_negative(part, x)
+        assert found is not None
+        assert Fraction(found.value) >= Fraction(bare.value) + Fraction(part.charge)
 
 
 def test_a_diagonal_witness_at_the_tolerance_ends_nothing() -> None:

@@ -102,6 +102,12 @@ def test_squares_that_underflow_or_overflow_count() -> None:
     assert exact_factor_trace_error(denormal) == Fraction(5e-324) ** 2
 
 
+def test_sums_of_many_squares_of_long_mantissas_are_exact() -> None:
+    ones = (2.0**53 - 1.0) * 2.0**-59
+    factor = np.full((1, 5000), ones)
+    assert exact_factor_trace_error(factor) == abs(5000 * Fraction(ones) ** 2 - 1)
+
+
 # ---- single precision
 
 
