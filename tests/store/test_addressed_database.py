@@ -154,12 +154,12 @@ POSTGRES_REFUSED = [
     "postgresql://h,,g/d", "postgresql://h,/d", "postgresql://h/d/e", "postgresql://h//d",
     "postgresql://h/d#e", "postgresql://h/d?", "postgresql://h/d?host", "postgresql://h/d?host=",
     "postgresql://h/d?dbname=", "postgresql://h/d?work_mem=1", "postgresql://h/d?sslmod=require",
-    "postgresql://h/d?sslmode=maybe", "postgresql://h/d?service=s", "postgresql://h/d?hostaddr=1.1.1.1",
-    "postgresql://h/%", "postgresql://h/d%00", "postgresql://h/%ff", "postgresql://h h/d",
-    "postgresql://h/d ", "postgresql://h/d\n", "postgresql://[::1/d", "postgresql://[::1]x/d",
-    "postgresql://::1/d", "postgresql://[h]/d", "postgresql://u:a@b@h/d", "postgresql://u:a/b@h/d",
-    "postgresql://u:a?b@h/d", "postgresql://u:a#b@h/d",
-    "postgresql://h/d?target_session_attrs=any&target_session_attrs=any",
+    "postgresql://h/d?sslmode=maybe", "postgresql://h/d?target_session_attrs=sideways",
+    "postgresql://h/d?service=s", "postgresql://h/d?hostaddr=1.1.1.1", "postgresql://h/%",
+    "postgresql://h/d%00", "postgresql://h/%ff", "postgresql://h h/d", "postgresql://h/d ",
+    "postgresql://h/d\n", "postgresql://[::1/d", "postgresql://[::1]x/d", "postgresql://::1/d",
+    "postgresql://[h]/d", "postgresql://u:a@b@h/d", "postgresql://u:a/b@h/d", "postgresql://u:a?b@h/d",
+    "postgresql://u:a#b@h/d", "postgresql://h/d?target_session_attrs=any&target_session_attrs=any",
 ]  # fmt: skip
 
 

@@ -46,7 +46,6 @@ from store.postgres_backend import store as store
         ({"query": "?sslmode=verify-full&sslrootcert=/no/such/file"}, TlsFailure),
         ({"query": "?sslrootcert=/etc/hostname&sslmode=verify-ca"}, TlsFailure),
         ({"query": "?target_session_attrs=standby"}, NotPrimary),
-        ({"query": "?target_session_attrs=sideways"}, SomactlError),
     ],
     ids=str,
 )
