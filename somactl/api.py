@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from somactl.config import DEFAULT_STORE, Settings
 from somactl.core.envelope import Matrix, deserialize_matrix
 from somactl.core.names import validate_key, validate_namespace
-from somactl.errors import SomactlError
+from somactl.errors import SomactlError, UsageError
 from somactl.runtime import open_store as open_settings
 from somactl.store.contract import Store
 from somactl.suggestion import Suggestion
@@ -54,19 +54,23 @@ async def open_store(
     tasks of that loop. Raises ConfigurationError for a URL no store knows, InvalidName for a namespace. An
     error that leaves the block carries its hint, and what to call next, as notes.
     """
-    settings = Settings(
-        store=url,
-        cache=cache or "",
-        namespace=validate_namespace(namespace),
-        retry_seconds=retry_seconds,
-    )
-    async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as store:
-        try:
+    try:
+        for name, given in (("url", url), ("namespace", namespace), ("cache", cache or "")):
+            if not isinstance(given, str):  # an environment variable that is not set, say
+                raise UsageError(f"`{name}` is {type(given).__name__}, no text")
+        settings = Settings(
+            store=url,
+            cache=cache or "",
+            namespace=validate_namespace(namespace),
+            retry_seconds=retry_seconds,
+        )
+        async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as store:
             yield store
-        except SomactlError as error:
-            for line in advice(error):
-                error.add_note(line)  # a traceback prints it
-            raise
+    except SomactlError as error:
+        for line in advice(error):  # a traceback prints notes; of nested blocks the inner one has added them
+            if line not in getattr(error, "__notes__", ()):
+                error.add_note(line)
+        raise
 
 
 async def read_matrix(store: Store, key: str, version: int | None = None) -> Matrix:

@@ -280,7 +280,7 @@ def settle(request: Request, recorded_identity: str | None) -> None:
     """
     if recorded_identity is None:
         raise CommitAborted(
-            f"commit {request.commit_id} was given up by `status --resolve`, so it must not arrive any more",
+            f"commit {request.commit_id} was given up when its outcome was asked for, and must not arrive",
             hint="commit again under a new id",
             next=again(commit_id=None),
             commit_id=request.commit_id,

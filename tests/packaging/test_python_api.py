@@ -8,13 +8,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import somactl
 from somactl.core.envelope import Matrix, deserialize_matrix, encode
-from somactl.errors import ConfigurationError, InvalidName, KeyNotFound, ReadOnlyStore
+from somactl.errors import ConfigurationError, InvalidName, KeyNotFound, ReadOnlyStore, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = sorted(set(somactl.__all__) - {"__version__"})
@@ -195,6 +196,17 @@ async def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError):
         async with somactl.open_store(url):
             pass
-    with pytest.raises(InvalidName):
+
+
+@pytest.mark.parametrize("given", [{"url": None}, {"url": 1}, {"namespace": None}, {"cache": 6379}])
+async def test_what_is_no_text_is_no_address(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(given))):
+        async with somactl.open_store(**given):
+            pass
+
+
+async def test_an_error_on_opening_carries_its_hint_as_a_note() -> None:
+    with pytest.raises(InvalidName) as raised:
         async with somactl.open_store("sqlite:///a.db", namespace="no such name"):
             pass
+    assert raised.value.__notes__ == ["hint: rename it, or leave `namespace` out to use 'default'"]

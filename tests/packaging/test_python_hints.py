@@ -38,6 +38,22 @@ async def commit_nothing(store: somactl.Store) -> None:
     await somactl.commit_matrix_update(store, {})
 
 
+async def reuse_an_id(store: somactl.Store) -> None:
+    await somactl.commit_matrix_update(store, {"r": RHO}, commit_id="once")
+    await somactl.commit_matrix_update(store, {"s": RHO}, commit_id="once")
+
+
+async def commit_what_was_given_up(store: somactl.Store) -> None:
+    await store.commit_status("gone", resolve=True)
+    await somactl.commit_matrix_update(store, {"r": RHO}, commit_id="gone")
+
+
+async def read_deleted(store: somactl.Store) -> None:
+    await somactl.commit_matrix_update(store, {"d": RHO})
+    await somactl.commit_matrix_update(store, {"d": None})
+    await somactl.read_matrix(store, "d")
+
+
 def reading(key: str, version: int | None = None) -> Case:
     return lambda store: somactl.read_matrix(store, key, version)
 
@@ -66,9 +82,14 @@ CASES: dict[str, Case] = {
     "not Hermitian to the bit": committing(RHO + np.eye(2, k=1), kind="matrix", layout="hermitian"),
     "overflow": committing(1e300 * RHO, kind="matrix", dtype="float32"),
     "an empty key": committing(RHO, key=""),
+    "a conflict": committing(RHO, expected=7),
     "nothing": commit_nothing,
+    "an id used twice": reuse_an_id,
+    "an id given up": commit_what_was_given_up,
+    "an unknown key": reading("nowhere"),
     "an old version": reading("r", 1),
     "a version to come": reading("a", 99),
+    "a deleted key": read_deleted,
 }
 
 

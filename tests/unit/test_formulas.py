@@ -163,7 +163,7 @@ def test_the_early_bound_counts_a_negative_remainder_twice(cplx: bool) -> None:
     assert Fraction(-lower) >= mu + bound
 
 
-@pytest.mark.parametrize("bad", [np.inf, np.nan, -1.0, 0.0])
+@pytest.mark.parametrize("bad", [np.inf, np.nan, -(0.125**0.5), 0.0])
 def test_a_pivot_that_is_not_finite_and_positive_stops_the_early_proof(
     bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
