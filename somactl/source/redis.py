@@ -174,7 +174,7 @@ class RedisSource:
 
 
 def _is_wanted(key: str, match: Pattern | None) -> bool:
-    return not key.startswith(OWN_PREFIX) and (match is None or match.matches(key) is not None)
+    return not key.startswith(OWN_PREFIX) and (match is None or match.matches(key))
 
 
 def _glob(prefix: str) -> bytes:
