@@ -40,8 +40,9 @@ format: .venv/developer ## rewrite the sources as the linters want them
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-docs: .venv/developer ## write docs/CLI.md, docs/EXIT_CODES.md and schemas/ anew from the code
+docs: .venv/developer ## write the generated pages, the schemas and the README's picture anew from the code
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/picture.py
 
 bench: .venv/installed ## one table of ratios, each measured side by side
 	@$(BIN)/python benchmarks/run.py $(ARGS)

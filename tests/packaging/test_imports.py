@@ -102,3 +102,9 @@ def test_no_path_of_a_machine_is_in_the_sources() -> None:
         if match
     ]
     assert found == []
+
+
+def test_the_project_says_where_to_turn() -> None:
+    assert {"Documentation", "Source", "Issues", "Changelog", "Security"} <= set(PROJECT["urls"])
+    for page in ("CONTRIBUTING.md", "SECURITY.md"):
+        assert (ROOT / page).read_text(encoding="utf-8").startswith("# ")
