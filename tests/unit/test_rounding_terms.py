@@ -75,7 +75,7 @@ def test_the_charge_counts_every_tile_on_both_sides() -> None:
     matrix = rng.standard_normal((300, 300))
     part = hermitian_part(matrix)
     norm = float(np.linalg.norm((matrix + matrix.T) / 2))
-    assert part.charge == pytest.approx(2.0**-53 * norm, rel=1e-5)
+    assert part.charge == pytest.approx(2.0**-53 * norm, rel=1e-5, abs=0.0)
 
 
 @BOTH

@@ -130,7 +130,7 @@ def test_single_precision_widens_all_three(dtype: str) -> None:
                 found = check(rho, given, method=method).tolerances
                 for name in ("psd", "trace", "hermitian"):
                     wanted = max(getattr(given, name), getattr(expected, name))
-                    assert getattr(found, name) == pytest.approx(wanted, rel=1e-6), name
+                    assert getattr(found, name) == pytest.approx(wanted, rel=1e-6, abs=0.0), name
         same = check(rho.astype("complex128"), Tolerances(0.0, 0.0, 0.0)).tolerances
         assert same == Tolerances(0.0, 0.0, 0.0)
 
