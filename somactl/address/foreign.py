@@ -124,6 +124,10 @@ _HINTS = {
 
 def refuse(text: str, use: Use) -> ConfigurationError:
     """The error for a text that begins with no scheme of ours."""
+    if text[:1] in ("'", '"'):
+        return ConfigurationError(
+            "the URL stands in quotes", hint=f"take them away, only a shell does; {_HINTS[use]}"
+        )
     scheme, mark, _ = text.partition("://")
     if mark:
         return refuse_scheme(scheme.lower(), use)

@@ -99,6 +99,13 @@ def test_parameters_of_ours_and_of_asyncpg() -> None:
     assert (plain.pool_size, plain.connect_timeout) == (target.POOL_SIZE, None)
 
 
+def test_tls_from_the_first_byte_needs_tls() -> None:
+    found = target.parse("postgresql://h/db?sslnegotiation=direct")
+    assert (found.sslmode, found.arguments["direct_tls"]) == ("verify-full", True)
+    with pytest.raises(ConfigurationError, match="first byte"):
+        target.parse("postgresql://127.0.0.1/db?sslnegotiation=direct")
+
+
 def test_the_system_s_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
     paths: Any = type("Paths", (), {"cafile": "/etc/all.pem", "openssl_cafile": "/etc/all.pem"})
     monkeypatch.setattr("ssl.get_default_verify_paths", lambda: paths)

@@ -16,7 +16,7 @@ from somactl.errors import ConfigurationError
 
 POOL_SIZE = 10
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
-_FROM_URL = (*_TLS_FILES, "sslmode", "sslpassword", "sslnegotiation")
+_FROM_URL = (*_TLS_FILES, "sslmode", "sslpassword")
 _VERSIONS = ("ssl_min_protocol_version", "ssl_max_protocol_version")
 """What asyncpg takes from a URL alone."""
 _ARGUMENTS = ("passfile", "target_session_attrs", "krbsrvname", "gsslib")
@@ -48,6 +48,11 @@ def parse(url: str, use: Use = "store") -> Target:
     options = dict(address.options)
     hosts = tuple(host.name for host in address.hosts)
     sslmode = options.get("sslmode", "prefer" if all(map(is_local, hosts)) else "verify-full")
+    if options.get("sslnegotiation") == "direct" and sslmode in ("disable", "allow", "prefer"):
+        raise ConfigurationError(
+            f"{address} asks for TLS from the first byte, and would do without it",
+            hint="add sslmode=require or a stricter one, or leave sslnegotiation=direct out",
+        )
     if options.get("sslrootcert") == "system":
         options["sslrootcert"] = _system_authorities(address.public)
     patience = options.get("connect_timeout")
@@ -76,6 +81,8 @@ def _arguments(address: Address, options: Mapping[str, str]) -> dict[str, Any]:
     }
     named = {"user": address.user, "password": address.password, "database": address.database or None}
     arguments |= {name: value for name, value in named.items() if value is not None}
+    if "sslnegotiation" in options:
+        arguments["direct_tls"] = options["sslnegotiation"] == "direct"
     if "application_name" in options:
         arguments["server_settings"] = {"application_name": options["application_name"]}
     return arguments
