@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from somactl.errors import KindRefused, NamespaceNotFound
 from somactl.operations.admission import Admitted
 from somactl.store.contract import Store
+from somactl.suggestion import again, run
 
 
 async def guards_of(store: Store, admitted: Mapping[str, Admitted | None]) -> dict[str, int]:
@@ -31,6 +32,7 @@ async def guards_of(store: Store, admitted: Mapping[str, Admitted | None]) -> di
                 f"key {key!r} holds a rho (version {live[key].version}), and would become a {kind}, of which "
                 "nothing is proven",
                 hint="commit it under another key; --change-kind does it all the same",
+                next=[run("show", key, from_="authority"), again(change_kind=True)],
                 key=key,
                 kind=kind,
                 version=live[key].version,

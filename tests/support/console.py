@@ -73,6 +73,34 @@ def matches(expected: tuple[str, ...], actual: list[str]) -> bool:
     return re.fullmatch(pattern, "".join(line + "\n" for line in actual)) is not None
 
 
+def commands_of(page: str) -> list[tuple[str, str]]:
+    """The commands of a page's `sh` blocks, each with the section it stands in.
+
+    They are instructions, whose words in capitals are to be filled in first (`somactl explain --with`).
+    """
+    from markdown_it import MarkdownIt
+
+    found: list[tuple[str, str]] = []
+    section, tokens = "", MarkdownIt().parse(page)
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        if token.type == "heading_open" and following is not None:
+            section = following.content
+        elif token.type == "fence" and token.info.strip() == "sh":
+            lines = token.content.replace("\\\n", " ").splitlines()
+            found += [(section, line) for line in lines if line.strip() and not line.startswith("#")]
+    return found
+
+
+def run_commands(
+    commands: list[str], cwd: Path, env: dict[str, str], seconds: float = 120
+) -> list[tuple[list[str], int]]:
+    """What each command prints and its exit code, all in one shell; raises DocumentError if one ends it."""
+    outputs = _outputs([Step(command, ()) for command in commands], cwd, env, seconds)
+    if len(outputs) < len(commands):
+        raise DocumentError(f"$ {commands[len(outputs)]}\nthe shell ended before this command was done")
+    return outputs
+
+
 def _outputs(
     steps: list[Step], cwd: Path, env: dict[str, str], seconds: float
 ) -> list[tuple[list[str], int]]:
