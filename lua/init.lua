@@ -1,7 +1,8 @@
 -- Create a namespace, or change what its head says. With a new incarnation, it also makes a new head where
 -- the old one was lost.
 --
--- KEYS  1 head  2 keys  3 deleted  4 tombstones  5 superseded  6 bare  7 kept  8 log  9 records  10 outbox
+-- KEYS  1 head  2 keys  3 deleted  4 tombstones  5 superseded  6 bare  7 kept  8 log  9 records  10 outbox,
+--       then all other parts that a namespace has once each
 -- ARGV  1 layout  2 least reader  3 least writer  4 new incarnation  5 '1': give it to an existing namespace
 --       6-8 retention: versions, seconds, record seconds  9 '1': for an existing namespace as well
 --       10 '1': the registry knows the namespace  11 least version and 12 bytes of live values, where the

@@ -118,7 +118,7 @@ PARTS = (
 )  # fmt: skip
 """The parts that a namespace has once each; all but the head are missing while they would be empty."""
 LATER_PARTS = ("graves", "graces", "noted", "notes")
-"""The same, of layout 2. `init` does not look at them: none is there without the head or one of `PARTS`."""
+"""The same, of layout 2."""
 
 
 class Place(msgspec.Struct, frozen=True):

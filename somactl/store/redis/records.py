@@ -72,7 +72,7 @@ def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecor
     except (TypeError, ValueError, IndexError, msgspec.DecodeError, RecursionError) as exc:
         raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
     metadata = CommitMetadata(
-        known.user, known.verdicts, known.command, known.stands_for, known.grace, known.facts
+        known.user, known.verdicts, known.command, known.stands_for, known.grace, facts=known.facts
     )
     return CommitRecord(commit_id, "committed", receipt.committed_at, receipt, metadata)
 

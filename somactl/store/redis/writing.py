@@ -323,7 +323,8 @@ async def init(reader: Reader, retention: Retention | None, new_incarnation: boo
         remains.version,
         remains.stored_bytes,
     ]
-    what, *facts = await reader.link.call(INIT, [getattr(names, part) for part in layout.PARTS], arguments)
+    parts = [getattr(names, part) for part in (*layout.PARTS, *layout.LATER_PARTS)]
+    what, *facts = await reader.link.call(INIT, parts, arguments)
     if what == b"absent":
         raise await reader.absence()
     if what == b"damaged":
