@@ -304,7 +304,7 @@ def _compact(report: CompactReport) -> list[str]:
 def _restore(report: RestoreReport) -> list[str]:
     from somactl.cli.render_prune import restore_lines
 
-    return restore_lines(report) if report.of_prune else _commit(report)
+    return restore_lines(report) if report.of_prune or report.already else _commit(report)
 
 
 def _prune(report: PruneReport) -> list[str]:

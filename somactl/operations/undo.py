@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from somactl.core.names import validate_commit_id, validate_key
 from somactl.core.verdict import Tolerances
-from somactl.errors import CommitNotFound, KeyNotFound, NotFound, SomactlError, UsageError, VersionCompacted
+from somactl.errors import (
+    CommitNotFound,
+    KeyNotFound,
+    NotFound,
+    SomactlError,
+    UsageError,
+    VersionCompacted,
+    VersionConflict,
+)
 from somactl.operations.admission import Admitted
 from somactl.operations.commit import Request, write
 from somactl.operations.commit_ids import new_commit_id
@@ -114,7 +122,33 @@ async def _invert(store: Store, receipt: Receipt, request: Request, tolerances: 
     expected = {key: 0 if content is None else receipt.version for key, content in receipt.keys.items()}
     # What stands there now is what the undone commit left, so its kind changes back without being asked for.
     undoing = replace(request, expected=expected, change_kind=True)
-    return await write(store, before, undoing, RestoreReport)
+    try:
+        return await write(store, before, undoing, RestoreReport)
+    except VersionConflict:
+        if not await _is_undone(store, receipt, before):
+            raise
+    return RestoreReport(
+        store=store.name,
+        namespace=store.namespace,
+        commit_id=request.commit_id or "",
+        dry_run=request.dry_run,
+        already=len(before),
+        warnings=[f"commit {receipt.commit_id} was undone before: every key has the value that it had then"],
+    )
+
+
+async def _is_undone(store: Store, receipt: Receipt, before: Mapping[str, Admitted | None]) -> bool:
+    """Whether every key has the value that it had before the commit, and not because of the commit."""
+    there = (await store.stat_many(list(before))).stats
+    for key, admitted in before.items():
+        now = there.get(key)
+        if (now is None) != (admitted is None):
+            return False
+        if now is None or admitted is None:
+            continue
+        if now.version <= receipt.version or now.content != admitted.header.content:
+            return False
+    return True
 
 
 def _receipt_of(store: Store, commit_id: str, status: CommitStatus) -> Receipt:

@@ -19,6 +19,7 @@ from somactl.source import postgres_sql as sql
 from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.portions import portions, size_of
 from somactl.source.postgres_table import DEFAULT_TABLE, Table, find_table, translate
+from somactl.store.home import Home
 from somactl.store.postgres import failures, target
 from somactl.store.postgres.session import BROKEN, Row, Session, seconds_for
 
@@ -55,8 +56,10 @@ class PostgresSource:
         self._connect_timeout = self._target.connect_timeout or connect_timeout
         self._lanes = asyncio.Semaphore(min(CONNECTIONS, self._target.pool_size))
         self._idle: list[Session] = []
+        self._leased: set[Session] = set()
         self._table: Table | None = None
         self._closed = False
+        self._home = Home(self._leave)
 
     async def names(self, match: Pattern | None) -> AsyncIterator[list[str]]:
         table = await self._found()
@@ -181,8 +184,10 @@ class PostgresSource:
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
         """A connection, for one transaction. What asyncpg raises inside is raised as somactl's own error."""
+        self._home.enter()
         async with self._lanes:
             session = self._rested() or await self._connect()
+            self._leased.add(session)
             ended = False
             try:
                 yield session
@@ -197,11 +202,19 @@ class PostgresSource:
                 # A connection whose call did not end is closed, so that a late answer reaches nobody else.
                 # One that the server has closed does not even know whether it is in a transaction.
                 connection = session.connection
+                ours = session in self._leased  # else it was left to the parent process
+                self._leased.discard(session)
                 usable = ended and not self._closed and not connection.is_closed()
-                if usable and not connection.is_in_transaction():
+                if usable and ours and not connection.is_in_transaction():
                     self._idle.append(session)
-                else:
+                elif ours:
                     connection.terminate()
+
+    def _leave(self) -> object:
+        left = [*self._idle, *self._leased]
+        self._idle, self._leased = [], set()
+        self._lanes = asyncio.Semaphore(min(CONNECTIONS, self._target.pool_size))
+        return left
 
     def _rested(self) -> Session | None:
         while self._idle:

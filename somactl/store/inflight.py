@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from somactl.store.home import Home
+
 T = TypeVar("T")
 
 
@@ -14,9 +16,11 @@ class Writes:
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._home = Home(self._leave)
 
     async def run(self, commit_id: str, write: Coroutine[Any, Any, T]) -> T:
         """The result of `write`. If the caller is cancelled, the write goes on to its end."""
+        self._home.enter(write)
         task = asyncio.create_task(write)
         self._tasks[task] = commit_id
         task.add_done_callback(self._forget)
@@ -24,17 +28,23 @@ class Writes:
 
     async def settle(self, commit_id: str) -> None:
         """Return when no write of that commit id is under way any more."""
+        self._home.enter()
         await self._wait([task for task, name in self._tasks.items() if name == commit_id])
 
     async def drain(self) -> None:
         """Return when nothing is under way any more."""
+        self._home.enter()
         await self._wait(list(self._tasks))
 
     async def _wait(self, tasks: list[asyncio.Task[Any]]) -> None:
         if tasks:
             await asyncio.wait(tasks)
 
+    def _leave(self) -> object:
+        left, self._tasks = self._tasks, {}
+        return left
+
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        del self._tasks[task]
+        self._tasks.pop(task, None)
         if not task.cancelled():
             task.exception()  # a caller that was cancelled never asks, and asyncio would complain

@@ -102,6 +102,14 @@ def test_undoing_a_commit_reverts_puts_deletes_and_creations_together(shell: She
     shell.ok("restore", "--commit", commit["commit_id"])
     now = {k["key"]: k["content"] for k in shell.ok("ls", "-o", "json").json["keys"]}
     assert now == {"kept": kept, "gone": gone}
+    # Undone once: who repeats it, not knowing that, is told so, and nothing is written.
+    for words in ([], ["--dry-run"], ["--commit-id", "again"]):
+        repeated = shell.ok("restore", "--commit", commit["commit_id"], *words, "-o", "json").json
+        assert (repeated["already"], repeated["version"]) == (3, None)
+        assert "was undone before" in repeated["warnings"][0]
+    assert shell.ok("log", "-o", "json").json["commits"][0]["version"] == 4
+    shell.commit("kept", density(3, seed=5))
+    assert shell("restore", "--commit", commit["commit_id"]).code == 12
 
 
 def test_a_stale_writer_gets_a_conflict_and_the_same_id_writes_once(shell: Shell) -> None:

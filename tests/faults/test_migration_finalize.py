@@ -119,8 +119,7 @@ async def test_a_revert_killed_between_any_two_writes_loses_nothing_and_ends_as_
         run = ground.runs.run(source.url, target, "--revert", signals={step: signal.SIGKILL})
         assert run.code is None, step
         await assert_nothing_is_lost(source, target, before)
-        if step != steps[-1]:
-            finish(ground, "redis", target, "--revert")
+        finish(ground, "redis", target, "--revert")  # after the last write too: it says that it is done
         await assert_undone(source, target, before)
 
 
@@ -133,11 +132,11 @@ async def test_what_is_forgotten_in_part_cannot_be_reverted_and_is_forgotten_whe
     async with full.store() as store:
         stored = await live(store)
     steps = [step for step, _ in ground.runs.run(source.url, ground.clone(full), "--forget", "--yes").steps]
-    for step in steps[1:-1]:
+    for step in steps[1:]:
         target = ground.clone(full)
         run = ground.runs.run(source.url, target, "--forget", "--yes", signals={step: signal.SIGKILL})
         assert run.code is None, step
-        for words in (("--revert",), FINALIZE, ()):
+        for words in (("--revert",), FINALIZE, ()) if step != steps[-1] else ():
             run = ground.runs.run(source.url, target, *words)
             assert run.code == 2, f"{step}: {run.err}"
             assert "--forget" in run.err
@@ -171,10 +170,7 @@ async def test_killed_at_random_a_finalize_and_its_revert_still_undo_each_other(
         time.sleep(dice.random() * 0.02)
         run.kill()
         await assert_nothing_is_lost(source, target, before)
-        known = await state(target)
-        assert known is not None
-        if known.phase != "reverted":
-            finish(ground, name, target, "--revert")
+        finish(ground, name, target, "--revert")
         await assert_undone(source, target, before)
         run = ground.runs.run(source.url, target)  # and all of it from the beginning
         assert run.code == 3, f"seed {seed}: {run.err}"

@@ -76,9 +76,12 @@ async def test_a_copy_killed_between_any_two_writes_ends_as_an_undisturbed_one(g
         run = ground.runs.run(ground.sources["redis"].url, target, signals={step: signal.SIGKILL})
         assert run.code is None, step
         assert run.steps[-1][0] == step
-        if step != wanted.steps[-1]:
-            run = await resume(ground, "redis", target)
-            assert run.report == wanted.report, step
+        run = await resume(ground, "redis", target)
+        report = run.report
+        told = [warning for warning in report["warnings"] if "nothing was left to resume" in warning]
+        assert told or step != wanted.steps[-1]
+        report["warnings"] = [warning for warning in report["warnings"] if warning not in told]
+        assert report == wanted.report, step
         assert await outcome(target) == wanted.outcome, step
 
 

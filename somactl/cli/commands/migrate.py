@@ -27,7 +27,7 @@ from somactl.operations.migration.journal import Journal, find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.plan import FORMAT as PLAN_FORMAT
 from somactl.operations.migration.plan import Head, Plan, PlanWriter
-from somactl.operations.migration.revert import forget as forget_migration
+from somactl.operations.migration.revert import forget_named
 from somactl.operations.migration.revert import revert as revert_migration
 from somactl.operations.migration.run import Run, Wishes
 from somactl.report import MigrateReport, Report
@@ -237,7 +237,8 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
     if begun and report.migration is not None:
         report.undo = words.follow_up("revert", report.migration)
     if report.complete and report.migration is not None:
-        report.next = words.follow_up("finalize", report.migration) if source.replaceable else None
+        then = "forget" if report.phase == "finalized" else "finalize"
+        report.next = words.follow_up(then, report.migration) if source.replaceable else None
     else:
         line = words.again(resume=begun) if apply is None else words.apply(apply, resume=begun)
         words.suggest(report, line)
@@ -283,9 +284,10 @@ async def _follow_up(
             # Also for --forget, which changes nothing there: only so may files be named that are gone by now.
             source = await stack.enter_async_context(_source(session, words.source, read_only=False))
         store = await stack.enter_async_context(session.store())
-        journal = await find(store, source.identity if source else "", migration)
+        identity = source.identity if source else ""
         if verb == "--forget":
-            return await forget_migration(store, journal)
+            return await forget_named(store, identity, migration)
+        journal = await find(store, identity, migration)
         if source is None:
             words = words.of(journal.state.words, words.wishes)
             if words.source and (verb == "--finalize" or await anext(journal.originals(), None) is not None):

@@ -44,6 +44,7 @@ from somactl.suggestion import afresh, again
 
 COMMAND = "migrate-json"
 _ATTEMPTS = 5
+_COPIED = ("copied", "finalized")
 _UNFINISHED = {"finalizing": "finalize", "reverting": "revert", "forgetting": "forget"}
 
 
@@ -94,9 +95,12 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
     journal = await Journal.open(run.store, run.migration)
     resumes = _resumes(journal, plan, resume=resume)
     if resumes:
-        await recover(run.store, journal)
+        if journal.state.phase != "finalized":  # of what was taken out of the source, nothing is copied again
+            await recover(run.store, journal)
         if run.words and not journal.state.words:  # it was begun before they were written down
             await journal.advance(words=list(run.words))
+        if journal.state.phase in _COPIED:
+            return await _done_before(run, journal)
     report = run.report(migration=journal.id, phase="copying", plan=plan.digest if plan else None)
     with Workspace() as workspace:
         await list_names(run.source, run.wishes.match, workspace.names)
@@ -137,6 +141,21 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
 
         stopped = await until_told(work)
         _conclude(report, stopped=stopped)
+    return report
+
+
+async def _done_before(run: Run, journal: Journal) -> MigrateReport:
+    """The report of a pass that came to its end before, from its journal; the source is not read."""
+    state = journal.state
+    report = run.report(migration=journal.id, phase=state.phase, plan=state.plan)
+    async for page in journal.pages(state.first_page):
+        _count(run, report, page)
+        run.each(Progress(report.values, None, rows=page.rows))
+    report.warnings.append(
+        f"migration {journal.id} was {state.phase} before, and nothing was left to resume; without --resume "
+        "its source is looked at again"
+    )
+    _conclude(report, stopped=False)
     return report
 
 
@@ -188,7 +207,13 @@ def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
             hint="finish that first",
             next=afresh(**{_UNFINISHED[state.phase]: True}, migration=journal.id),
         )
-    if state.phase == "copied" and resume and digest is not None and state.plan == digest:
+    if resume and state.phase == "reverted":
+        raise UsageError(
+            f"migration {journal.id} is reverted: there is nothing to resume",
+            hint="without --resume it is copied again",
+            next=again(resume=None),
+        )
+    if resume and state.phase in _COPIED and digest in (None, state.plan):
         return True
     if state.phase != "copying" or (state.plan != digest and not resume):
         return False

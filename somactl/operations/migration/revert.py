@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from somactl.errors import LockHeld, UsageError, VersionConflict
+from somactl.errors import LockHeld, NamespaceNotFound, NotFound, UsageError, VersionConflict
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration.batches import until_told
 from somactl.operations.migration.examine import shown
-from somactl.operations.migration.journal import PREFIX, Journal, Original, Page, put_back
+from somactl.operations.migration.journal import PREFIX, Journal, Original, Page, find, put_back
 from somactl.operations.migration.leaving import conclude, leave
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.run import Progress, Watch, unwatched
@@ -54,7 +54,7 @@ async def revert(
             hint=f"name the one it came from: {state.source}",
         )
     if state.phase == "reverted" and nothing_left:
-        raise UsageError(f"migration {journal.id} is reverted already")
+        return _done_before(journal.report("reverted"), "reverted")
     if state.phase == "forgetting":
         raise UsageError(
             f"originals of migration {journal.id} are forgotten already: it cannot be reverted",
@@ -206,3 +206,24 @@ async def forget(store: Store, journal: Journal) -> MigrateReport:
         report.forgotten += sum("/original/" in name for name in names)
     await store.write_notes({PREFIX + journal.id: None})
     return report
+
+
+async def forget_named(store: Store, source: str, migration: str | None) -> MigrateReport:
+    """`forget` for the migration that `find` finds.
+
+    Where there is none it is done, as it is when it is repeated: nothing is kept of what was forgotten.
+    """
+    try:
+        return await forget(store, await find(store, source, migration))
+    except NamespaceNotFound:
+        raise
+    except NotFound as exc:
+        report = MigrateReport(store=store.name, namespace=store.namespace, migration=migration)
+        report.phase = "forgotten"
+        report.warnings.append(f"{exc.message}: there is nothing to forget")
+        return report
+
+
+def _done_before(report: MigrateReport, what: str) -> MigrateReport:
+    report.warnings.append(f"migration {report.migration} was {what} before: there was nothing left to do")
+    return conclude(report, done=True, stopped=False)

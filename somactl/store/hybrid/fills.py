@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from somactl.errors import StoreTimeout
+from somactl.store.home import Home
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -27,9 +28,11 @@ class SingleFlight(Generic[K, T]):
         self._clock = clock
         self._tasks: dict[K, tuple[asyncio.Task[T], float]] = {}
         self._running: set[asyncio.Task[T]] = set()
+        self._home = Home(self._leave)
 
     async def run(self, name: K, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of the call under way for `name`, or of `call`; StoreTimeout past the deadline."""
+        self._home.enter()
         task, until = self._tasks.get(name, (None, 0.0))
         if task is None or self._clock() > until:
             task = asyncio.create_task(self._bounded(call))
@@ -45,8 +48,14 @@ class SingleFlight(Generic[K, T]):
 
     async def drain(self) -> None:
         """Return when no call is under way any more."""
+        self._home.enter()
         while self._running:
             await asyncio.wait(set(self._running))
+
+    def _leave(self) -> object:
+        left = self._tasks, self._running
+        self._tasks, self._running = {}, set()
+        return left
 
     async def _bounded(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:

@@ -14,6 +14,7 @@ from types import TracebackType
 import asyncpg
 
 from somactl.errors import NamespaceNotFound, SomactlError, StoreBusy
+from somactl.store.home import Home
 from somactl.store.postgres import failures, schema
 from somactl.store.postgres.session import BROKEN, Session
 from somactl.store.postgres.target import Target
@@ -44,6 +45,7 @@ class Connections:
         self._leased: set[Session] = set()
         self._closed = False
         self._named = True
+        self._home = Home(self._leave)
 
     def lease(self, *, write: bool = False, bare: bool = False) -> Lease:
         """`async with` gives a session on a database whose schema this somactl can read, and write where it
@@ -57,6 +59,7 @@ class Connections:
 
     async def take(self, *, write: bool, bare: bool) -> Session:
         """A session, which must be given back; see `lease`."""
+        self._home.enter()
         self._refuse_closed()
         if self._free.locked():
             await self._wait()
@@ -75,7 +78,9 @@ class Connections:
 
     def give_back(self, session: Session, *, ended: bool) -> None:
         """`ended`: all that was asked has been answered, so that the session can serve somebody else."""
-        self._leased.discard(session)
+        if session not in self._leased:  # it was left to the parent process
+            return
+        self._leased.remove(session)
         self._free.release()
         connection = session.connection
         session.used = time.monotonic()
@@ -95,12 +100,19 @@ class Connections:
 
     async def close(self) -> None:
         """Close what is idle, cut off what is leased; harmless when repeated."""
+        self._home.enter()
         self._closed = True
         idle, self._idle = self._idle, []
         for session in self._leased:
             session.connection.terminate()
         await asyncio.gather(*(_close(session) for session in idle))
         await asyncio.sleep(0)  # the loop has to see the sockets of terminated connections closed
+
+    def _leave(self) -> object:
+        left = [*self._idle, *self._leased]
+        self._idle, self._leased = [], set()
+        self._free = asyncio.Semaphore(self.target.pool_size)
+        return left
 
     async def _wait(self) -> None:
         """Wait for a connection that somebody gives back."""

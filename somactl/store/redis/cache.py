@@ -15,6 +15,7 @@ from somactl.core.names import validate_namespace
 from somactl.errors import ReadOnlyStore, SomactlError, StoreTimeout
 from somactl.store.cached import Cached, Counts, Fill, Filled, Memory, Outcome, View
 from somactl.store.contract import Finding
+from somactl.store.home import Home
 from somactl.store.redis import cache_diagnosis
 from somactl.store.redis.cache_entries import (
     ANYTHING_TOKEN,
@@ -87,12 +88,14 @@ class RedisCache:
         self._patience = Patience()
         self._fetches = asyncio.Semaphore(_PARALLEL_FETCHES)
         self._cleaning: set[asyncio.Task[None]] = set()
+        self._home = Home(self._leave)
         self._closed = False
 
     async def _within(
         self, work: Coroutine[Any, Any, T], *, size: int = 0, seconds: float | None = None
     ) -> T:
         """The result of `work`; raises StoreTimeout after `seconds`, and what `size` bytes may take."""
+        self._home.enter(work)
         if seconds is None:
             seconds = max(UNHURRIED_SECONDS, 5 * self.timeout)
         try:
@@ -286,10 +289,16 @@ class RedisCache:
             self._cleaning.add(task)
             task.add_done_callback(self._cleaning.discard)
 
+    def _leave(self) -> object:
+        left, self._cleaning = self._cleaning, set()
+        self._fetches = asyncio.Semaphore(_PARALLEL_FETCHES)
+        return left
+
     async def close(self) -> None:
         """Wait for what is still being freed, release connections; harmless when repeated."""
         if self._closed:
             return
+        self._home.enter()
         if self._cleaning:
             await asyncio.wait(set(self._cleaning))
         await self._patience.drain()

@@ -184,6 +184,7 @@ class ClusterLink(Link):
     async def _exchange(
         self, commands: Sequence[Command], commit_id: str | None, behind: Behind | None
     ) -> list[Reply]:
+        self._pool.enter()
         clock = asyncio.get_running_loop().time
         end = clock() + REDIRECT_SECONDS
         replies: list[Reply] = [None] * len(commands)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from somactl.store.home import Home
+
 T = TypeVar("T")
 SLICES = 4
 MOST = 4
@@ -25,9 +27,11 @@ class Patience:
     def __init__(self) -> None:
         self._answers = 0
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._home = Home(self._leave)
 
     async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; raises TimeoutError. What is given up is cancelled."""
+        self._home.enter(work)
         task = asyncio.create_task(work)
         try:
             await self._wait(task, seconds / SLICES)
@@ -53,8 +57,13 @@ class Patience:
 
     async def drain(self) -> None:
         """Return when what was given up has let go of its connection."""
+        self._home.enter()
         if self._abandoned:
             await asyncio.wait(set(self._abandoned))
+
+    def _leave(self) -> object:
+        left, self._abandoned = self._abandoned, set()
+        return left
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.discard(task)

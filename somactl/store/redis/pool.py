@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from somactl.errors import SomactlError
+from somactl.store.home import Home
 from somactl.store.redis.failures import translated
 from somactl.store.redis.scripts import Command
 
@@ -55,8 +56,14 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._anonymous = anonymous
         self._idle: list[Any] = []
+        self._busy: set[Any] = set()
         self._lanes = asyncio.Semaphore(LANES)
         self._closed = False
+        self._home = Home(self._leave)
+
+    def enter(self) -> None:
+        """See `Home.enter`."""
+        self._home.enter()
 
     async def exchange(
         self,
@@ -72,6 +79,7 @@ class Pool:
         StoreUnavailable where nothing was sent; after that, with a `commit_id`, OutcomeUnknown; and
         AccessDenied, TlsFailure, ConfigurationError.
         """
+        self.enter()
         async with self._lanes:
             connection = await self._connected()
             try:
@@ -81,10 +89,10 @@ class Pool:
                     if behind is not None:
                         await behind(converse, replies)
             except BaseException:
-                await connection.disconnect(nowait=True)
+                await self._drop(connection)
                 raise
             if any(map(_ends_the_connection, replies)):
-                await connection.disconnect(nowait=True)
+                await self._drop(connection)
             else:
                 await self._release(connection)
         return replies
@@ -108,6 +116,7 @@ class Pool:
 
         It is closed where the block ends with an exception. Otherwise nothing may be watched any more.
         """
+        self.enter()
         async with self._lanes:
             connection = await self._connected()
 
@@ -120,17 +129,19 @@ class Pool:
             try:
                 yield exchange
             except BaseException:
-                await connection.disconnect(nowait=True)
+                await self._drop(connection)
                 raise
             await self._release(connection)
 
     async def reach(self) -> None:
         """Have a live connection ready; raises what `exchange` raises before it sends anything."""
+        self.enter()
         async with self._lanes:
             await self._release(await self._connected())
 
     async def close(self) -> None:
         """Close the idle connections; one in use is closed when its exchange ends."""
+        self.enter()
         self._closed = True
         while self._idle:
             await self._idle.pop().disconnect()
@@ -141,14 +152,16 @@ class Pool:
             raise SomactlError(f"the store of {self.place} is used after it was closed")
         while self._idle:
             connection = self._idle.pop()
+            self._busy.add(connection)
             try:
                 if connection.is_connected and not await _stale(connection):
                     return connection
             except BaseException:  # the caller was cancelled
-                await connection.disconnect(nowait=True)
+                await self._drop(connection)
                 raise
-            await connection.disconnect(nowait=True)
+            await self._drop(connection)
         connection = self._make()
+        self._busy.add(connection)
         try:
             with translated(self.place, connecting=True):
                 async with asyncio.timeout(self._connect_timeout):
@@ -156,16 +169,29 @@ class Pool:
                     if self._anonymous:
                         await _knock(connection)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await self._drop(connection)
             raise
         self.connects += 1
         return connection
 
     async def _release(self, connection: Any) -> None:
         if self._closed or not connection.is_connected:
-            await connection.disconnect(nowait=True)
-        else:
+            await self._drop(connection)
+        elif connection in self._busy:
+            self._busy.remove(connection)
             self._idle.append(connection)
+
+    async def _drop(self, connection: Any) -> None:
+        if connection in self._busy:  # else it was left to the parent process
+            self._busy.remove(connection)
+            await connection.disconnect(nowait=True)
+
+    def _leave(self) -> object:
+        left = [*self._idle, *self._busy]
+        self._idle, self._busy = [], set()
+        self._lanes = asyncio.Semaphore(LANES)
+        self.connects += 1  # behind the next one there may be another server
+        return left
 
 
 async def _stale(connection: Any) -> bool:

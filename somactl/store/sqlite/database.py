@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from somactl.errors import NamespaceNotFound, OutcomeUnknown, SomactlError
+from somactl.store.home import own_loop
 from somactl.store.sqlite import failures, schema
+from somactl.store.sqlite.parking import ThreadPoolExecutor, park_at_fork
 from somactl.suggestion import run
 
 T = TypeVar("T")
@@ -37,6 +39,8 @@ class Worker:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._schema = 0
+        self._forked = threading.Event()
+        park_at_fork(self)
 
     async def run(self, job: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
         """`job(connection)` on the thread. With `create`, a missing file or schema is made first.
@@ -71,10 +75,36 @@ class Worker:
     def _submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
         if self._closed:
             raise SomactlError(f"the store of {self.path} is used after it was closed")
+        loop = own_loop()
         if self._executor is None:
             kind = "writer" if self._write else "reader"
             self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{kind}")
-        return asyncio.get_running_loop().run_in_executor(self._executor, job)
+        return loop.run_in_executor(self._executor, job)
+
+    def park(self) -> None:
+        """Release the file, and hold the thread until the process has forked: see `parking`."""
+        if self._executor is None or self._closed:
+            return
+        self._forked.clear()
+        released = threading.Event()
+
+        def hold() -> None:
+            try:
+                self._disconnect()
+            finally:
+                released.set()
+            self._forked.wait()
+
+        self._executor.submit(hold)
+        released.wait()
+
+    def resume(self) -> None:
+        self._forked.set()
+
+    def leave(self) -> None:
+        """In the child, which has no threads: the next job makes its own."""
+        self._executor = self._connection = self._file = None
+        self._forked = threading.Event()
 
     def _perform(self, job: Callable[[sqlite3.Connection], T], create: bool) -> T:
         with failures.translated(self.path):
