@@ -19,6 +19,7 @@ from typer._click.shell_completion import _resolve_context, _resolve_incomplete
 from somactl import config
 from somactl.cli.app import COMMANDS, build
 from somactl.cli.command import COMMON
+from somactl.cli.pages import Page
 from somactl.cli.shell_words import Word, continued, typed_words
 from somactl.cli.text import printable
 from somactl.config import OUTPUTS, Settings
@@ -90,6 +91,8 @@ def _values(context: Any, parameter: Any, typed: str) -> Answer:
     """Values of an option or argument."""
     if parameter.name == "output":
         return Answer("words", [mode for mode in OUTPUTS if mode.startswith(typed)])
+    if parameter.name == "topic":
+        return Answer("words", _beginning(typed, Page.topics()))
     choices = [item.value for item in parameter.shell_complete(context, typed) if item.type == "plain"]
     if choices:
         return Answer("words", choices)

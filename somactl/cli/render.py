@@ -41,6 +41,7 @@ from somactl.report import (
 )
 
 GREEN, YELLOW, RED = "32", "33", "31"
+LOG_WIDTH = 80
 MOST_REJECTED = 20  # lines of one error
 STATUS_COLORS = {"valid": GREEN, "clampable": YELLOW, "undecided": YELLOW, "violated": RED, "corrupt": RED}
 _VERDICT_WORD = re.compile(
@@ -237,24 +238,26 @@ def _show(report: ShowReport) -> list[str]:
 def _log(report: LogReport) -> list[str]:
     """Two lines each: what an operator acts on, in columns, and below it what it was about."""
     if report.key is not None:
-        rows: list[list[Any]] = [
-            [r.version, r.commit_id, utc(r.committed_at), "compacted" if r.compacted else r.action]
+        rows = [
+            (r.version, utc(r.committed_at), "compacted" if r.compacted else r.action, r.commit_id)
             for r in report.revisions
         ]
-        return _with_details(
-            ["VERSION", "COMMIT", "WHEN (UTC)", "ACTION"], rows, map(_about, report.revisions)
-        )
-    rows = [[c.version, c.commit_id, when(c.recorded_at).rstrip("Z"), c.made_by] for c in report.commits]
-    return _with_details(["VERSION", "COMMIT", "WHEN (UTC)", "BY"], rows, map(_contents, report.commits))
+        return _with_details("ACTION", rows, map(_about, report.revisions))
+    commits = [(c.version, when(c.recorded_at).rstrip("Z"), c.made_by, c.commit_id) for c in report.commits]
+    return _with_details("BY", commits, map(_contents, report.commits))
 
 
 def _with_details(
-    header: Sequence[str], rows: Sequence[Sequence[Any]], details: Iterable[Sequence[str]]
+    third: str, rows: Sequence[tuple[Any, str, Any, str]], details: Iterable[Sequence[str]]
 ) -> list[str]:
-    first, *lines = columns(header, rows)
-    indent = " " * first.index(header[1])
-    pairs = ((line, wrapped(words, indent)) for line, words in zip(lines, details, strict=True))
-    return [first, *(line for one, more in pairs for line in (one, *more))]
+    """Rows that end with a commit id, which goes to the line below where it is too long for a terminal."""
+    header, *short = columns(["VERSION", "WHEN (UTC)", third, ""], [[*row[:3], ""] for row in rows])
+    lines = [f"{header}COMMIT"]
+    for line, (*_, commit_id), words in zip(short, rows, details, strict=True):
+        fits = len(line) + len(commit_id) <= LOG_WIDTH
+        lines.append(line + commit_id if fits else line.rstrip())
+        lines += wrapped(words if fits else [commit_id, *words], " " * header.index("WHEN"), LOG_WIDTH)
+    return lines
 
 
 def _about(r: RevisionView) -> list[str]:

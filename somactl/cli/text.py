@@ -30,10 +30,14 @@ def _digits(value: np.generic) -> str:
     return text[1:-1] if text.startswith("(") else text
 
 
-def wrapped(words: Iterable[str], indent: str, width: int = 80) -> list[str]:
-    """The words on as few lines as hold them; one that is longer than a line is never cut."""
+def wrapped(words: Iterable[str], indent: str, width: int) -> list[str]:
+    """The words on as few lines as hold them; one that is longer than a line takes several."""
+    room = width - len(indent)
     lines: list[str] = []
     for word in words:
+        while len(word) > room:
+            lines.append(indent + word[:room])
+            word = word[room:]
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += f" {word}"
         else:

@@ -78,6 +78,7 @@ def offered(shell: Shell, line: str) -> list[str]:
         ("somactl commit --layout f", ["full", "factor"]),
         ("somactl completion ", ["bash", "zsh", "fish"]),
         ("somactl ls -n ", ["default", "other-tenant"]),
+        ("somactl explain outcome", ["outcome-unknown"]),
         ("somactl ls --namespace=ot", ["--namespace=other-tenant"]),
         ("somactl show pl", ["plain"]),
         ("somactl -n other-tenant show pl", ["plain"]),

@@ -280,11 +280,17 @@ def test_a_vector_is_told_of_the_factor_layout(shell: Shell, shape: tuple[int, .
     assert abs(np.trace(rho) - 1) < 1e-12
 
 
-def test_the_log_fits_a_terminal(shell: Shell) -> None:
-    for index in range(3):
-        line = json.dumps({"key": "acme:(9.0, 14.0, 43.0):data", "value": density(2, seed=index).tolist()})
-        shell.ok("commit", "--metadata", "source=nightly import of values", stdin=line.encode())
-    shell.ok("rm", "acme:(9.0, 14.0, 43.0):data")
-    for words in (["log"], ["log", "acme:(9.0, 14.0, 43.0):data"]):
-        lines = shell.ok(*words).text.splitlines()
-        assert max(map(len, lines)) <= 80, lines
+@pytest.mark.parametrize("commit_id", [None, "night-1", "a" * 37, "b" * 128])
+@pytest.mark.parametrize("key", ["k", "acme:(9.0, 14.0, 43.0):data", "long " * 200 + "end"])
+def test_the_log_fits_a_terminal(shell: Shell, key: str, commit_id: str | None) -> None:
+    line = json.dumps({"key": key, "value": [[1.0]]})
+    given = [] if commit_id is None else ["--commit-id", commit_id]
+    labels = ["--metadata", "source=nightly import of values", "--metadata", "x=" + "y" * 200]
+    shell.ok("commit", *labels, *given, stdin=line.encode())
+    shell.ok("rm", key)
+    for words in (["log"], ["log", key]):
+        text = shell.ok(*words).text
+        assert max(map(len, text.splitlines())) <= 80, text
+        told = re.sub(r"\n +", "", text)
+        commits = shell.ok("log", "-o", "json").json["commits"]
+        assert all(commit["commit_id"] in told for commit in commits)

@@ -102,6 +102,7 @@ def test_the_wheel_holds_every_data_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert [name for name in packaged_files() if f"somactl/{name}" not in names] == []
     assert {"somactl/py.typed", "somactl/cli/__init__.py"} <= names
+    assert {f"somactl/cli/shells/somactl.{shell}" for shell in ("bash", "zsh", "fish")} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"somactl"}
 
 
