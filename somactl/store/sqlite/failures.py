@@ -59,7 +59,7 @@ def translate(exc: sqlite3.Error, path: str) -> StoreUnavailable | None:
     if code == FULL or (code == IOERR and _is_full(path)):
         return StoreFull(
             f"there is no room left for the database {path} ({exc})",
-            hint="free disk space or raise the size limit; compacting makes room inside the file",
+            hint="free disk space or raise the size limit; then compacting makes room inside the file",
             next=[run("doctor"), run("compact", dry_run=True)],
         )
     if code in (CORRUPT, CONSTRAINT):  # we ask for nothing that a sound file would refuse
