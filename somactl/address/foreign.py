@@ -52,7 +52,7 @@ _NOTATIONS: tuple[tuple[str, Notation], ...] = tuple(
         (r"[^=]*:[^=]*@", "a login and a host without a scheme", f"write {SHAPES['postgres']}; or {_REDIS}"),
         (r"[^\s/:=,]+:\d+(/\d*)?\Z", "a host and a port without a scheme", f"write {SHAPES['redis']}"),
         (
-            r"(password|passwd|pwd|secret|token)\s*[=:]",
+            r".*(password|passwd|pwd|secret|token)\s*[=:]",
             "a password without a server",
             f"write {_POSTGRES}; or {_REDIS}",
         ),

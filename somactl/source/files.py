@@ -28,8 +28,8 @@ from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.workspace import to_bytes
 
 SUFFIX = ".json"
-_PLAIN = re.compile(r"[\w ()./-]*").fullmatch
-"""Of a path; what holds other characters may be an address with a password in it."""
+_PLAIN = re.compile(r"[\w ()./-]*\.[A-Za-z]{1,6}").fullmatch
+"""A file's name, by its ending; what is written otherwise may be an address with a password in it."""
 _ATTRIBUTES = re.compile(r"mode=([0-7]{4}) uid=([0-9]{1,10}) gid=([0-9]{1,10})\Z").match
 
 
@@ -159,11 +159,7 @@ def _instead(word: str) -> str:
 
 def _real_path(path: str, *, missing_ok: bool) -> str:
     """The file itself, where links lead to it. Raises InvalidFile."""
-    shown = (
-        path
-        if path.endswith(SUFFIX) or (_PLAIN(path) and {*path} & {*"./"})
-        else "the file of a word of SOURCE"
-    )
+    shown = path if path.endswith(SUFFIX) or _PLAIN(path) else "the file of a word of SOURCE"
     try:
         path = os.path.realpath(path)
         if not os.path.isfile(path) and not (missing_ok and not os.path.lexists(path)):

@@ -18,7 +18,7 @@ from somactl.errors import ConfigurationError
 from somactl.store.redis import failures as redis_failures
 
 SECRET = "Hunter2Hunter2"
-ROUNDS = 40_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 600
+ROUNDS = 20_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 600
 FORMS = [
     "host=h password={}", "host=h user=u password='{}' dbname=d",
     "h:6380,password={},ssl=True,abortConnect=False", "redis:{}@h", "redis:u:{}@h", "redis:/:{}@h/0",
