@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
@@ -18,7 +20,7 @@ from somactl.cli.signals import run_until_done
 from somactl.cli.suggest import Invocation, command_line
 from somactl.config import DEFAULT_STORE, Configuration, Settings
 from somactl.errors import SomactlError
-from somactl.report import Degraded, Report
+from somactl.report import Degraded, MigrateReport, Report
 from somactl.store.contract import Store
 from somactl.suggestion import Suggestion, run
 
@@ -55,6 +57,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
+_SECONDS = re.compile(r" for \d+ s")
 _WHERE = ("store", "cache", "namespace", "config")
 
 
@@ -79,17 +82,36 @@ class Session:
         self, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
     ) -> AsyncIterator[Store]:
         from somactl.runtime import open_store
+        from somactl.store.waiting import client_name, listening
 
-        async with open_store(
-            self.settings, read_only=read_only, fills=fills, allow_stale=allow_stale
-        ) as store:
-            try:
-                yield store
-            finally:
-                self.degraded.extend(
-                    Degraded(service=d.service, breaker=d.breaker, detail=d.detail)
-                    for d in store.degradations
-                )
+        client_name.set(f"somactl {self.invocation.command} {os.getpid()}")
+        absent = self._absent_default_file()
+        with listening(Waiting(self.out)) if self.out.is_watched else nullcontext():
+            async with open_store(
+                self.settings, read_only=read_only, fills=fills, allow_stale=allow_stale
+            ) as store:
+                try:
+                    yield store
+                finally:
+                    self._announce(absent)
+                    self.degraded.extend(
+                        Degraded(service=d.service, breaker=d.breaker, detail=d.detail)
+                        for d in store.degradations
+                    )
+
+    def _absent_default_file(self) -> str | None:
+        """The database that nothing has named, if it is not there yet."""
+        from somactl.address import parse
+
+        found = self.configuration.resolved["store"] if self.configuration else None
+        if found is None or found.origin.kind != "default":
+            return None
+        path = parse(self.settings.store).path
+        return None if os.path.exists(path) else path
+
+    def _announce(self, absent: str | None) -> None:
+        if absent is not None and os.path.exists(absent):
+            self.out.talk(f"created {absent}: no store was named (--store, SOMACTL_STORE)")
 
     def output_file(self, path: str, *, spare: Sequence[str] = ()) -> OutputFile:
         """The file at `path`, to be written; never one of `spare`, nor the store's own database."""
@@ -109,6 +131,20 @@ class Session:
     def line(self, suggestion: Suggestion) -> str | None:
         """The suggestion as a line to paste; None for `again()` of a command that read standard input."""
         return self.invocation.line(suggestion)
+
+
+class Waiting:
+    """Tells on a terminal what is waited for: each thing once, however often it is heard of."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._told: set[str] = set()
+
+    def __call__(self, what: str) -> None:
+        known = _SECONDS.sub("", what)
+        if known not in self._told:
+            self._told.add(known)
+            self._out.talk(f"waiting for {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +194,8 @@ def command(
                     out.warn(degraded_line(part))
                 return out.close(out.failure(exc, session.invocation))
             report.degrade(session.degraded)
+            if report.store and not isinstance(report, MigrateReport):
+                report.address = session.invocation.store
             out.report(report, asked_for=not changes or getattr(report, "dry_run", False))
             return out.close(report.code)
 

@@ -44,6 +44,11 @@ class Output:
         self.progress = ProgressPrinter(self.talk, quiet=quiet, color=color)
 
     @property
+    def is_watched(self) -> bool:
+        """Whether a person may be looking at stderr."""
+        return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    @property
     def is_json(self) -> bool:
         return self.mode != "table"
 

@@ -162,7 +162,8 @@ def _commit(report: CommitReport) -> list[str]:
         first = "dry run: everything holds; nothing was written"
     else:
         held = ", ".join(f"{s.store}: {s.durability}" for s in report.stores)
-        first = f"committed version {report.version} of namespace {report.namespace} ({held})"
+        place = f" at {report.address}" if report.address else ""
+        first = f"committed version {report.version} of namespace {report.namespace}{place} ({held})"
         first += "; replayed: this commit id was written before" if report.replayed else ""
 
     def row(item: CommitItem) -> list[Any]:

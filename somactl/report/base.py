@@ -48,13 +48,15 @@ class Degraded(msgspec.Struct, kw_only=True):
 class Report(msgspec.Struct, kw_only=True, tag_field="command"):
     """The part every report has.
 
-    code is what the process exits with, codes all that applied; complete is false where something asked
-    for was not done or not checked; degraded_services says what was missing where degraded is true; undo is
-    the command that takes the change back; next is the command to run now.
+    address is that of the store, without secrets; a migration's report names no place, so that two of them
+    compare equal. code is what the process exits with, codes all that applied; complete is false where
+    something asked for was not done or not checked; degraded_services says what was missing where degraded is
+    true; undo is the command that takes the change back; next is the command to run now.
     """
 
     schema_version: int = SCHEMA_VERSION
     store: str = ""
+    address: str = ""
     namespace: str = ""
     code: int = 0
     codes: list[int] = []

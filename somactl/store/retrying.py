@@ -31,6 +31,7 @@ from somactl.store.contract import (
     Store,
 )
 from somactl.store.pauses import pauses
+from somactl.store.waiting import wait_for
 
 T = TypeVar("T")
 
@@ -62,7 +63,8 @@ class Retrying:
                 pause = next(pauses, None) if exc.retryable else None
                 if pause is None:
                     raise
-            await asyncio.sleep(pause)
+                last = exc
+            await _sleep(pause, last)
 
     async def commit_matrix_update(
         self,
@@ -90,7 +92,7 @@ class Retrying:
             pause = next(pauses, None)
             if pause is None:
                 raise unknown or last
-            await asyncio.sleep(pause)
+            await _sleep(pause, unknown or last)
 
     async def _what_happened(self, unknown: OutcomeUnknown, refusal: SomactlError) -> Receipt:
         """Settle a commit whose first attempt is unknown and whose repetition was refused.
@@ -137,7 +139,7 @@ class Retrying:
                 if unknown is None:
                     raise last
                 return await self._what_notes_tell(unknown, unknown, changes, expected or {})
-            await asyncio.sleep(pause)
+            await _sleep(pause, unknown or last)
 
     async def _what_notes_tell(
         self,
@@ -203,7 +205,8 @@ class Retrying:
                 pause = next(pauses, None) if exc.retryable else None
                 if pause is None:
                     raise
-            await asyncio.sleep(pause)
+                last = exc
+            await _sleep(pause, last)
 
     @property
     def degradations(self) -> tuple[Degradation, ...]:
@@ -262,3 +265,9 @@ class Retrying:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+async def _sleep(pause: float, reason: SomactlError) -> None:
+    """Wait before the next attempt; a person who waits along is told why."""
+    wait_for(f"another attempt: {reason.message}")
+    await asyncio.sleep(pause)

@@ -48,6 +48,18 @@ SELECT
     has_table_privilege('somactl.revision', 'DELETE') AND has_table_privilege('somactl.commit_record', 'DELETE')
         AND has_table_privilege('somactl.outbox', 'DELETE') AS compact;
 
+-- name: broken_indexes
+SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'somactl' AND NOT (i.indisvalid AND i.indisready AND i.indislive)
+ORDER BY c.relname;
+
+-- $1 the process that waits
+-- name: blockers
+SELECT a.pid, a.application_name AS name, a.state,
+    extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.state_change))::double precision AS seconds
+FROM pg_stat_activity a WHERE a.pid = ANY (pg_blocking_pids($1));
+
 -- $1 the lock
 -- name: lock_schema
 SELECT pg_advisory_xact_lock($1);

@@ -32,3 +32,18 @@ def incarnation(cache: Cache, marker: str | None, truth: str) -> Finding:
         "reconcile it; and check that no other database uses this cache for a namespace of the same name",
         (run("cache-warm", reconcile=True),),
     )
+
+
+def orphaned(cache: Cache, marker: str | None) -> list[Finding]:
+    """What a cache that serves a namespace which the authority does not have means."""
+    if marker is None or marker.startswith((ESTABLISHING, INITIALISING)):
+        return []
+    return [
+        Finding(
+            cache.name,
+            CHECK,
+            "problem",
+            f"it serves {marker}, and the authority has no namespace of that name: was it lost?",
+            "restore a backup that has it, or check --store and --namespace; `somactl init` makes a new one",
+        )
+    ]

@@ -96,8 +96,11 @@ class HybridStore:
         findings = await self.authority.diagnose() + await self.cache.diagnose()
         try:
             head, view = await self.authority.head(), await self.cache.find([])
+        except NamespaceNotFound:
+            view = await self.cache.find([])
+            return [*findings, *diagnosis.orphaned(self.cache, view.marker)]
         except SomactlError:
-            return findings  # whoever cannot be reached has said so above
+            return findings  # what cannot be reached has said so above
         return [*findings, diagnosis.incarnation(self.cache, view.marker, head.incarnation)]
 
     async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:

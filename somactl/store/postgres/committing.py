@@ -100,6 +100,16 @@ async def _write(session: Session, request: Request) -> Receipt:
     return _receipt(request, row)
 
 
+async def rehearse(session: Session, request: Request) -> None:
+    """All that a commit does up to its end, where it is undone. Raises what the commit would."""
+    async with session.transaction():
+        await session.rows("insert_payload", b"a rehearsal")
+        await lock(session, request.namespace)
+        decide(request, await standing(session, request))
+        statement, arguments = _statement(session, request, {})
+        await session.row(statement, *arguments, None)
+
+
 def _unknown(session: Session, request: Request, exc: Exception) -> OutcomeUnknown:
     """The error for a commit that was sent and never answered."""
     session.connection.terminate()

@@ -6,14 +6,17 @@ import time
 from typing import Literal, TypeAlias
 
 from somactl.address import is_local
-from somactl.errors import SchemaMismatch, SomactlError
-from somactl.store.contract import Finding
+from somactl.errors import NamespaceNotFound, SchemaMismatch, SomactlError, StoreBusy
+from somactl.store.contract import CommitMetadata, Finding
 from somactl.store.postgres import failures, schema
+from somactl.store.postgres.committing import rehearse
 from somactl.store.postgres.connections import Connections
 from somactl.store.postgres.migration import OLDEST_SERVER
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.schema import Found
-from somactl.store.postgres.session import Session
+from somactl.store.postgres.session import BROKEN, Session
+from somactl.store.postgres.waiting import watched
+from somactl.store.request import prepare
 from somactl.suggestion import Suggestion, run
 
 Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
@@ -54,8 +57,13 @@ async def _look(session: Session, connections: Connections, namespace: str) -> l
     if here is None:
         advice = "set it up with a role that may create a schema"
         never = "the database was never initialised"
-        return [*found, _finding("migrations", "warning", never, advice, run("init"))]
-    return [*found, _migrations(here, session.place), *await _namespace(session, namespace)]
+        return [*found, _finding("migrations", "problem", never, advice, run("init"))]
+    return [
+        *found,
+        _migrations(here, session.place),
+        *await _indexes(session),
+        *await _namespace(session, connections, namespace),
+    ]
 
 
 def _version(row: Row) -> Finding:
@@ -138,8 +146,8 @@ def _writable(row: Row) -> list[Finding]:
         found.append(
             _finding(
                 "read_only",
-                "warning",
-                "transactions are read-only by default: only reads will work",
+                "problem",
+                "transactions are read-only by default: nothing can be committed",
                 "reset default_transaction_read_only for the role, the database or the server",
             )
         )
@@ -152,7 +160,7 @@ def _clock(there: float, began: float, ended: float) -> Finding:
         return _finding("clock", "ok", "the server's clock agrees with this machine's")
     return _finding(
         "clock",
-        "warning",
+        "problem",
         f"the server's clock is {skew:.1f} s {'behind' if there < began else 'ahead of'} this machine's",
         "synchronise both clocks: generated commit ids, and their expiry, rest on them",
     )
@@ -169,26 +177,67 @@ def _migrations(here: Found, place: str) -> Finding:
     return _finding("migrations", "ok", detail)
 
 
-async def _namespace(session: Session, namespace: str) -> list[Finding]:
+async def _indexes(session: Session) -> list[Finding]:
+    rows = await session.rows("broken_indexes")
+    if not rows:
+        return []
+    names = ", ".join(row["name"] for row in rows)
+    advice = "run REINDEX SCHEMA somactl as the owner of the tables"
+    return [_finding("indexes", "problem", f"cannot be used: {names}", advice)]
+
+
+async def _namespace(session: Session, connections: Connections, namespace: str) -> list[Finding]:
     rights = await session.row("rights")
     assert rights is not None  # it has no FROM
     lacking = [what for what in ("read", "write", "compact") if not rights[what]]
     if "read" in lacking:
         return [_finding("permissions", "problem", "the role may not read somactl's tables", _GRANT)]
     found = [
-        _finding("permissions", "warning", f"the role may not {' nor '.join(lacking)}", _GRANT)
+        _finding(
+            "permissions",
+            "problem" if "write" in lacking else "warning",
+            f"the role may not {' nor '.join(lacking)}",
+            _GRANT,
+        )
         if lacking
         else _finding("permissions", "ok", "the role may read, write and compact")
     ]
+    if "write" not in lacking:
+        found += await _commit(session, connections, namespace)
+    if any(finding.check == "lock" for finding in found):
+        return found  # what holds it may keep us from reading as well
     row = await session.row("namespace", namespace)
     if row is None:
         detail = f"namespace {namespace!r} does not exist yet"
-        return [*found, _finding("namespace", "warning", detail, "it is to be created", run("init"))]
+        return [*found, _finding("namespace", "problem", detail, _INIT, run("init"))]
     days, record_days = row["keep_seconds"] / 86_400, row["keep_record_seconds"] / 86_400
     detail = f"{row['keep_versions']} versions, {days:g} days; records {record_days:g} days"
     return [*found, _finding("retention", "ok", detail)]
 
 
+async def _commit(session: Session, connections: Connections, namespace: str) -> list[Finding]:
+    """A commit as it would be made now, undone at its end."""
+    request = prepare(namespace, {"somactl doctor": None}, CommitMetadata(), None, "somactl-doctor")
+    holders: list[str] = []
+    try:
+        async with watched(session, connections, holders.append):
+            await rehearse(session, request)
+    except NamespaceNotFound:
+        return []  # said below
+    except (*BROKEN, SomactlError) as exc:
+        error = exc if isinstance(exc, SomactlError) else failures.translate(exc, session.place)
+        if error is None:
+            raise
+        check = "lock" if isinstance(error, StoreBusy) else "commit"
+        by = f"; it is held by {holders[-1]}" if holders else ""
+        return [_finding(check, "problem", error.message + by, error.hint or "look at the server's log")]
+    return [_finding("commit", "ok", "a commit would be taken")]
+
+
+_INIT = (
+    "it is to be created; if a backup was restored, it is not in there: see Backup and restore in "
+    "docs/STORE_POSTGRES.md"
+)
 _GRANT = "docs/STORE_POSTGRES.md lists the grants under Rights; not needed for what this job never does"
 
 

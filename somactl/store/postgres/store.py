@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from somactl.core.names import Pattern, validate_commit_id, validate_key, validate_namespace
 from somactl.errors import InputRejected, NamespaceNotFound, StoreUnavailable
+from somactl.store import waiting
 from somactl.store.contract import (
     CommitMetadata,
     CommitRecord,
@@ -46,6 +47,7 @@ from somactl.store.postgres import (
 from somactl.store.postgres.committing import commit
 from somactl.store.postgres.connections import Connections
 from somactl.store.postgres.session import Session
+from somactl.store.postgres.waiting import watched
 from somactl.store.request import Request, check_retention, prepare
 
 T = TypeVar("T")
@@ -69,10 +71,19 @@ class PostgresStore:
     degradations: tuple[Degradation, ...] = ()
 
     def __init__(
-        self, url: str, namespace: str = "default", *, timeout: float = 30.0, connect_timeout: float = 5.0
+        self,
+        url: str,
+        namespace: str = "default",
+        *,
+        timeout: float = 30.0,
+        connect_timeout: float = 5.0,
     ) -> None:
         self.namespace = validate_namespace(namespace)
-        self._connections = Connections(target.parse(url), timeout=timeout, connect_timeout=connect_timeout)
+        self._connections = Connections(
+            target.parse(url, client=waiting.client_name.get()),
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+        )
         self._writes = Writes()
 
     async def durability(self) -> str:
@@ -242,7 +253,13 @@ class PostgresStore:
 
         async def once() -> T:
             async with self._connections.lease(write=True) as session:
-                return await job(session)
+                if not waiting.is_heard():
+                    return await job(session)
+                place = f"the lock of {self.namespace!r} in {self._connections.place}"
+                async with watched(
+                    session, self._connections, lambda by: waiting.wait_for(f"{place}, held by {by}")
+                ):
+                    return await job(session)
 
         return await self._writes.run(commit_id, _again(once))
 

@@ -15,6 +15,8 @@ from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError
 
 POOL_SIZE = 10
+_NAME_BYTES = 63
+"""PostgreSQL cuts longer names off, and says so in its log."""
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _FROM_URL = (*_TLS_FILES, "sslmode", "sslpassword")
 _VERSIONS = ("ssl_min_protocol_version", "ssl_max_protocol_version")
@@ -40,8 +42,11 @@ class Target:
     table: str | None
 
 
-def parse(url: str, use: Use = "store") -> Target:
-    """Raises ConfigurationError for a URL that is none of PostgreSQL's, or asks for what is not known."""
+def parse(url: str, use: Use = "store", *, client: str = "somactl") -> Target:
+    """`client` is the application name where the URL gives none.
+
+    Raises ConfigurationError for a URL that is none of PostgreSQL's, or asks for what is not known.
+    """
     address = parse_address(url, use)
     if address.kind != "postgres":
         raise ConfigurationError(f"{address} is not one of PostgreSQL's URLs", hint=SHAPES["postgres"])
@@ -58,7 +63,7 @@ def parse(url: str, use: Use = "store") -> Target:
     patience = options.get("connect_timeout")
     return Target(
         address.public,
-        _arguments(address, options | {"sslmode": sslmode}),
+        _arguments(address, {"application_name": client} | options | {"sslmode": sslmode}),
         int(options.get("pool_size", POOL_SIZE)),
         None if patience is None else int(patience),
         {name: options[name] for name in (*_TLS_FILES, "passfile") if name in options},
@@ -83,8 +88,7 @@ def _arguments(address: Address, options: Mapping[str, str]) -> dict[str, Any]:
     arguments |= {name: value for name, value in named.items() if value is not None}
     if "sslnegotiation" in options:
         arguments["direct_tls"] = options["sslnegotiation"] == "direct"
-    if "application_name" in options:
-        arguments["server_settings"] = {"application_name": options["application_name"]}
+    arguments["server_settings"] = {"application_name": options["application_name"][:_NAME_BYTES]}
     return arguments
 
 

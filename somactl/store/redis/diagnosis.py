@@ -53,6 +53,7 @@ async def diagnose(reader: Reader, server: Server) -> list[Finding]:
         _clock(clock, began, ended),
         _permissions(reader, looked, config),
         *namespace,
+        await _writes(reader),
     ]
 
 
@@ -189,7 +190,7 @@ def _clock(reply: Reply, began: float, ended: float) -> Finding:
         return _finding("clock", "ok", "the server's clock agrees with this machine's")
     return _finding(
         "clock",
-        "warning",
+        "problem",
         f"the server's clock is {skew:.1f} s {'behind' if there < began else 'ahead of'} this machine's",
         "synchronise both clocks: generated commit ids, and their expiry, rest on them",
     )
@@ -218,7 +219,7 @@ async def _namespace(reader: Reader) -> list[Finding]:
         detail = f"namespace {name!r} does not exist yet"
         return [
             _finding("layout", "ok", f"this somactl writes layout {LAYOUT}"),
-            _finding("namespace", "warning", detail, "it is to be created", run("init")),
+            _finding("namespace", "problem", detail, _INIT, run("init")),
         ]
     except SomactlError as exc:
         return [_finding("layout", "problem", exc.message, exc.hint or "")]
@@ -226,8 +227,58 @@ async def _namespace(reader: Reader) -> list[Finding]:
     days, record_days = (seconds / 86_400 for seconds in (kept.seconds, kept.record_seconds))
     return [
         _finding("layout", "ok", f"layout {here.layout}; this somactl writes {LAYOUT}"),
+        await _indexes(reader),
         _finding("retention", "ok", f"{kept.versions} versions, {days:g} days; records {record_days:g} days"),
     ]
+
+
+async def _indexes(reader: Reader) -> Finding:
+    """Whether the indexes have as many keys as the head counts: a commit refuses to write where not."""
+    names = reader.names
+    counted, keys, deleted = reader.link.values(
+        await reader.link.ask(
+            ("HMGET", names.head, "keys", "tombstones"), ("ZCARD", names.keys), ("ZCARD", names.deleted)
+        )
+    )
+    if [int(count or 0) for count in counted] == [keys, deleted]:
+        return _finding("indexes", "ok", f"{keys} keys, {deleted} deleted, as the head counts")
+    return _finding(
+        "indexes",
+        "problem",
+        f"the indexes have {keys} keys and {deleted} deleted ones, and the head counts "
+        f"{' and '.join(str(int(count or 0)) for count in counted)}: no commit is taken",
+        "restore a backup, or see the runbook store-damaged",
+    )
+
+
+async def _writes(reader: Reader) -> Finding:
+    """Commands that a commit uses, each on a name that is not there, so that it changes nothing."""
+    nothing = reader.names.stage("doctor", 0)
+    probes: list[tuple[str | int, ...]] = [
+        ("SET", nothing, "", "XX"),
+        ("HDEL", nothing, "f"),
+        ("ZADD", nothing, "XX", 0, "m"),
+        ("ZREM", nothing, "m"),
+        ("XADD", nothing, "NOMKSTREAM", "*", "f", "v"),
+        ("PEXPIRE", nothing, 1),
+        ("UNLINK", nothing),
+    ]
+    try:
+        for probe, reply in zip(probes, await reader.link.ask(*probes), strict=True):
+            if isinstance(reply, Exception):
+                error = reader.link.error(reply)
+                detail = f"{probe[0]}: {error}"
+                hint = getattr(error, "hint", None) or "look at the server's log"
+                return _finding("commit", "problem", detail, hint)
+    except SomactlError as exc:
+        return _finding("commit", "problem", exc.message, exc.hint or "look at the server's log")
+    return _finding("commit", "ok", "writes are taken")
+
+
+_INIT = (
+    "it is to be created; if a backup was restored, it was not read: a Redis with appendonly yes "
+    "ignores dump.rdb, see Backup and restore in docs/STORE_REDIS.md"
+)
 
 
 def _size(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from somactl.errors import SomactlError
 from somactl.store.home import Home
 from somactl.store.redis.failures import translated
 from somactl.store.redis.scripts import Command
+from somactl.store.waiting import client_name
 
 Reply: TypeAlias = Any
 """What Redis answers: bytes, int, None, a list of these, or a ResponseError for a command it refused."""
@@ -168,6 +170,7 @@ class Pool:
                     await connection.connect()
                     if self._anonymous:
                         await _knock(connection)
+                    await _introduce(connection)
         except BaseException:
             await self._drop(connection)
             raise
@@ -287,3 +290,12 @@ def _packed(parts: Command) -> bytes:
 
     packed: bytes = pack_command(tuple(parts))  # type: ignore[arg-type]
     return packed[packed.index(b"\n") + 1 :]
+
+
+async def _introduce(connection: Any) -> None:
+    """Give the connection a name for CLIENT LIST; a user who may not do that goes without."""
+    from redis.exceptions import ResponseError
+
+    await connection.send_command("CLIENT", "SETNAME", client_name.get().replace(" ", "-"))
+    with contextlib.suppress(ResponseError):
+        await connection.read_response()

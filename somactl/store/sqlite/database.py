@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from somactl.errors import NamespaceNotFound, OutcomeUnknown, SomactlError
+from somactl.errors import NamespaceNotFound, OutcomeUnknown, SomactlError, StoreUnavailable
+from somactl.store import waiting
 from somactl.store.home import own_loop
 from somactl.store.sqlite import failures, schema
+from somactl.store.sqlite.holder import holder
 from somactl.store.sqlite.parking import ThreadPoolExecutor, park_at_fork
 from somactl.suggestion import run
 
@@ -41,13 +43,21 @@ class Worker:
         self._schema = 0
         self._forked = threading.Event()
         park_at_fork(self)
+        self._frozen: tuple[int, int, bool] | None = None
 
     async def run(self, job: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
         """`job(connection)` on the thread. With `create`, a missing file or schema is made first.
 
         Raises NamespaceNotFound where there is no database and `create` is false.
         """
-        return await self._submit(lambda: self._perform(job, create))
+        work = self._submit(lambda: self._perform(job, create))
+        if self._write and waiting.is_heard():
+            while not work.done():
+                await asyncio.wait([work], timeout=waiting.NOTICED_SECONDS)
+                by = "" if work.done() else holder(self.path)
+                if by:
+                    waiting.wait_for(f"the lock of {self.path}, held{by}")
+        return await work
 
     async def offload(self, function: Callable[[], T]) -> T:
         """`function()` on the thread, without a connection: work too long for the event loop."""
@@ -110,7 +120,9 @@ class Worker:
         with failures.translated(self.path):
             connection = self._connect(create)
             try:
-                return job(connection)
+                result = job(connection)
+                self._refuse_changed()
+                return result
             except (sqlite3.Error, OutcomeUnknown):
                 self._disconnect()  # whatever state it is in, the next job starts with a fresh one
                 raise
@@ -132,7 +144,12 @@ class Worker:
                 )
             if not os.path.isdir(os.path.dirname(self.path)):
                 raise failures.missing_folder(self.path)
-        connection = self._open(create)
+        self._frozen = None
+        if self._write:
+            connection = self._open(create)
+        else:
+            connection, frozen = open_for_reading(self.path, self._busy_timeout)
+            self._frozen = _state(self.path) if frozen else None
         try:
             version = schema.found(connection, self.path, write=self._write)
             if version == 0 and not create:
@@ -154,6 +171,12 @@ class Worker:
         self._connection, self._file, self._schema = connection, self._identity(), version
         return connection
 
+    def _refuse_changed(self) -> None:
+        """Raise StoreUnavailable where a file that is read as it lies was written to meanwhile."""
+        if self._frozen is not None and self._frozen != _state(self.path):
+            self._disconnect()
+            raise StoreUnavailable(f"{self.path} was changed while it was read", hint="run it again")
+
     def _identity(self) -> tuple[int, int] | None:
         try:
             status = os.stat(self.path)
@@ -163,19 +186,11 @@ class Worker:
 
     def _open(self, create: bool) -> sqlite3.Connection:
         mode = "rwc" if create else "rw"
-        connection = sqlite3.connect(
-            f"{Path(self.path).as_uri()}?mode={mode}",
-            uri=True,
-            timeout=self._busy_timeout,
-            isolation_level=None,  # transactions begin and end where `transaction` says
-            cached_statements=64,
-        )
-        connection.row_factory = sqlite3.Row
+        connection = _connect(self.path, f"mode={mode}", self._busy_timeout)
         pragmas = {
             "foreign_keys": "ON",
             "synchronous": "FULL",  # in WAL mode: one fsync of the log per commit
             "fullfsync": "ON",  # on macOS, fsync alone does not reach the medium
-            "trusted_schema": "OFF",
             "journal_size_limit": _JOURNAL_BYTES,
         }
         try:
@@ -190,6 +205,52 @@ class Worker:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def open_for_reading(path: str, busy_timeout: float = 0.0) -> tuple[sqlite3.Connection, bool]:
+    """A connection that reads, also from a medium on which SQLite cannot make its -shm file.
+
+    There the file is read as it lies, without locks, and the second value is True. Raises StoreUnavailable
+    where a log is beside it, whose commits would be missing.
+    """
+    connection = _connect(path, "mode=rw", busy_timeout)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        return connection, False
+    except sqlite3.OperationalError as exc:
+        connection.close()
+        if failures.primary(exc) not in (failures.CANTOPEN, failures.READONLY):
+            raise
+        if os.access(os.path.dirname(path), os.W_OK) and os.access(path, os.W_OK):
+            raise
+        if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
+            raise StoreUnavailable(
+                f"{path} cannot be read where nothing can be written: commits are in its -wal file",
+                hint="copy the file and its -wal together to where this user may write, and name that copy",
+            ) from exc
+    except BaseException:
+        connection.close()
+        raise
+    return _connect(path, "mode=ro&immutable=1", busy_timeout), True
+
+
+def _state(path: str) -> tuple[int, int, bool]:
+    """What changes whenever the database is written to."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size, os.path.exists(f"{path}-wal")
+
+
+def _connect(path: str, query: str, busy_timeout: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{Path(path).as_uri()}?{query}",
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,  # transactions begin and end where `transaction` says
+        cached_statements=64,
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
 
 
 @contextmanager

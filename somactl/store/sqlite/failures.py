@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from somactl.errors import SchemaMismatch, StoreBusy, StoreDamaged, StoreFull, StoreUnavailable
+from somactl.store.sqlite.holder import holder
 from somactl.suggestion import run
 
 _PRIMARY = 0xFF
@@ -53,10 +54,10 @@ def translate(exc: sqlite3.Error, path: str) -> StoreUnavailable | None:
     code = primary(exc)
     if code in (BUSY, LOCKED, PROTOCOL):
         return StoreBusy(
-            f"the database {path} is locked by another process",
+            f"the database {path} is locked{holder(path) or ' by another process'}",
             hint="run it again; if it stays locked, find the process that holds it (`fuser`, `lsof`)",
         )
-    if code == FULL or (code == IOERR and _is_full(path)):
+    if code == FULL or (code == IOERR and is_full(path)):
         return StoreFull(
             f"there is no room left for the database {path} ({exc})",
             hint="free disk space or raise the size limit; then compacting makes room inside the file",
@@ -79,7 +80,7 @@ def translate(exc: sqlite3.Error, path: str) -> StoreUnavailable | None:
     return None
 
 
-def _is_full(path: str) -> bool:
+def is_full(path: str) -> bool:
     """Whether an I/O error comes from a full disk or a file size limit: SQLite does not say."""
     import resource
 

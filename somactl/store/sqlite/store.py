@@ -55,6 +55,7 @@ class SqliteStore:
         self.path = os.path.abspath(os.fsdecode(path))
         if "\0" in self.path:
             raise ConfigurationError(f"the path of the store, {self.path!r}, contains a NUL")
+        self._busy_timeout = busy_timeout
         self._writer = Worker(self.path, write=True, busy_timeout=busy_timeout)
         self._reader = Worker(self.path, write=False, busy_timeout=busy_timeout)
 
@@ -62,7 +63,8 @@ class SqliteStore:
         return reading.DURABILITY
 
     async def diagnose(self) -> list[Finding]:
-        return await self._reader.offload(partial(diagnosis.diagnose, self.path, self.namespace))
+        look = partial(diagnosis.diagnose, self.path, self.namespace, self._busy_timeout)
+        return await self._reader.offload(look)
 
     async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         if retention is not None:

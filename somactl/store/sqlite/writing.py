@@ -59,6 +59,15 @@ def commit(connection: sqlite3.Connection, request: Request) -> Receipt:
         raise
 
 
+def rehearse(connection: sqlite3.Connection, request: Request) -> None:
+    """All that a commit does up to its end, where it is undone. Raises what the commit would."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _commit(connection, request)
+    finally:
+        connection.execute("ROLLBACK")
+
+
 def resolve(connection: sqlite3.Connection, namespace: str, commit_id: str) -> CommitStatus:
     with transaction(connection, write=True):
         here = reading.existing(connection, namespace)
