@@ -162,7 +162,7 @@ def test_no_space(mountable: File) -> None:
             while True:
                 os.write(filler, bytes(4096))
         os.close(filler)
-        agree(mountable.shell, f"sqlite:///{small}/s.db", "space", "free")
+        agree(mountable.shell, f"sqlite:///{small}/s.db", "space", "small")
     finally:
         subprocess.run(["umount", small], check=True)
 

@@ -18,7 +18,7 @@ from somactl.testing.values import envelope, write
 
 CHECKS = [
     "reachable", "version", "tls", "maxmemory-policy", "memory", "persistence", "replicas", "clock",
-    "permissions", "layout", "retention",
+    "permissions", "layout", "indexes", "retention", "commit",
 ]  # fmt: skip
 
 
@@ -88,8 +88,8 @@ async def test_a_server_that_is_nearly_full(server: RedisServer, store: RedisSto
 async def test_a_namespace_that_is_not_there(store: RedisStore, server: RedisServer) -> None:
     other = RedisStore(server.url.replace("//", "//:kingfisher@"), "elsewhere")
     found = await diagnosed(other)
-    assert found["namespace"].status == "warning"
-    assert "somactl init" in found["namespace"].advice
+    assert found["namespace"].status == "problem"
+    assert [suggestion.command for suggestion in found["namespace"].next] == ["init"]
     await other.close()
 
 
@@ -130,8 +130,8 @@ def told(**fields: Any) -> dict[str, str]:
         (diagnosis._persistence(told(appendonly="yes", aof_last_write_status="err")), "problem"),
         (diagnosis._replicas({}, 0), "unknown"),
         (diagnosis._replicas(told(role="slave"), 0), "problem"),
-        (diagnosis._clock((int(time.time()) - 60, 0), time.time(), time.time()), "warning"),
-        (diagnosis._clock((int(time.time()) + 60, 0), time.time(), time.time()), "warning"),
+        (diagnosis._clock((int(time.time()) - 60, 0), time.time(), time.time()), "problem"),
+        (diagnosis._clock((int(time.time()) + 60, 0), time.time(), time.time()), "problem"),
         (diagnosis._clock(ValueError(), 0.0, 0.0), "unknown"),
     ],
 )

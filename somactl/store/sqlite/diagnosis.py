@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from somactl.errors import SomactlError, StoreBusy, StoreDamaged
+from somactl.errors import SomactlError, StoreBusy, StoreDamaged, StoreFull
 from somactl.store.contract import CommitMetadata, Finding
 from somactl.store.request import prepare
 from somactl.store.sqlite import database, failures, reading, schema, writing
@@ -34,10 +34,9 @@ def diagnose(path: str, namespace: str, busy_timeout: float) -> list[Finding]:
         with failures.translated(path), closing(database.open_for_reading(path)[0]) as connection:
             found.extend(_look(connection, path, namespace, busy_timeout))  # up to an error, if there is one
     except SomactlError as exc:
-        damaged = isinstance(exc, StoreDamaged)
-        found.append(
-            _finding("integrity" if damaged else "reachable", "problem", exc.message, exc.hint or "")
-        )
+        kinds = {StoreDamaged: "integrity", StoreFull: "space", StoreBusy: "lock"}
+        check = next((check for kind, check in kinds.items() if isinstance(exc, kind)), "reachable")
+        found.append(_finding(check, "problem", exc.message, exc.hint or "see the runbook store-unavailable"))
     return found
 
 
