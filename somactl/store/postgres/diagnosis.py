@@ -35,6 +35,8 @@ async def diagnose(connections: Connections, namespace: str) -> list[Finding]:
             check = "migrations"
         elif failures.sqlstate(exc) == failures.NO_RIGHT:
             check = "permissions"
+        elif failures.STATEMENT_POOLING in exc.message:
+            check = "pooling"
         return [_finding(check, "problem", exc.message, exc.hint or "")]
 
 

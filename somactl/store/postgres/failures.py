@@ -30,6 +30,8 @@ FORGOTTEN = ("26000", "42P05")
 """The server does not know a statement that we have named, or knows it already: a connection pooler stands
 between, though it did not look so. Named statements are given up, and what was asked is asked again."""
 NO_RIGHT = "42501"
+STATEMENT_POOLING = "statement pooling"
+"""In what PgBouncer says where its pool_mode is `statement`; the code is that of many other things."""
 DAMAGED = ("XX000", "XX001", "XX002")
 
 
@@ -158,6 +160,12 @@ def unreadable(parameter: str, exc: OSError, place: str) -> ConfigurationError:
 
 def _by_state(exc: asyncpg.PostgresError, place: str) -> SomactlError | None:
     state = sqlstate(exc)
+    if STATEMENT_POOLING in str(exc):
+        return ConfigurationError(
+            f"{place} is a PgBouncer in statement mode, which knows no transactions ({exc.args[0]})",
+            hint="set pool_mode = transaction for this database in pgbouncer.ini",
+            sqlstate=state,
+        )
     for length in (5, 3, 2):
         meaning = MEANINGS.get(state[:length])
         if meaning is not None:
