@@ -52,12 +52,20 @@ class Worker:
         """
         work = self._submit(lambda: self._perform(job, create))
         if self._write and waiting.is_heard():
+            await self._tell_waiting(work)
+        return await work
+
+    async def _tell_waiting(self, work: asyncio.Future[T]) -> None:
+        """Return when `work` is done; tell who holds the lock meanwhile."""
+        try:
             while not work.done():
                 await asyncio.wait([work], timeout=waiting.NOTICED_SECONDS)
                 by = "" if work.done() else holder(self.path)
                 if by:
                     waiting.wait_for(f"the lock of {self.path}, held{by}")
-        return await work
+        except asyncio.CancelledError:
+            work.cancel()  # as if it had been awaited itself: what has not begun is dropped
+            raise
 
     async def offload(self, function: Callable[[], T]) -> T:
         """`function()` on the thread, without a connection: work too long for the event loop."""
