@@ -25,7 +25,7 @@ OFFLINE = frozenset({"completion", "demo"})
 PARAMETERS = frozenset(
     {
         *("kind", "dtype", "layout", "compression", "on_clampable", "clamp", "max_move", "normalize"),
-        *("readdress", "namespace", "cache", "commit_id", "allow_stale"),
+        *("readdress", "change_kind", "namespace", "cache", "commit_id", "allow_stale"),
     }
 )
 """What hints may name in backquotes: parameters of `open_store`, `Policy` and `commit_matrix_update`."""

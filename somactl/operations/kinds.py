@@ -31,7 +31,7 @@ async def guards_of(store: Store, admitted: Mapping[str, Admitted | None]) -> di
             raise KindRefused(
                 f"key {key!r} holds a rho (version {live[key].version}), and would become a {kind}, of which "
                 "nothing is proven",
-                hint="commit it under another key; --change-kind does it all the same",
+                hint="commit it under another key; `change_kind` does it all the same",
                 next=[run("show", key, from_="authority"), again(change_kind=True)],
                 key=key,
                 kind=kind,

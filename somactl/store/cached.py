@@ -211,7 +211,7 @@ def naming_allow_stale(error: StoreUnavailable, copied: Entry) -> StoreUnavailab
     """The authority's error, saying that there is a copy, and how to get it."""
     told = copy.copy(error)
     told.hint = (
-        f"--allow-stale serves the cache's copy, version {copied.version}, {copied.age or 0.0:.0f} s old"
+        f"`allow_stale` serves the cache's copy, version {copied.version}, {copied.age or 0.0:.0f} s old"
         + (f"; or: {error.hint}" if error.hint else "")
     )
     return told

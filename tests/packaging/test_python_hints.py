@@ -83,6 +83,7 @@ CASES: dict[str, Case] = {
     "overflow": committing(1e300 * RHO, kind="matrix", dtype="float32"),
     "an empty key": committing(RHO, key=""),
     "a conflict": committing(RHO, expected=7),
+    "a matrix in place of a rho": committing(RHO, key="a", kind="matrix"),
     "nothing": commit_nothing,
     "an id used twice": reuse_an_id,
     "an id given up": commit_what_was_given_up,

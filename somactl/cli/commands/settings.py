@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from somactl.cli.command import Session, command
+from somactl.cli.suggest import in_flags
 from somactl.config import SETTINGS, Configuration, Origin, Resolved
+from somactl.errors import SomactlError
 from somactl.report import ConfigProblem, ConfigReport, Report, SettingView
 
 
@@ -18,9 +20,13 @@ async def config(session: Session) -> Report:
     report = ConfigReport(
         namespace=session.settings.namespace,
         settings=[*map(_setting, found.resolved.values()), *_others(found)],
-        problems=[ConfigProblem(message=error.message, hint=error.hint) for error in found.errors],
+        problems=[_problem(error) for error in found.errors],
     )
     return report.conclude(10 if report.problems else 0)
+
+
+def _problem(error: SomactlError) -> ConfigProblem:
+    return ConfigProblem(message=error.message, hint=in_flags(error.hint) if error.hint else None)
 
 
 def _setting(each: Resolved) -> SettingView:

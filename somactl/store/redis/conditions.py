@@ -92,7 +92,7 @@ class Gate:
             raise UnsafeServer(
                 f"{self._link.place} may evict what is committed: its maxmemory-policy is {found.policy}",
                 hint="set maxmemory-policy to noeviction (`CONFIG SET`, and in its configuration file), or "
-                "keep the truth in Postgres and use this Redis as --cache",
+                "keep the truth in Postgres and use this Redis as `cache`",
                 policy=found.policy,
             )
         return found
