@@ -39,6 +39,7 @@ FREE_EXPANSION_BYTES = 64 << 20
 MAX_EXPANSION = 100
 """Beyond that, bytes for each compressed one: numbers do not compress so far, and zeros need no file."""
 _FORMATS = "somactl reads .npy, .npz with one array, envelopes (raw or base64) and the legacy JSON forms"
+_FLAT_LIST = re.compile(rb"\[[ \t\r\n]*-?[0-9]")
 _VECTOR = "a state vector is committed with --layout factor, which stores rho = v v^H"
 _SAVE_AGAIN = "copy the file again, or write it again with numpy.save"
 _CONVERT = "convert it to float64 or complex128 first"
@@ -108,10 +109,18 @@ def _parse(data: bytes, name: str) -> ParsedFile:
         return ParsedFile(name, _parse_npz(data))
     text = without_mark(data).strip(_SPACE)
     if text[:1] in (b"{", b"[", b'"'):
-        return ParsedFile(name, legacy_json.parse_matrix(text))
+        return ParsedFile(name, _parse_json(text))
     if text.startswith(framing.TEXT_PREFIX.encode()):
         return _parse_envelope(framing.from_text(text.decode("ascii", "replace")), name)
     raise InvalidFile(f"the file is {_guess(data)}", hint=_FORMATS)
+
+
+def _parse_json(text: bytes) -> np.ndarray:
+    """A matrix, or of a flat list its numbers: a vector."""
+    if _FLAT_LIST.match(text):
+        vector: np.ndarray = legacy_json.parse_matrix(b"[%b]" % text)[0]
+        return vector
+    return legacy_json.parse_matrix(text)
 
 
 def _parse_envelope(data: bytes, name: str) -> ParsedFile:

@@ -280,6 +280,17 @@ def test_a_vector_is_told_of_the_factor_layout(shell: Shell, shape: tuple[int, .
     assert abs(np.trace(rho) - 1) < 1e-12
 
 
+def test_a_list_of_numbers_is_a_vector_too(shell: Shell) -> None:
+    line = b'{"key": "a", "value": [0.6, 0.8]}'
+    refused = shell("commit", stdin=line)
+    assert refused.code == 11
+    assert "--layout factor" in refused.err
+    shell.ok("commit", "--layout", "factor", stdin=line)
+    assert shell.ok("show", "a", "-o", "json").json["key"]["shape"] == [2, 1]
+    shell.write("v.json", "[0.6, [0.8]]")
+    assert shell("commit", "a=v.json", "--layout", "factor").code == 11
+
+
 @pytest.mark.parametrize("commit_id", [None, "night-1", "a" * 37, "b" * 128])
 @pytest.mark.parametrize("key", ["k", "acme:(9.0, 14.0, 43.0):data", "long " * 200 + "end"])
 def test_the_log_fits_a_terminal(shell: Shell, key: str, commit_id: str | None) -> None:

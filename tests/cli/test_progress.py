@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from servers.redis import RedisServer
 from somactl.cli import progress
 from somactl.cli.progress import ProgressPrinter
 from support.terminal import Shown, run_watched
@@ -37,9 +38,12 @@ JOBS: dict[str, tuple[list[str], bytes, str]] = {
 }  # fmt: skip
 
 
-def watched(folder: Path, words: list[str], stdin: bytes = b"", patience: float = 0.0) -> Shown:
+def watched(
+    folder: Path, words: list[str], stdin: bytes = b"", patience: float = 0.0, cache: str = ""
+) -> Shown:
     code = IMPATIENT.format(patience=patience)
-    return run_watched([sys.executable, "-c", code, *words], folder, environment(), stdin=stdin)
+    env = environment() | ({"SOMACTL_CACHE": cache} if cache else {})
+    return run_watched([sys.executable, "-c", code, *words], folder, env, stdin=stdin)
 
 
 @pytest.fixture
@@ -75,6 +79,14 @@ def test_otherwise_nothing_is_shown_and_rich_stays_out(filled: Shell, job: str, 
     assert "\x1b" not in shown.screen
     assert shown.screen == "" or why == "quick"
     assert "rich" not in (filled.folder / "modules").read_text().split()
+
+
+def test_filling_a_cache_shows_how_far_it_is(filled: Shell, redis_server: RedisServer) -> None:
+    with redis_server.client() as raw:
+        raw.flushdb()
+    shown = watched(filled.folder, ["cache-warm"], cache=redis_server.url)
+    assert shown.code == 0, shown.screen
+    assert re.search(r"30/(30|\?).*30 copied", shown.screen)
 
 
 def test_the_line_never_leaves_its_line(
