@@ -643,7 +643,7 @@ async def test_copies_are_served_until_the_authority_is_seen_to_fail(play: Play)
         await play.do(play.two.head())
     with pytest.raises(StoreUnavailable) as caught:
         await play.do(play.two.read("a"))
-    assert "--allow-stale" in (caught.value.hint or "")
+    assert "`allow_stale`" in (caught.value.hint or "")
     play.authority.up = True
     assert await play.read(play.two) == (1, AUTHORITY)
     assert await play.read(play.two) == (1, CACHE)
