@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     except typer.Abort:
         code = 130
     except typer.TyperException as exc:
-        usage = _usage_error(exc)
+        usage = _usage_error(exc, during.command)
         usage.message = without_addresses(usage.message, argv)
         code = out.failure(usage)
     except SomactlError as exc:
@@ -76,10 +76,12 @@ def run(argv: Sequence[str]) -> int:
     return out.close(int(code or 0))
 
 
-def _usage_error(exc: typer.TyperException) -> UsageError:
+def _usage_error(exc: typer.TyperException, command: str) -> UsageError:
     """What the parser refused, with the help page that answers it; the nearest options are the hint."""
     context = getattr(exc, "ctx", None)
-    help_page = suggestion.run(context.info_name if context and context.parent else "", help=True)
+    if context is not None:
+        command = context.info_name or "" if context.parent else ""
+    help_page = suggestion.run(command, help=True)
     possible = getattr(exc, "possibilities", None)
     if possible:
         names = " or ".join(possible)  # the nearest first

@@ -88,6 +88,10 @@ def test_a_typo_is_answered_with_what_was_meant(
     shell.ok(*tried[1].split())
 
 
+def test_an_option_without_its_value_names_the_page_of_its_command(shell: Shell) -> None:
+    assert "try: somactl show --help" in shell("show", "a", "--namespace").err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_defaults_as_a_person_would(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
