@@ -34,6 +34,12 @@ if tonumber(head[11]) > tonumber(ARGV[1]) then
     return {'newer', head}
 end
 
+-- Whose writes this server has: the id is a new one behind every failover and every restart. A server that does
+-- not tell it tells an error, which is no string.
+local seen = redis.call('HMGET', KEYS[1], 'replid', 'durability', 'run_id')
+local told = redis.pcall('INFO', 'replication')
+local replid = type(told) == 'string' and string.match(told, 'master_replid:(%x+)')
+
 local record = redis.call('HMGET', KEYS[11], 'identity', 'version', 'at', 'incarnation', 'detail', 'noops',
     'durability')
 if record[3] then
@@ -265,6 +271,20 @@ if #tombs > 0 then
     redis.call('HSET', KEYS[1], 'layout', math.max(tonumber(head[9]), LAYOUT),
         'least_reader', math.max(tonumber(head[10]), deadline == '' and 1 or LAYOUT),
         'least_writer', math.max(tonumber(head[11]), LAYOUT))
+end
+
+-- The server was replaced behind the head's last commit: what was acknowledged in between is lost, and its
+-- versions are given again. Not so where the same process goes on, which takes a new id for its first replica, nor
+-- where the same server began anew with every write on its disk; a replica that takes over keeps its old id beside.
+if replid and (seen[1] ~= replid or seen[2] ~= ARGV[6]) then
+    local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+    local on_disk = seen[2] == 'fsync' and ARGV[6] == 'fsync'
+    local took_over = string.find(told, 'master_replid2:%x*[1-9a-f]') or not (seen[3] == run_id or on_disk)
+    if seen[1] and seen[1] ~= replid and took_over then
+        redis.call('HSETNX', KEYS[1], 'replaced_behind', head[2])
+        redis.call('HSET', KEYS[1], 'replaced_at', now)
+    end
+    redis.call('HSET', KEYS[1], 'replid', replid, 'durability', ARGV[6], 'run_id', run_id)
 end
 
 local absent = table.concat(noops, ' ')

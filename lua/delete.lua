@@ -21,6 +21,12 @@ local head = call('HMGET', KEYS[1], 'incarnation', 'version', 'layout', 'least_r
 if not head[1] or tonumber(head[5]) > tonumber(ARGV[1]) or call('EXISTS', KEYS[7]) == 1 then
     return {'other'}
 end
+local told = redis.pcall('INFO', 'replication')
+local replid = type(told) == 'string' and match(told, 'master_replid:(%x+)')
+local seen = call('HMGET', KEYS[1], 'replid', 'durability')
+if replid and (replid ~= seen[1] or ARGV[6] ~= seen[2]) then
+    return {'other'} -- the server may have been replaced, which commit_v2 writes down
+end
 local time = call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 if ARGV[3] ~= '' and tonumber(ARGV[3]) <= math.max(tonumber(now) - tonumber(head[6]), tonumber(head[7])) then

@@ -26,6 +26,7 @@ if before[1] then
     if ARGV[5] == '1' then
         redis.call('HSET', KEYS[1], 'incarnation', ARGV[4], 'keys', redis.call('ZCARD', KEYS[2]),
             'tombstones', redis.call('ZCARD', KEYS[3]))
+        redis.call('HDEL', KEYS[1], 'replid', 'durability', 'run_id', 'replaced_behind', 'replaced_at')
     end
     return {'head', head()}
 end

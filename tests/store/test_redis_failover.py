@@ -188,3 +188,56 @@ async def test_a_failover_of_the_cluster_during_the_wait(tmp_path: Path, patient
             with replica.client() as raw:
                 assert raw.zrange("somactl:{default}:log", 0, -1) == [b"this"]
             await store.close()
+
+
+# A server that takes over without the newest commits
+
+
+async def failover_finding(store: RedisStore) -> str:
+    (found,) = [finding for finding in await store.diagnose() if finding.check == "failover"]
+    return f"{found.status}: {found.detail}"
+
+
+async def test_a_failover_that_lost_commits_is_told_until_a_new_incarnation(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "one", config=AT_ONCE) as one, RedisServer(tmp_path / "two") as two:
+        old, new = RedisStore(one.url), RedisStore(two.url)
+        await old.init()
+        await put(old, "a")
+        await follow(two, one)
+        assert (await failover_finding(old)).startswith("ok")
+        with two.client() as raw:
+            raw.replicaof("NO", "ONE")
+        lost = await put(old, "a", seed=1)  # acknowledged, and on no replica
+        one.kill()
+        assert "after version 1" in await failover_finding(new)
+        again = await put(new, "a", seed=2)
+        assert (again.incarnation, again.version) == (lost.incarnation, lost.version)
+        await put(new, "a", seed=3, expected=lost.version)  # what a digest would have told
+        assert (await failover_finding(new)).startswith("warning: the server was replaced")
+        assert "after version 1" in await failover_finding(new)
+        await write(new, {"a": None}, expected=3)
+        assert "after version 1" in await failover_finding(new)
+        await new.init(new_incarnation=True)
+        await put(new, "a")
+        assert (await failover_finding(new)).startswith("ok")
+        await old.close()
+        await new.close()
+
+
+@pytest.mark.parametrize(("fsync", "told"), [("always", "ok"), ("everysec", "warning")])
+async def test_a_restart_is_told_where_it_may_have_lost_something(
+    tmp_path: Path, fsync: str, told: str
+) -> None:
+    config = {"appendonly": "yes", "appendfsync": fsync}
+    with RedisServer(tmp_path, config=config) as server:
+        store = RedisStore(server.url)
+        await store.init()
+        await put(store, "a")
+        await store.close()
+        server.kill()
+        server.start()
+        store = RedisStore(server.url)
+        assert (await failover_finding(store)).startswith(told)
+        await put(store, "a", seed=1)
+        assert (await failover_finding(store)).startswith(told)
+        await store.close()

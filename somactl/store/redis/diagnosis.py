@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from somactl.address import is_local
 from somactl.errors import NamespaceNotFound, SomactlError
 from somactl.store.contract import Finding
-from somactl.store.redis import conditions
+from somactl.store.redis import conditions, failover
 from somactl.store.redis.connection import Server
 from somactl.store.redis.layout import LAYOUT, NAME, Place
 from somactl.store.redis.pool import Reply
@@ -31,6 +31,8 @@ async def diagnose(reader: Reader, server: Server) -> list[Finding]:
     link = reader.link
     began = time.time()
     try:
+        # First, because it finds the node that has the namespace: INFO is answered by any.
+        (lineage,) = await link.ask(("HMGET", reader.names.head, "version", *failover.FIELDS))
         info, config, clock, looked = await link.ask(
             ("INFO",),
             ("CONFIG", "GET", "maxmemory-policy", "appendonly", "appendfsync"),
@@ -50,6 +52,7 @@ async def diagnose(reader: Reader, server: Server) -> list[Finding]:
         _memory(told),
         _persistence(told),
         _replicas(told, server.wait_replicas),
+        *failover.findings(lineage, told),
         _clock(clock, began, ended),
         _permissions(reader, looked, config),
         *namespace,

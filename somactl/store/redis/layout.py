@@ -2,7 +2,8 @@
 
 All names of a namespace share one hash tag, so that a cluster keeps them on one node:
 
-    head        hash: incarnation, version, created_at, retention, counts, and the layout's version
+    head        hash: incarnation, version, created_at, retention, counts, and the layout's version; also
+                which server made the last commit, and whether one took over (`failover.py`)
     keys        sorted set of the live keys, all of score 0, hence in byte order
     deleted     the same for the keys that have a tombstone
     tombstones  those of them that layout 1 has deleted, by the time of their deletion
