@@ -286,7 +286,7 @@ async def _refuse_known_conflicts(
         refuse_conflicts(expectations, None, {})
         return
     found = {key: Found(stat.version, stat.content) for key, stat in now.stats.items()}
-    refuse_conflicts(expectations, now.incarnation, found)
+    refuse_conflicts(expectations, now.incarnation, found, now.version)
 
 
 async def _require_durability(store: Store, required: str | None) -> None:

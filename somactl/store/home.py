@@ -70,7 +70,7 @@ def own_loop() -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
     except RuntimeError:
         loop = None
-    if loop is None or any(loop is each for each in _inherited):
+    if loop is None or loop in _inherited:
         raise UsageError(
             "no event loop of this process is running",
             hint="start one with asyncio.run(...); after a fork the parent's cannot be used",

@@ -314,11 +314,15 @@ def refuse_expired(commit_id: str, now: float, retention: Retention, records_rem
 
 
 def refuse_conflicts(
-    expectations: Mapping[str, Expect], incarnation: str | None, found: Mapping[str, Found]
+    expectations: Mapping[str, Expect],
+    incarnation: str | None,
+    found: Mapping[str, Found],
+    newest: int | None = None,
 ) -> None:
     """Raise VersionConflict naming every key of `expectations` that is not where it was expected.
 
-    `found` holds the keys that were ever written; `incarnation` is None where there is no namespace yet.
+    `found` holds the keys that were ever written; `incarnation` is None where there is no namespace yet, and
+    `newest`, its version, where nobody looked.
     """
     conflicts: dict[str, dict[str, Any]] = {}
     sentences: list[str] = []
@@ -336,6 +340,12 @@ def refuse_conflicts(
         sentences.append(_sentence(key, wrong[0], wanted[wrong[0]], there[wrong[0]], state))
     if conflicts:
         more = f"; and {len(sentences) - 3} more" if len(sentences) > 3 else ""
+        beyond = max(expect.version or 0 for expect in expectations.values())
+        if newest is not None and beyond > newest:
+            more += (
+                f"; version {beyond} was never reached here, where {newest} is the newest: it is another "
+                "namespace's, or the store has lost what it had acknowledged (see `somactl doctor`)"
+            )
         raise VersionConflict(
             "; ".join(sentences[:3]) + more,
             conflicts=conflicts,

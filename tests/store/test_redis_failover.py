@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from servers.redis import ClusterNode, RedisCluster, RedisServer
-from somactl.errors import OutcomeUnknown, SomactlError
+from somactl.errors import OutcomeUnknown, SomactlError, VersionConflict
 from somactl.store.redis import RedisStore, replication
 from somactl.store.redis.writing import COMMIT, DELETE
 from somactl.testing.values import envelope, put, write
@@ -210,6 +210,8 @@ async def test_a_failover_that_lost_commits_is_told_until_a_new_incarnation(tmp_
         lost = await put(old, "a", seed=1)  # acknowledged, and on no replica
         one.kill()
         assert "after version 1" in await failover_finding(new)
+        with pytest.raises(VersionConflict, match="version 2 was never reached here"):
+            await put(new, "a", expected=lost.version)
         again = await put(new, "a", seed=2)
         assert (again.incarnation, again.version) == (lost.incarnation, lost.version)
         await put(new, "a", seed=3, expected=lost.version)  # what a digest would have told

@@ -33,7 +33,7 @@ from store.redis_backend import RedisBackend
 
 FILES = sorted(file for file in data_file("lua").glob("*.lua") if not file.name.startswith("cache_"))
 FUNCTIONS = {
-    "redis.call", "string.match", "string.gsub", "string.format", "string.sub", "string.byte",
+    "redis.call", "redis.pcall", "type", "string.match", "string.gsub", "string.format", "string.sub", "string.byte",
     "string.find", "math.max", "math.min", "table.concat",
     "tonumber", "tostring", "unpack", "ipairs",
 }  # fmt: skip

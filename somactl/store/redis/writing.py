@@ -276,7 +276,7 @@ async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> 
     here = await reader.existing(fields)
     refuse_expired(request.commit_id, float(now), here.head.retention, here.records_removed_until)
     found = dict(zip(request.expectations, map(_found, subjects), strict=True))
-    refuse_conflicts(request.expectations, here.head.incarnation, found)
+    refuse_conflicts(request.expectations, here.head.incarnation, found, here.head.version)
     raise StoreDamaged(f"commit {request.commit_id} was refused, and nothing that was found says why")
 
 

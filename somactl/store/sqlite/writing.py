@@ -89,7 +89,8 @@ def _commit(connection: sqlite3.Connection, request: Request) -> Receipt:
     refuse_expired(request.commit_id, now, retention, here.records_removed_until if here else 0.0)
     rows = _newest_rows(connection, here, [*request.updates, *request.expectations])
     found = {key: _found(row) for key, row in rows.items()}
-    refuse_conflicts(request.expectations, here.head.incarnation if here else None, found)
+    incarnation, newest = (here.head.incarnation, here.head.version) if here else (None, None)
+    refuse_conflicts(request.expectations, incarnation, found, newest)
     here = here or create(connection, request.namespace, retention)
     return _write(connection, here, request, rows, now)
 
