@@ -33,8 +33,8 @@ from store.redis_backend import RedisBackend
 
 FILES = sorted(file for file in data_file("lua").glob("*.lua") if not file.name.startswith("cache_"))
 FUNCTIONS = {
-    "redis.call", "redis.pcall", "type", "string.match", "string.gsub", "string.format", "string.sub", "string.byte",
-    "string.find", "math.max", "math.min", "table.concat",
+    "redis.call", "redis.pcall", "type", "string.match", "string.gsub", "string.format", "string.sub",
+    "string.byte", "string.find", "math.max", "math.min", "table.concat",
     "tonumber", "tostring", "unpack", "ipairs",
 }  # fmt: skip
 """What Redis, and everything that stands in for it, offers."""
