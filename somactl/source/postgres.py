@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-import asyncpg
-
 from somactl.core.names import Pattern
 from somactl.errors import OutcomeUnknown, ReadOnlyStore, SomactlError
 from somactl.source import postgres_sql as sql
@@ -20,7 +18,8 @@ from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.portions import portions, size_of
 from somactl.source.postgres_table import DEFAULT_TABLE, Table, find_table, translate
 from somactl.store.home import Home
-from somactl.store.postgres import failures, target
+from somactl.store.misread import reads_replies
+from somactl.store.postgres import failures, framing, target
 from somactl.store.postgres.session import BROKEN, Row, Session, seconds_for
 
 PAGE_KEYS = 2000
@@ -35,6 +34,7 @@ _REFUSED = ("22", "23", "54")
 """SQLSTATEs of what is wrong with one change alone: no JSON of PostgreSQL's, or against a constraint."""
 
 
+@reads_replies(__name__, "")
 class PostgresSource:
     """The table that `?table=` in `url` names, `kv_store` by default; see `somactl.source.contract.Source`.
 
@@ -48,6 +48,7 @@ class PostgresSource:
         self, url: str, *, read_only: bool = True, timeout: float = 30.0, connect_timeout: float = 5.0
     ) -> None:
         self._target = target.parse(url, "source")
+        self.place = self._target.public
         self._table_name = self._target.table or DEFAULT_TABLE
         self.name = f"postgres table {self._table_name}"
         self.identity = f"{self._target.identity}?table={self._table_name}"
@@ -235,9 +236,7 @@ class PostgresSource:
                 raise failures.unreadable(parameter, exc, place) from exc
         try:
             # Nothing is kept on the server between transactions: PgBouncer hands its connections around.
-            connection = await asyncpg.connect(
-                **self._target.arguments, timeout=self._connect_timeout, statement_cache_size=0
-            )
+            connection = await framing.connect(self._target.arguments, self._connect_timeout)
         except Exception as exc:
             error = failures.translate_connect(exc, place)
             if error is None:

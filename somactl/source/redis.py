@@ -15,6 +15,7 @@ from somactl.errors import OutcomeUnknown, ReadOnlyStore, StoreBusy, StoreUnavai
 from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.source.portions import portions
 from somactl.source.workspace import to_bytes, to_text
+from somactl.store.misread import reads_replies
 from somactl.store.redis import connection
 from somactl.store.redis.failures import reply as error_reply
 from somactl.store.redis.link import Nodes
@@ -36,6 +37,7 @@ _TRIES = 20
 _TYPES = {"zset": "sorted set"}
 
 
+@reads_replies(__name__, "")  # in this module too: who calls it gives it names alone
 class RedisSource:
     """The database at `url`; see `somactl.source.contract.Source`. A cluster is not read.
 
@@ -51,7 +53,7 @@ class RedisSource:
     ) -> None:
         server = connection.parse(url, "source")
         self.identity = server.identity
-        self._place = server.place
+        self.place = self._place = server.place
         self._read_only = read_only
         self._nodes = Nodes(server, timeout=timeout, connect_timeout=connect_timeout)
         self._link = self._nodes.link()

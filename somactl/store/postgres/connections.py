@@ -11,11 +11,9 @@ import asyncio
 import time
 from types import TracebackType
 
-import asyncpg
-
 from somactl.errors import NamespaceNotFound, SomactlError, StoreBusy
 from somactl.store.home import Home
-from somactl.store.postgres import failures, schema
+from somactl.store.postgres import failures, framing, schema
 from somactl.store.postgres.session import BROKEN, Session
 from somactl.store.postgres.target import Target
 from somactl.suggestion import run
@@ -150,9 +148,7 @@ class Connections:
         self._check_files()
         connection = None
         try:
-            connection = await asyncpg.connect(
-                **self.target.arguments, timeout=self._connect_timeout, statement_cache_size=0
-            )
+            connection = await framing.connect(self.target.arguments, self._connect_timeout)
             look = await schema.look(connection, self.place, self._timeout)
         except BaseException as exc:
             if connection is not None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import asyncpg
+from asyncpg.pgproto.pgproto import BufferError
 
 from somactl.errors import (
     AccessDenied,
@@ -32,6 +33,10 @@ between, though it did not look so. Named statements are given up, and what was 
 NO_RIGHT = "42501"
 STATEMENT_POOLING = "statement pooling"
 """In what PgBouncer says where its pool_mode is `statement`; the code is that of many other things."""
+_OF_A_STATEMENT = ("0A", "20", "21", "22", "24", "2F", "34", "39", "44", "P0")
+"""Classes of errors that only a wrong statement of ours brings about."""
+_CHARACTERS = 500
+"""Of the text of an error; the rest is dropped, however much a server sends."""
 DAMAGED = ("XX000", "XX001", "XX002")
 
 
@@ -104,8 +109,8 @@ def translate(exc: Exception, place: str) -> SomactlError | None:
         return _by_state(exc, place)
     if isinstance(exc, TimeoutError):
         return StoreTimeout(f"{place} did not answer in time", hint="try again; look at the server's load")
-    if isinstance(exc, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return StoreUnavailable(f"the connection to {place} is lost: {exc}", hint=_GONE)
+    if isinstance(exc, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | BufferError):
+        return StoreUnavailable(f"the connection to {place} is lost: {str(exc)[:_CHARACTERS]}", hint=_GONE)
     return None
 
 
@@ -137,7 +142,9 @@ def translate_connect(exc: Exception, place: str) -> SomactlError | None:
         return _by_state(exc, place)
     if isinstance(exc, OSError):
         return StoreUnavailable(f"{place} cannot be reached: {exc.strerror or exc}", hint=_UNREACHED)
-    return None
+    # Only asyncpg was at work, on what a server sent.
+    why = f"{type(exc).__name__}: {exc}"[:_CHARACTERS]
+    return StoreUnavailable(f"{place} does not answer as PostgreSQL does ({why})", hint=_UNREACHED)
 
 
 _TLS = (
@@ -169,6 +176,11 @@ def _by_state(exc: asyncpg.PostgresError, place: str) -> SomactlError | None:
     for length in (5, 3, 2):
         meaning = MEANINGS.get(state[:length])
         if meaning is not None:
-            text = f"{place} {meaning.says} ({exc.args[0]})"  # without the lines of DETAIL and HINT
-            return meaning.error(text, hint=meaning.hint, sqlstate=state)
-    return None
+            said = str(exc.args[0] if exc.args else "")[:_CHARACTERS]  # without the lines of DETAIL and HINT
+            return meaning.error(f"{place} {meaning.says} ({said})", hint=meaning.hint, sqlstate=state)
+    if state[:2] in _OF_A_STATEMENT:
+        return None
+    return StoreUnavailable(
+        f"{place} answered an error of the unknown SQLSTATE {state[:5]!r} ({str(exc)[:_CHARACTERS]})",
+        hint="look at the server's log, and at what stands between",
+    )

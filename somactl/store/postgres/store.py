@@ -31,6 +31,7 @@ from somactl.store.contract import (
     Stats,
 )
 from somactl.store.inflight import Writes
+from somactl.store.misread import reads_replies, understood
 from somactl.store.notes import check_note_names, check_note_prefix, check_notes
 from somactl.store.postgres import (
     compaction,
@@ -59,6 +60,7 @@ _OFFLOADED_BYTES = 4 << 20
 """A commit from this size on is verified on another thread: the event loop has others to serve."""
 
 
+@reads_replies("somactl.store.postgres", __name__)
 class PostgresStore:
     """One namespace of the PostgreSQL database at `url`; see `somactl.store.contract.Store`.
 
@@ -84,6 +86,7 @@ class PostgresStore:
             timeout=timeout,
             connect_timeout=connect_timeout,
         )
+        self.place = self._connections.place
         self._writes = Writes()
 
     async def durability(self) -> str:
@@ -253,13 +256,14 @@ class PostgresStore:
 
         async def once() -> T:
             async with self._connections.lease(write=True) as session:
-                if not waiting.is_heard():
-                    return await job(session)
-                place = f"the lock of {self.namespace!r} in {self._connections.place}"
-                async with watched(
-                    session, self._connections, lambda by: waiting.wait_for(f"{place}, held by {by}")
-                ):
-                    return await job(session)
+                with understood(self.place, commit_id or None):
+                    if not waiting.is_heard():
+                        return await job(session)
+                    place = f"the lock of {self.namespace!r} in {self.place}"
+                    async with watched(
+                        session, self._connections, lambda by: waiting.wait_for(f"{place}, held by {by}")
+                    ):
+                        return await job(session)
 
         return await self._writes.run(commit_id, _again(once))
 

@@ -16,6 +16,7 @@ from somactl.errors import ReadOnlyStore, SomactlError, StoreTimeout
 from somactl.store.cached import Cached, Counts, Fill, Filled, Memory, Outcome, View
 from somactl.store.contract import Finding
 from somactl.store.home import Home
+from somactl.store.misread import reads_replies
 from somactl.store.redis import cache_diagnosis
 from somactl.store.redis.cache_entries import (
     ANYTHING_TOKEN,
@@ -55,6 +56,7 @@ _BATCH_BYTES = 32 << 20
 _PARALLEL_FETCHES = 4
 
 
+@reads_replies("somactl.store.redis", __name__ + ".")
 class RedisCache:
     """The cache of one namespace; see `somactl.store.cached.Cache`. Nothing is touched before the first call.
 

@@ -28,6 +28,7 @@ from somactl.store.contract import (
     Stats,
 )
 from somactl.store.inflight import Writes
+from somactl.store.misread import reads_replies, understood
 from somactl.store.notes import check_note_names, check_note_prefix, check_notes
 from somactl.store.redis import compaction, connection, diagnosis, layout, listing, notes, writing
 from somactl.store.redis.conditions import Gate
@@ -41,6 +42,7 @@ _THREAD_BYTES = 32 << 20
 """From this size on a request is checked in a thread, so that it holds up nobody else."""
 
 
+@reads_replies("somactl.store.redis", __name__)
 class RedisStore:
     """One namespace of the Redis at `url`; see `somactl.store.contract.Store`.
 
@@ -62,6 +64,7 @@ class RedisStore:
     ) -> None:
         self.namespace = validate_namespace(namespace)
         self._server = connection.parse(url)
+        self.place = self._server.place
         self._nodes = Nodes(self._server, timeout=timeout, connect_timeout=connect_timeout)
         self._registry = self._nodes.link()
         self._link = self._nodes.link()
@@ -112,10 +115,11 @@ class RedisStore:
             request = await asyncio.to_thread(prepare, *arguments)
 
         async def commit() -> Receipt:
-            conditions = await self._gate.writable()
+            with understood(self.place):
+                conditions = await self._gate.writable()
             return await writing.commit(self._reader, request, conditions, self._server.wait_replicas)
 
-        return await self._write(commit_id, commit())
+        return await self._write(commit_id, commit(), sent=commit_id)
 
     async def read(self, key: str, version: int | None = None) -> Entry:
         validate_key(key)
@@ -190,10 +194,11 @@ class RedisStore:
         check_notes(changes, expected)
 
         async def write() -> dict[str, int]:
-            await self._gate.writable()
+            with understood(self.place):
+                await self._gate.writable()
             return await notes.write(self._reader, changes, expected or {})
 
-        return await self._write("", write())
+        return await self._write("", write(), sent="")
 
     async def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
         check_note_prefix(prefix)
@@ -213,6 +218,14 @@ class RedisStore:
         await self._gate.writable()
         return await writing.init(self._reader, retention, new_incarnation)
 
-    async def _write(self, commit_id: str, write: Coroutine[Any, Any, T]) -> T:
-        """`write` runs to its end even where the caller is cancelled."""
-        return await self._writes.run(commit_id, write)
+    async def _write(self, commit_id: str, write: Coroutine[Any, Any, T], sent: str | None = None) -> T:
+        """`write` runs to its end even where the caller is cancelled.
+
+        `sent` ('' for notes): what a reply that makes no sense leaves unknown.
+        """
+
+        async def run() -> T:
+            with understood(self.place, sent):
+                return await write
+
+        return await self._writes.run(commit_id, run())
