@@ -82,6 +82,8 @@ def _why(row: MigrationRow) -> str:
 
 
 def _in_a_sentence(report: MigrateReport) -> str:
+    if report.phase == "forgotten" and not report.source:
+        return "nothing was forgotten"
     head = f"migration {report.migration} of {report.source}" if report.migration else report.source
     copied = report.outcomes["migrate"].count if "migrate" in report.outcomes else 0
     looked_at = f"{report.values} values looked at"

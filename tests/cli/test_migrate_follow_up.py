@@ -155,6 +155,16 @@ def test_what_was_meant_is_said_where_lines_or_a_folder_are_named(files: Shell) 
     assert (result.code, result.error["hint"]) == (2, "name the files in it: ./*.json")
 
 
+def test_a_follow_up_that_is_repeated_says_that_it_is_done(files: Shell) -> None:
+    files.ok("migrate-json", *BOTH[:2])
+    for verb in ("--resume", "--revert", "--forget"):
+        words = ["migrate-json", *BOTH[:2], verb, *([] if verb == "--resume" else ["--yes"])]
+        first = files.ok(*words, "--output", "json").json
+        again = files.ok(*words, "--output", "json").json
+        assert (again["phase"], again["code"]) == (first["phase"], 0)
+        assert "nothing" in again["warnings"][0]
+
+
 @pytest.mark.parametrize("verb", ["--finalize", "--revert", "--forget"])
 def test_on_a_terminal_it_is_asked_first_and_no_changes_nothing(files: Shell, verb: str) -> None:
     files.ok("migrate-json", *BOTH)
