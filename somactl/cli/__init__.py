@@ -6,18 +6,35 @@ Imports are deferred: `--version` pays for no parser, and no command pays for an
 from __future__ import annotations
 
 import gc
+import signal
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from somactl.cli.signals import Stopped
 
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    argv = sys.argv[1:]
-    if argv == ["--version"]:
-        from somactl import __version__
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until we can say more: without a traceback
+    from somactl.cli import signals, streams
 
-        sys.stdout.write(f"somactl {__version__}\n")
-        sys.exit(0)
+    code: int | None = None
+    try:
+        signals.catch()
+        streams.secure()
+        code = _run(sys.argv[1:])
+        signals.let_go(code)
+    except signals.Stopped as stopped:
+        signals.let_go(stopped.exit_code)
+        code = _stopped(sys.argv[1:], stopped) if code is None else code
+    sys.exit(code)
+
+
+def _run(argv: Sequence[str]) -> int:
+    if argv == ["--version"]:
+        return _version()
     # Importing makes tens of thousands of objects that live to the end: looking for garbage among them
     # takes a twelfth of a short command and finds none.
     gc.set_threshold(50_000)
@@ -27,4 +44,23 @@ def main() -> NoReturn:
         sys.exit(complete(argv[1:]))
     from somactl.cli.app import run
 
-    sys.exit(run(argv))
+    return run(argv)
+
+
+def _version() -> int:
+    from somactl import __version__
+    from somactl.cli.streams import takes_more
+
+    sys.stdout.write(f"somactl {__version__}\n")
+    if takes_more(sys.stdout):
+        return 0
+    from somactl.cli.output import Output
+
+    return Output("table").close(0)
+
+
+def _stopped(argv: Sequence[str], stopped: Stopped) -> int:
+    """A signal that came before the command line was looked at."""
+    from somactl.cli.output import Output, output_mode
+
+    return Output(output_mode(argv)).failure(stopped.error())

@@ -19,6 +19,7 @@ from somactl import config, suggestion
 from somactl.cli.command import Command, common_parameters, default_in_words
 from somactl.cli.output import Output, output_mode
 from somactl.cli.secrets import refuse_exposed, without_addresses
+from somactl.cli.signals import Stopped, let_go
 from somactl.cli.suggest import Invocation
 from somactl.errors import SomactlError, UsageError
 
@@ -60,6 +61,9 @@ def run(argv: Sequence[str]) -> int:
         code = build()(list(argv), prog_name="somactl", standalone_mode=False)
     except typer.Abort:
         code = 130
+    except Stopped as stopped:
+        let_go(stopped.exit_code)
+        code = out.failure(stopped.error(), during)
     except typer.TyperException as exc:
         usage = _usage_error(exc, during.command)
         usage.message = without_addresses(usage.message, argv)

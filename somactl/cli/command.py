@@ -14,13 +14,13 @@ import typer
 
 from somactl import config
 from somactl.address import public
-from somactl.cli.output import Output
+from somactl.cli.output import Output, Standing
 from somactl.cli.output_file import OutputFile
-from somactl.cli.signals import run_until_done
+from somactl.cli.signals import SIGNALLED, Stopped, let_go, run_until_done
 from somactl.cli.suggest import Invocation, command_line
 from somactl.config import DEFAULT_STORE, Configuration, Settings
 from somactl.errors import SomactlError
-from somactl.report import Degraded, MigrateReport, Report
+from somactl.report import Degraded, MigrateReport, Report, decide
 from somactl.store.contract import Store
 from somactl.suggestion import Suggestion, run
 
@@ -68,6 +68,8 @@ class Session:
     tolerances names those that the command line gives, which a setting may give as well; configuration says
     where each setting comes from.
     degraded collects what failed in the stores that the command opened, while it went on without.
+    done holds the report of work that came to its end, from that moment on: a signal that comes while the
+    stores are closed cannot make it untrue.
     """
 
     settings: Settings
@@ -76,6 +78,7 @@ class Session:
     tolerances: tuple[str, ...] = ()
     configuration: Configuration | None = None
     degraded: list[Degraded] = field(default_factory=list)
+    done: list[Report] = field(default_factory=list)
 
     @asynccontextmanager
     async def store(
@@ -186,18 +189,13 @@ def command(
             given = tuple(name for name, value in tolerances.items() if value is not None)
             session = Session(settings, out, _invocation(context, common, settings), given, found)
             try:
-                report = run_until_done(function(session, **arguments))  # type: ignore[call-arg]
+                report = run_until_done(function(session, **arguments), session.done)  # type: ignore[call-arg]
             except SomactlError as exc:
-                from somactl.cli.render import degraded_line
-
-                for part in session.degraded:
-                    out.warn(degraded_line(part))
-                return out.close(out.failure(exc, session.invocation))
+                return _failed(session, exc)
             report.degrade(session.degraded)
             if report.store and not isinstance(report, MigrateReport):
                 report.address = session.invocation.store
-            out.report(report, asked_for=not changes or getattr(report, "dry_run", False))
-            return out.close(report.code)
+            return _print(session, report, changes=changes)
 
         callback.__name__ = function.__name__
         callback.__doc__ = function.__doc__
@@ -209,6 +207,31 @@ def command(
         return Command(callback, inspect.cleandoc(function.__doc__ or ""), epilog, changes)
 
     return decorate
+
+
+def _failed(session: Session, error: SomactlError) -> int:
+    from somactl.cli.render import degraded_line
+
+    let_go(error.exit_code)
+    for part in session.degraded:
+        session.out.warn(degraded_line(part))
+    return session.out.close(session.out.failure(error, session.invocation))
+
+
+def _print(session: Session, report: Report, *, changes: bool) -> int:
+    """Print the report; the exit code, also of one that could not be printed or took too long to."""
+    dry_run = getattr(report, "dry_run", False)
+    is_change = (changes and not dry_run) or getattr(report, "file", None) is not None
+    standing = Standing(report, is_change, session.invocation)
+    if report.code in SIGNALLED:
+        let_go(report.code)
+    try:
+        session.out.report(report, asked_for=not changes or dry_run)
+        return session.out.close(report.code, standing)
+    except Stopped as stopped:
+        let_go(stopped.exit_code)
+        error = type(stopped.error())("stopped while the result was printed")
+        return session.out.unprinted(error, decide((*report.codes, stopped.exit_code)), standing)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

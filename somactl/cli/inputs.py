@@ -52,11 +52,11 @@ def read_order(path: str) -> bytes:
 def _content(path: str, name: str, limit: int) -> bytes:
     """Up to `limit` bytes and one more."""
     try:
-        if path == "-":
-            with abortable():
+        with abortable():  # a file can be a pipe, too
+            if path == "-":
                 return sys.stdin.buffer.read(limit + 1)
-        with open(path, "rb") as file:
-            return file.read(min(limit + 1, os.fstat(file.fileno()).st_size or limit))
+            with open(path, "rb") as file:
+                return file.read(min(limit + 1, os.fstat(file.fileno()).st_size or limit))
     except OSError as exc:
         raise InvalidFile(f"{name}: {(exc.strerror or 'cannot be read').lower()}", file=name) from None
     except ValueError:

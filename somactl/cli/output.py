@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from somactl import config
 from somactl.cli.progress import ProgressPrinter
+from somactl.cli.streams import take_failure, takes_more
 from somactl.cli.suggest import Invocation, in_flags
 from somactl.config import OUTPUTS
-from somactl.errors import SomactlError
-from somactl.report import ErrorReport, Report
+from somactl.errors import ResultNotWritten, SomactlError
+from somactl.report import ErrorReport, Report, decide
+from somactl.suggestion import again
 
 
 def output_mode(argv: Sequence[str]) -> str:
@@ -30,17 +32,12 @@ def output_mode(argv: Sequence[str]) -> str:
 
 
 class Output:
-    """One command's stdout and stderr.
-
-    `closed` turns true when whoever reads stdout has gone (`| head`): writing on is then pointless, and
-    the exit code is still the one the work earned.
-    """
+    """One command's stdout and stderr. Printing never fails (`cli.streams`); `close` says what it came to."""
 
     def __init__(self, mode: str, *, quiet: bool = False, color: bool = True) -> None:
         self.mode = mode if mode in OUTPUTS else "table"
         self.quiet = quiet
         self.color = color and sys.stdout.isatty()
-        self.closed = False
         self.progress = ProgressPrinter(self.talk, quiet=quiet, color=color)
 
     @property
@@ -49,18 +46,18 @@ class Output:
         return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
 
     @property
+    def closed(self) -> bool:
+        """Whether stdout takes no more: its reader has left (`| head`), or it failed."""
+        return not takes_more(sys.stdout)
+
+    @property
     def is_json(self) -> bool:
         return self.mode != "table"
 
     def write(self, data: bytes | memoryview) -> None:
         """Raw bytes to stdout."""
-        if self.closed:
-            return
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            self._stdout_gone()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
     def print(self, text: str) -> None:
         self.write((text + "\n").encode("utf-8", "surrogateescape"))
@@ -101,34 +98,75 @@ class Output:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
-    def failure(self, error: SomactlError, during: Invocation | None = None) -> int:
-        """Print what went wrong and what to do next; returns the exit code."""
+    def failure(
+        self, error: SomactlError, during: Invocation | None = None, *, code: int | None = None
+    ) -> int:
+        """Print what went wrong and what to do next; returns the exit code, by default the error's."""
         self.progress.hide()
         during = during or Invocation()
+        code = error.exit_code if code is None else code
         if self.is_json:
-            sys.stderr.write(msgspec.json.encode(error_report(error, during)).decode() + "\n")
+            line = msgspec.json.encode(error_report(error, during, code)).decode()
         else:
             from somactl.cli.render import render_error
 
-            sys.stderr.write(render_error(error, during) + "\n")
+            line = render_error(error, during)
+        sys.stderr.write(line + "\n")
         sys.stderr.flush()
-        return error.exit_code
-
-    def close(self, code: int) -> int:
-        """Flush what is left, quietly where nobody reads any more."""
-        try:
-            sys.stdout.flush()
-        except (BrokenPipeError, ValueError):
-            self._stdout_gone()
         return code
 
-    def _stdout_gone(self) -> None:
-        # The interpreter flushes stdout at exit and would complain there: give it somewhere to flush to.
-        self.closed = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def bug(self, exc: Exception, during: Invocation) -> int:
+        """Print a traceback, and that it is our fault; returns the exit code."""
+        import traceback
+
+        for line in "".join(traceback.format_exception(exc)).splitlines():
+            sys.stderr.write(line + "\n")
+        return self.failure(SomactlError(f"a bug in somactl: {type(exc).__name__}: {exc}"), during)
+
+    def close(self, code: int, standing: Standing | None = None) -> int:
+        """The exit code of a run that earned `code`: with 17 where stdout did not take all that was printed.
+
+        Quiet where its reader closed the pipe. Otherwise stderr is told, also of the work that stands.
+        """
+        sys.stdout.flush()
+        failure = take_failure(sys.stdout)
+        if failure is None:
+            return code
+        why = (failure.strerror or "it failed").lower()
+        error = ResultNotWritten(f"the result could not be written to standard output: {why}")
+        return self.unprinted(error, decide((code, error.exit_code)), standing)
+
+    def unprinted(self, error: SomactlError, code: int, standing: Standing | None = None) -> int:
+        """Tell on stderr why the result is not on stdout, and what stands all the same; returns the code."""
+        standing = standing or Standing()
+        report = standing.report
+        if report is not None:
+            error.facts["code_of_the_work"] = report.code
+            if standing.is_change:
+                error.facts["report"] = msgspec.to_builtins(report)
+            else:
+                error.next = (again(),)
+        self.failure(error, standing.during, code=code)
+        if report is not None and standing.is_change and not self.is_json:
+            from somactl.cli.render import render
+
+            sys.stderr.write(render(report) + "\n")
+        return code
 
 
-def error_report(error: SomactlError, during: Invocation) -> ErrorReport:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a command has done, to be told on stderr where its report could not be printed.
+
+    is_change: it changed something, or wrote a file; otherwise the command can simply be run again.
+    """
+
+    report: Report | None = None
+    is_change: bool = False
+    during: Invocation | None = None
+
+
+def error_report(error: SomactlError, during: Invocation, code: int) -> ErrorReport:
     advice = during.advice(error)
     told = [
         *([in_flags(error.hint)] if error.hint else []),
@@ -137,7 +175,7 @@ def error_report(error: SomactlError, during: Invocation) -> ErrorReport:
     return ErrorReport(
         error=type(error).__name__,
         message=error.message,
-        code=error.exit_code,
+        code=code,
         retryable=error.retryable,
         command=during.command,
         store=during.store,

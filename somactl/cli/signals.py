@@ -1,71 +1,131 @@
-"""One event loop, and what SIGINT and SIGTERM mean in it."""
+"""What SIGINT and SIGTERM mean: while somactl starts, while it works, while it prints, and when it is done.
+
+starting, asking, printing   they end it at once                                  Stopped
+working                      they cancel the task; a write may finish             run_until_done
+done                         the code is decided, and no signal changes it        let_go
+"""
 
 from __future__ import annotations
 
-import asyncio
+import os
 import signal
-from collections.abc import Awaitable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from somactl.errors import Interrupted, SomactlError, Terminated
-from somactl.report import Report
 
+if TYPE_CHECKING:
+    from somactl.report import Report
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+SIGNALLED = tuple(128 + number for number in NUMBERS)
 _waiting_for_input = False
+_came: list[int] = []
+
+
+class Stopped(BaseException):
+    """A signal that came while no work was under way. No `except Exception` takes it for a fault."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.exit_code = 128 + number
+
+    def error(self) -> SomactlError:
+        return _of_signal(self.number, Interrupted("stopped before anything was written"))
+
+
+def catch() -> None:
+    """From here on the first signal raises Stopped; a second one ends the process where it is."""
+    _handle(_stop)
+
+
+def let_go(code: int) -> None:
+    """From here on a signal ends the process with `code`: what it was to do is done."""
+    _handle(lambda number, frame: os._exit(code))
 
 
 @contextmanager
 def abortable() -> Iterator[None]:
-    """Around a read that may wait for a person or a pipe: a signal ends it at once.
+    """Around a read or write that may wait for a person or a pipe: a signal ends it at once.
 
     Elsewhere a signal only cancels the task, so that a write that has begun can find out what became of it.
     """
     global _waiting_for_input  # signal handlers are process-wide, and so is this
-    _waiting_for_input = True
+    before, _waiting_for_input = _waiting_for_input, True
     try:
         yield
     finally:
-        _waiting_for_input = False
+        _waiting_for_input = before
 
 
-def run_until_done(work: Awaitable[Report]) -> Report:
+def run_until_done(work: Coroutine[Any, Any, Report], done: Sequence[Report] = ()) -> Report:
     """Run `work` in the one event loop. The first SIGINT or SIGTERM cancels it; a write may finish.
 
     Raises Interrupted or Terminated, unless `work` itself said what became of it (OutcomeUnknown, 14), or
-    returned what it had so far: an incomplete report, to whose codes the signal's is added.
+    returned what it had so far: an incomplete report, to whose codes the signal's is added. The same holds
+    for the last report in `done`, which is what `work` had done when it was stopped on its way out.
     """
-    received: list[int] = []
+    import asyncio
+
+    received = list(_came)
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if _waiting_for_input and running:
+            raise asyncio.CancelledError
+        if len(received) == 1 and running:
+            loop, task = running[0]
+            task.cancel()
+            loop.call_soon_threadsafe(lambda: None)  # wakes a loop that waits for nothing else
 
     async def supervised() -> Report:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            received.append(number)
-            if _waiting_for_input:
+        running.append((asyncio.get_running_loop(), task))
+        try:
+            if received:
                 raise asyncio.CancelledError
-            if len(received) == 1:
-                task.cancel()
-                loop.call_soon_threadsafe(lambda: None)  # wakes a loop that waits for nothing else
+            return await work
+        finally:
+            running.clear()
+            work.close()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
-        return await work
-
+    _handle(on_signal)
     try:
         report = asyncio.run(supervised())
     except asyncio.CancelledError:
         if not received:
             raise
-        raise _stopped_by(received[0], Interrupted("stopped before anything was written")) from None
+        if not done:
+            raise Stopped(received[0]).error() from None
+        report = done[-1].conclude(*done[-1].codes, 128 + received[0])
     except Interrupted as exc:
-        raise _stopped_by(received[0], exc) from None
+        raise _of_signal(received[0], exc) from None
+    finally:
+        if not received:
+            catch()
     if received and not report.complete:
         report.conclude(*report.codes, 128 + received[0])
     return report
 
 
-def _stopped_by(number: int, error: Interrupted) -> SomactlError:
+def _handle(handler: Callable[[int, FrameType | None], Any]) -> None:
+    for number in NUMBERS:
+        signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _came:
+        os._exit(128 + number)
+    _came.append(number)
+    raise Stopped(number)
+
+
+def _of_signal(number: int, error: Interrupted) -> SomactlError:
     """`error` as the class of the signal that caused it."""
     if number == signal.SIGTERM:
         return Terminated(error.message, hint=error.hint, next=error.next, **error.facts)

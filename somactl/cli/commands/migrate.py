@@ -233,6 +233,7 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
                 except PlanStale as exc:
                     exc.next = (words.of(words.source, asked).plan_again(apply),) if words.source else ()
                     raise
+        session.done.append(report)
     begun = report.phase != "planned"  # else it was stopped while the plan was compared
     if begun and report.migration is not None:
         report.undo = words.follow_up("revert", report.migration)
@@ -304,6 +305,7 @@ async def _follow_up(
         else:
             report = await finalize_migration(source, store, journal, pace, watcher)
             report.undo = words.follow_up("revert", journal.id)
+        session.done.append(report)
     _go_on(report, words, verb, journal)
     return report
 
@@ -344,7 +346,8 @@ async def _source(session: Session, words: Sequence[str], *, read_only: bool) ->
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
     try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below; an error of opening is told apart)
+        with abortable():  # it can be a pipe
+            file = open(path, "rb")  # noqa: SIM115 (closed below; an error of opening is told apart)
     except OSError as exc:
         raise InvalidFile(f"{path}: {(exc.strerror or 'cannot be read').lower()}") from None
     with file:

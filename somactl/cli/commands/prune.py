@@ -94,6 +94,7 @@ async def prune(
                 if order_file == "-":
                     exc.hint = "; ".join(filter(None, [exc.hint, _FED]))
             raise
+        session.done.append(report)
     if session.out.mode == "ndjson":
         report.not_applied, report.would_delete = [], []
     return _finish(session, report, request, order_file)

@@ -71,6 +71,7 @@ async def compact(
         counting(session.out.progress, partial(maintenance.compactable, store)),
     ):
         report = await maintenance.compact(store, dry_run=dry_run, each=partial(_tell, session.out.progress))
+        session.done.append(report)
     if dry_run:
         report.next = session.command("compact", yes=True)
     return report

@@ -96,7 +96,7 @@ async def commit(
         lines = inputs.parse_ndjson(inputs.read_file("-"))
     async with session.store(read_only=dry_run) as store:
         report = await commit_operation(store, lines.puts, lines.deletes, request, policy, lines.bad)
-    return _finish(session, report)
+        return _finish(session, report)
 
 
 @command(changes=True)
@@ -140,9 +140,9 @@ async def restore(
         else:
             assert key is not None
             report = await undo.restore_key(store, key, version, request, tolerances)
-    if report.stopped is not None and commit is not None:
-        report.next = session.line(again(commit_id=report.commit_id))
-    return _finish(session, report)
+        if report.stopped is not None and commit is not None:
+            report.next = session.line(again(commit_id=report.commit_id))
+        return _finish(session, report)
 
 
 @command(changes=True)
@@ -158,7 +158,7 @@ async def rm(
     request = _request(session, commit_id, metadata, dry_run, expect)
     async with session.store(read_only=dry_run) as store:
         report = await undo.remove(store, keys, request)
-    return _finish(session, report)
+        return _finish(session, report)
 
 
 def _request(
@@ -184,11 +184,12 @@ def _request(
 
 def _finish(session: Session, report: CommitReport) -> CommitReport:
     """Say on stderr how far matrices were moved, and end with the command that undoes the commit."""
-    for item in report.items:
-        for move in item.moves:
-            session.out.talk(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
     if report.dry_run:
         report.next = session.line(again(dry_run=None))
     if report.version is not None:
         report.undo = session.command("restore", commit=report.commit_id)
+    session.done.append(report)
+    for item in report.items:
+        for move in item.moves:
+            session.out.talk(f"{item.key}: {move.method} moved it by {move.distance:.3e} (Frobenius norm)")
     return report
