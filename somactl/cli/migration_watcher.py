@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 
 from somactl.cli.command import Session
-from somactl.cli.text import printable
 from somactl.operations.migration.examine import shown
 from somactl.operations.migration.journal import Original
 from somactl.operations.migration.run import Progress
@@ -58,4 +57,4 @@ class MigrationWatcher:
     def _tell_slowest(self) -> None:
         key, seconds = self._slowest
         if key:
-            self._out.talk(f"slowest to examine: {printable(shown(key))}, {seconds * 1e3:.1f} ms")
+            self._out.talk(f"slowest to examine: {shown(key)}, {seconds * 1e3:.1f} ms")

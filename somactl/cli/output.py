@@ -14,6 +14,7 @@ from somactl import config
 from somactl.cli.progress import ProgressPrinter
 from somactl.cli.streams import take_failure, takes_more
 from somactl.cli.suggest import Invocation, in_flags
+from somactl.cli.text import on_lines, printable
 from somactl.config import OUTPUTS
 from somactl.errors import ResultNotWritten, SomactlError
 from somactl.report import ErrorReport, Report, decide
@@ -60,11 +61,12 @@ class Output:
         sys.stdout.buffer.flush()
 
     def print(self, text: str) -> None:
-        self.write((text + "\n").encode("utf-8", "surrogateescape"))
+        """Text on stdout, line by line."""
+        self.write((on_lines(text.split("\n")) + "\n").encode())
 
     def item(self, value: Any) -> None:
         """One line of ndjson."""
-        self.write(msgspec.json.encode(value) + b"\n")
+        self.write(_json(value) + b"\n")
 
     def report(self, report: Report, *, asked_for: bool = True) -> None:
         """The finished report: a table with its undo and next commands, or JSON.
@@ -75,7 +77,7 @@ class Output:
         if self.mode == "ndjson":
             self.item(report)
         elif self.mode == "json":
-            self.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+            self.write(msgspec.json.format(_json(report), indent=2) + b"\n")
         else:
             from somactl.cli.render import degraded_line, render
 
@@ -84,7 +86,7 @@ class Output:
             brief = self.quiet and report.code == 0
             text = render(report, color=self.color, brief=brief)
             if text and not (brief and not asked_for):
-                self.print(text)
+                self.write((text + "\n").encode())
 
     def talk(self, text: str) -> None:
         """A remark for a person; silent with --quiet."""
@@ -94,7 +96,7 @@ class Output:
     def warn(self, text: str) -> None:
         """Something a person must be told, on stderr; in the JSON modes as an object on one line."""
         self.progress.hide()
-        line = msgspec.json.encode({"message": text}).decode() if self.is_json else text
+        line = _json({"message": text}).decode() if self.is_json else printable(text)
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
@@ -106,7 +108,7 @@ class Output:
         during = during or Invocation()
         code = error.exit_code if code is None else code
         if self.is_json:
-            line = msgspec.json.encode(error_report(error, during, code)).decode()
+            line = _json(error_report(error, during, code)).decode()
         else:
             from somactl.cli.render import render_error
 
@@ -119,8 +121,7 @@ class Output:
         """Print a traceback, and that it is our fault; returns the exit code."""
         import traceback
 
-        for line in "".join(traceback.format_exception(exc)).splitlines():
-            sys.stderr.write(line + "\n")
+        sys.stderr.write(on_lines("".join(traceback.format_exception(exc)).split("\n")))
         return self.failure(SomactlError(f"a bug in somactl: {type(exc).__name__}: {exc}"), during)
 
     def close(self, code: int, standing: Standing | None = None) -> int:
@@ -164,6 +165,22 @@ class Standing:
     report: Report | None = None
     is_change: bool = False
     during: Invocation | None = None
+
+
+def _json(value: Any) -> bytes:
+    """The value as JSON, exactly; but bytes of a file name that are no UTF-8 become `\\udcff`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_in_unicode(msgspec.to_builtins(value)))
+
+
+def _in_unicode(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_in_unicode(name): _in_unicode(part) for name, part in value.items()}
+    return [_in_unicode(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def error_report(error: SomactlError, during: Invocation, code: int) -> ErrorReport:

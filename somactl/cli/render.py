@@ -8,7 +8,7 @@ from typing import Any
 
 from somactl.cli.render_migration import migration_view
 from somactl.cli.suggest import Invocation, in_flags
-from somactl.cli.text import columns, shape, size, utc, when, wrapped
+from somactl.cli.text import columns, on_lines, shape, size, utc, when, wrapped
 from somactl.core.verdict import Verdict
 from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
 from somactl.report import (
@@ -58,12 +58,16 @@ def render(report: Report, *, color: bool = False, brief: bool = False) -> str:
     lines = list(body(report))
     if brief:
         lines = [] if isinstance(report, GetReport) else lines[isinstance(report, _LISTINGS) :]
-        text = "\n".join(lines)
-        return _colored(text) if color else text
+        return _shown(lines, color=color)
     lines += [f"warning: {warning}" for warning in report.warnings]
     lines += [f"undo: {report.undo}"] if report.undo else []
     lines += [f"next: {report.next}"] if report.next else []
-    text = "\n".join(lines)
+    return _shown(lines, color=color)
+
+
+def _shown(lines: Iterable[str], *, color: bool) -> str:
+    """The lines as a terminal may have them; no escape sequence is in them but our own colours."""
+    text = on_lines(lines)
     return _colored(text) if color else text
 
 
@@ -87,7 +91,7 @@ def render_error(error: SomactlError, during: Invocation) -> str:
     lines += [f"hint: {in_flags(error.hint)}"] if error.hint else []
     lines += [f"try: {line}" for line in during.advice(error)]
     lines += [f"runbook: {line}" for line in [during.runbook(error)] if line]
-    return "\n".join(lines)
+    return on_lines(lines)
 
 
 def _conflict(facts: Mapping[str, Any]) -> str:

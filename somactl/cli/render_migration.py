@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from somactl.cli.text import columns, printable, shape, size
+from somactl.cli.text import columns, shape, size
 from somactl.report import MigrateReport, MigrationRow, Tally
 
 
@@ -35,7 +35,7 @@ def _named_rows(report: MigrateReport) -> list[list[str]]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return columns(header, [[printable(cell) for cell in row] for row in rows]) if rows else []
+    return columns(header, rows) if rows else []
 
 
 def _bounded(header: Sequence[str], rows: Sequence[Sequence[str]], omitted: int) -> list[str]:
@@ -64,7 +64,7 @@ def _outcomes(report: MigrateReport) -> list[str]:
     if report.largest:
         row = report.largest[0]
         dimensions = f", {shape(row.shape)}" if row.shape else ""
-        lines.append(f"largest: {printable(_place(row))}{dimensions}, {size(row.json_bytes)} of JSON")
+        lines.append(f"largest: {_place(row)}{dimensions}, {size(row.json_bytes)} of JSON")
     return lines
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from somactl.cli.text import printable
 from somactl.errors import (
     Interrupted,
     SecretExposed,
@@ -161,7 +162,7 @@ def quote(word: str) -> str:
 
     bash, zsh and ksh read that form. zsh would expand a word that begins with `=`.
     """
-    if word.isprintable():
+    if printable(word) == word:
         return f"'{word}'" if re.match(r"=[^']*$", word) else shlex.quote(word)
     parts = [
         chr(byte).replace("\\", "\\\\").replace("'", "\\'") if 32 <= byte < 127 else f"\\x{byte:02x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Left-aligned columns, two spaces apart; the last one is never padded."""
-    table = [[str(cell) for cell in row] for row in (header, *rows)]
+    table = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(header) - 1)]
     return ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in table]
 
@@ -70,9 +71,29 @@ def shape(dimensions: Sequence[int] | None) -> str:
     return "-" if dimensions is None else "x".join(map(str, dimensions))
 
 
+# Characters that leave no mark of their own, and that `str.isprintable` lets pass all the same.
+_INVISIBLE = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
 def printable(text: str) -> str:
-    """What stands in a key of foreign data, made harmless: a terminal obeys control characters, and those
-    that turn the direction of writing make one key read as another."""
-    if text.isprintable():
+    r"""One line of a terminal: what it would obey, or show as nothing or elsewhere, is escaped (`\x1b`).
+
+    A control character moves the cursor or begins another line, a mark of direction makes one key read as
+    another, and what has no width makes two keys look alike. Escaping twice changes nothing.
+    """
+    if text.isprintable() and not _INVISIBLE.search(text):
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable() and not _INVISIBLE.match(character):
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def on_lines(lines: Iterable[str]) -> str:
+    """Lines for a terminal, of which no text in them can make more."""
+    return "\n".join(map(printable, lines))

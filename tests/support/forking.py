@@ -1,7 +1,8 @@
 """Runs of `somactl` by the hundred: one process imports it, and forks one child a run.
 
-Standard input gives the runs as a list of JSON, standard output their exit codes. The child is what the
-executable is, its end included; only its modules are there already. A standard stream is one of
+Standard input gives the runs as a list of JSON, standard output their exit codes. The child does what the
+executable does; its modules are there already, and at its end it only flushes, which is what can fail there.
+A standard stream is one of
 
     FILE      a path to write to
     closed    no descriptor
@@ -11,6 +12,7 @@ executable is, its end included; only its modules are there already. A standard 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -52,7 +54,18 @@ def _child(run: dict[str, Any]) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         _redirect(number, run[name])
     sys.argv = ["somactl", *run["words"]]
-    main()
+    streams = [sys.stdout, sys.stderr]
+    try:
+        main()
+    except SystemExit as exc:
+        try:
+            for stream in [*streams, sys.stdout, sys.stderr]:
+                stream.flush()
+        except OSError:
+            os._exit(120)  # as the interpreter does
+        os._exit(int(str(exc.code)))
+    finally:
+        os._exit(99)
 
 
 def _import_all() -> None:
@@ -69,6 +82,7 @@ def _import_all() -> None:
 
 def _serve() -> None:
     _import_all()
+    gc.freeze()  # a child that marks garbage would copy every page
     runs = json.loads(sys.stdin.buffer.read())
     for run in runs:
         child = os.fork()
