@@ -21,6 +21,7 @@ from somactl.cli.output import Output, output_mode
 from somactl.cli.secrets import refuse_exposed, without_addresses
 from somactl.cli.signals import Stopped, let_go
 from somactl.cli.suggest import Invocation
+from somactl.cli.text import on_lines
 from somactl.errors import SomactlError, UsageError
 
 COMMANDS: dict[str, str] = {
@@ -74,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
         import traceback
 
         words = [*argv, *config.address_texts()]
-        sys.stderr.write(without_addresses(traceback.format_exc(), words))
+        sys.stderr.write(on_lines(without_addresses(traceback.format_exc(), words).split("\n")))
         message = f"a bug in somactl: {type(exc).__name__}: {exc}"
         code = out.failure(SomactlError(without_addresses(message, words)), during)
     return out.close(int(code or 0))

@@ -117,13 +117,6 @@ class Output:
         sys.stderr.flush()
         return code
 
-    def bug(self, exc: Exception, during: Invocation) -> int:
-        """Print a traceback, and that it is our fault; returns the exit code."""
-        import traceback
-
-        sys.stderr.write(on_lines("".join(traceback.format_exception(exc)).split("\n")))
-        return self.failure(SomactlError(f"a bug in somactl: {type(exc).__name__}: {exc}"), during)
-
     def close(self, code: int, standing: Standing | None = None) -> int:
         """The exit code of a run that earned `code`: with 17 where stdout did not take all that was printed.
 
