@@ -69,6 +69,18 @@ def test_a_copy_is_said_to_be_one_and_never_contradicts_silently(shell: Shell, e
     assert shell("show", "a", env=env).code == 15
 
 
+async def test_a_cache_that_outlived_its_namespace_is_noticed(shell: Shell, env: dict[str, str]) -> None:
+    """The database was restored without somactl's schema, and readers are still served."""
+    raw = await asyncpg.connect(env["SOMACTL_STORE"])
+    await raw.execute("DROP SCHEMA somactl CASCADE")
+    await raw.close()
+    told = shell("doctor", "-o", "json", env=env)
+    wrong = {f["check"] for f in told.json["findings"] if f["status"] == "problem"}
+    assert told.code == 3
+    assert {"migrations", "incarnation"} <= wrong
+    assert shell("init", "--new-incarnation", env=env).code == 15
+
+
 async def test_waiting_is_visible_and_names_who_holds_the_lock(shell: Shell, env: dict[str, str]) -> None:
     holder = await asyncpg.connect(env["SOMACTL_STORE"], server_settings={"application_name": "a stuck job"})
     transaction = holder.transaction()

@@ -95,13 +95,13 @@ class HybridStore:
     async def diagnose(self) -> list[Finding]:
         findings = await self.authority.diagnose() + await self.cache.diagnose()
         try:
-            head, view = await self.authority.head(), await self.cache.find([])
+            marker = (await self.cache.find([])).marker
+            head = await self.authority.head()
         except NamespaceNotFound:
-            view = await self.cache.find([])
-            return [*findings, *diagnosis.orphaned(self.cache, view.marker)]
+            return [*findings, *diagnosis.orphaned(self.cache, marker)]
         except SomactlError:
             return findings  # what cannot be reached has said so above
-        return [*findings, diagnosis.incarnation(self.cache, view.marker, head.incarnation)]
+        return [*findings, diagnosis.incarnation(self.cache, marker, head.incarnation)]
 
     async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         """As the contract says; where the namespace is to get an incarnation, the cache must be reachable.
