@@ -1,5 +1,5 @@
 -- Schema 1. A released file is frozen: a change is a new file with the next number, and a function that
--- changes gets a new name, so that somactl of the release before finds its own.
+-- changes gets a new name there, so that two neighbouring releases run side by side.
 -- least_reader: 1
 -- least_writer: 1
 --
@@ -61,7 +61,9 @@ CREATE TABLE somactl.revision (
     dtype              text,
     shape              text,
     layout             text,
-    verdict            text
+    verdict            text,
+    -- Until when a delete can be undone, where that is not what the retention says.
+    expires_at         double precision
 );
 CREATE UNIQUE INDEX revision_key ON somactl.revision (namespace, key, version);
 CREATE UNIQUE INDEX revision_live ON somactl.revision (namespace, key)
@@ -70,6 +72,8 @@ CREATE UNIQUE INDEX revision_tombstone ON somactl.revision (namespace, key)
     WHERE superseded_version IS NULL AND content IS NULL;
 CREATE INDEX revision_superseded ON somactl.revision (namespace, superseded_at)
     WHERE superseded_version IS NOT NULL;
+CREATE INDEX revision_expiring ON somactl.revision (namespace, expires_at, id)
+    WHERE superseded_version IS NULL AND expires_at IS NOT NULL;
 
 -- What became of a commit id. Only `recorded_at` and `id_time` say something where the id was claimed as
 -- aborted. `id_time` is the moment inside a generated (UUIDv7) id, null for any other id. `contents` and
@@ -105,6 +109,18 @@ CREATE TABLE somactl.outbox (
 );
 CREATE INDEX outbox_age ON somactl.outbox (namespace, recorded_at);
 
+-- What operations remember beside the matrices: checkpoints, orders, journals. A write is one row; writers of
+-- one namespace take turns by an advisory lock.
+CREATE TABLE somactl.note (
+    namespace  integer NOT NULL,
+    name       text COLLATE "C" NOT NULL,
+    version    bigint NOT NULL,
+    written_at double precision NOT NULL,
+    data       bytea NOT NULL,
+    PRIMARY KEY (namespace, name)
+);
+ALTER TABLE somactl.note ALTER COLUMN data SET STORAGE EXTERNAL;
+
 -- Write one commit, all of it: payloads, then the lock of the namespace, then all that depends on it.
 --
 -- somactl decides about a commit in Python, and tells so by `decided`: it holds the lock already and has
@@ -112,22 +128,27 @@ CREATE INDEX outbox_age ON somactl.outbox (namespace, recorded_at);
 -- old, and each key lives at the version that `expected` names (0: nowhere). Otherwise it leaves nothing
 -- behind, returns nulls, and somactl looks for itself.
 --
--- The arrays run alongside `keys`; a delete has no size. The payloads stand in a row in `data`; or, where
--- `payloads` are given, they are there already, in the rows of these ids.
+-- What is deleted stands apart, in `gone`, and is written by statements over all of it, the faster the closer its
+-- order is to that of the indexes. `grace` is for how many seconds these deletes can be undone, whatever the
+-- retention says (null: what the retention says). The other arrays run alongside `keys`. The payloads stand in a
+-- row in `data`; or, where `payloads` are given, they are there already, in the rows of these ids.
 --
 -- A function, because the server keeps its plans: planning these statements each time takes longer than
 -- running them, and prepared statements do not survive a connection pooler. Plans are made once and for any
 -- arguments, perhaps while the tables are empty, so they must not count on that. And it goes key by key: for
 -- a few keys, which most commits have, that is a quarter faster than statements over arrays.
-CREATE FUNCTION somactl.commit_v1(
+CREATE FUNCTION somactl.write_commit(
     namespace_name text,
     new_id text,
     new_id_time double precision,
     new_request text,
     new_contents text,
     new_metadata text,
+    grace double precision,
     decided boolean,
     patience text,
+    gone text[],
+    gone_expected text[],
     keys text[],
     expected text[],
     payloads text[],
@@ -154,6 +175,7 @@ DECLARE
     here    somactl.namespace;
     old     record;
     olds    bigint[];
+    hidden  bigint[];
     ids     bigint[] := payloads;
     lengths integer[] := sizes;
     wanted  bigint[] := expected;
@@ -164,11 +186,9 @@ BEGIN
     IF payloads IS NULL THEN
         FOR i IN 1 .. cardinality(keys) LOOP
             ids[i] := nextval('somactl.revision_id');
-            IF lengths[i] IS NOT NULL THEN
-                INSERT INTO somactl.payload (id, data)
-                VALUES (ids[i], substring(data FROM start FOR lengths[i]));
-                start := start + lengths[i];
-            END IF;
+            INSERT INTO somactl.payload (id, data)
+            VALUES (ids[i], substring(data FROM start FOR lengths[i]));
+            start := start + lengths[i];
         END LOOP;
     END IF;
 
@@ -179,18 +199,28 @@ BEGIN
     at := extract(epoch FROM clock_timestamp());
 
     noops := '{}';
+    IF cardinality(gone) > 0 THEN
+        -- One look for each key, whatever the planner thinks of the table: to read what is live once and compare
+        -- it with the keys is right for a few of them, and took half a minute for ten thousand.
+        SELECT
+            array_agg(r.id ORDER BY w.number), coalesce(array_agg(w.key) FILTER (WHERE r.id IS NULL), '{}'),
+            coalesce(bool_or(coalesce(r.version, 0) <> w.version), false)
+        INTO hidden, noops, doubt
+        FROM unnest(gone, gone_expected::bigint[]) WITH ORDINALITY AS w (key, version, number)
+        LEFT JOIN LATERAL (
+            SELECT one.id, one.version FROM somactl.revision AS one
+            WHERE one.namespace = here.id AND one.key = w.key
+                AND one.superseded_version IS NULL AND one.content IS NOT NULL
+            LIMIT 1
+        ) AS r ON true;
+    END IF;
     FOR i IN 1 .. cardinality(keys) LOOP
         SELECT r.id, CASE WHEN r.content IS NULL THEN 0 ELSE r.version END AS live INTO old
         FROM somactl.revision AS r
         WHERE r.namespace = here.id AND r.key = keys[i]
         ORDER BY r.version DESC LIMIT 1;
         doubt := doubt OR coalesce(coalesce(old.live, 0) <> wanted[i], false);
-        IF lengths[i] IS NULL AND coalesce(old.live, 0) = 0 THEN
-            noops := noops || keys[i];
-            olds[i] := NULL;
-        ELSE
-            olds[i] := old.id;
-        END IF;
+        olds[i] := old.id;
     END LOOP;
 
     IF NOT decided THEN
@@ -205,18 +235,22 @@ BEGIN
         END IF;
     END IF;
 
+    IF cardinality(gone) > cardinality(noops) THEN
+        UPDATE somactl.revision AS r SET superseded_version = here.version, superseded_at = at
+        WHERE r.id = ANY (hidden);
+        INSERT INTO somactl.revision (id, namespace, key, version, commit_id, committed_at, expires_at)
+        SELECT nextval('somactl.revision_id'), here.id, w.key, here.version, new_id, at, at + grace
+        FROM unnest(gone, hidden) AS w (key, id) WHERE w.id IS NOT NULL;
+    END IF;
     UPDATE somactl.revision AS r SET superseded_version = here.version, superseded_at = at
     WHERE r.id = ANY (olds);
     FOR i IN 1 .. cardinality(keys) LOOP
-        IF lengths[i] IS NOT NULL OR olds[i] IS NOT NULL THEN
-            INSERT INTO somactl.revision (
-                id, namespace, key, version, commit_id, committed_at,
-                size, content, envelope, kind, dtype, shape, layout, verdict)
-            VALUES (
-                coalesce(ids[i], nextval('somactl.revision_id')), here.id, keys[i],
-                here.version, new_id, at, coalesce(lengths[i], 0), contents[i], envelopes[i], kinds[i],
-                dtypes[i], shapes[i], layouts[i], verdicts[i]);
-        END IF;
+        INSERT INTO somactl.revision (
+            id, namespace, key, version, commit_id, committed_at,
+            size, content, envelope, kind, dtype, shape, layout, verdict)
+        VALUES (
+            ids[i], here.id, keys[i], here.version, new_id, at,
+            lengths[i], contents[i], envelopes[i], kinds[i], dtypes[i], shapes[i], layouts[i], verdicts[i]);
     END LOOP;
 
     durability := CASE
@@ -233,5 +267,67 @@ BEGIN
     version := here.version;
     committed_at := at;
     incarnation := here.incarnation;
+END
+$function$;
+
+-- Write notes, all or none: each note that `guards` names must be at the version beside it (0: not there).
+-- Otherwise nothing is written, and `there` says where each of them is. The arrays `sizes` and `versions` run
+-- alongside `names`; a note without a size is deleted, and is then at version 0. The data stand in a row.
+CREATE FUNCTION somactl.write_notes(
+    namespace_name text,
+    patience text,
+    names text[],
+    sizes text[],
+    data bytea,
+    guards text[],
+    expected text[],
+    OUT versions text[],
+    OUT there text[]
+)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $function$
+DECLARE
+    here    integer;
+    lengths integer[] := sizes;
+    start   integer := 1;
+    counted bigint;
+    at      double precision;
+BEGIN
+    SELECT n.id INTO here FROM somactl.namespace AS n WHERE n.name = namespace_name;
+    IF here IS NULL THEN
+        RETURN;
+    END IF;
+    patience := set_config('lock_timeout', patience, true);
+    PERFORM pg_advisory_xact_lock(1852798053, here);  -- "note"
+
+    SELECT coalesce(array_agg(coalesce(note.version, 0)::text ORDER BY wanted.number), '{}') INTO there
+    FROM unnest(guards) WITH ORDINALITY AS wanted (name, number)
+    LEFT JOIN LATERAL (
+        SELECT one.version FROM somactl.note AS one WHERE one.namespace = here AND one.name = wanted.name LIMIT 1
+    ) AS note ON true;
+    IF there <> expected THEN
+        RETURN;
+    END IF;
+
+    at := extract(epoch FROM clock_timestamp());
+    versions := array_fill('0'::text, ARRAY[cardinality(names)]);
+    FOR i IN 1 .. cardinality(names) LOOP
+        IF lengths[i] IS NULL THEN
+            DELETE FROM somactl.note WHERE note.namespace = here AND note.name = names[i];
+        ELSE
+            INSERT INTO somactl.note AS written (namespace, name, version, written_at, data)
+            VALUES (
+                here, names[i], 1, at,
+                CASE WHEN lengths[i] = octet_length(data) THEN data
+                ELSE substring(data FROM start FOR lengths[i]) END)
+            ON CONFLICT ON CONSTRAINT note_pkey DO UPDATE
+            SET version = written.version + 1, written_at = EXCLUDED.written_at, data = EXCLUDED.data
+            RETURNING written.version INTO counted;
+            versions[i] := counted;
+            start := start + lengths[i];
+        END IF;
+    END LOOP;
 END
 $function$;

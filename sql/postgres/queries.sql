@@ -215,7 +215,7 @@ WITH place AS (
     SELECT id, keep_seconds FROM somactl.namespace WHERE name = $1
 ), looked AS MATERIALIZED (
     SELECT
-        t.key, t.version, t.commit_id, t.committed_at, t.expires_at AS expires_at,
+        t.key, t.version, t.commit_id, t.committed_at, t.expires_at,
         hidden.size, hidden.content, hidden.kind, hidden.dtype, hidden.shape, hidden.layout
     FROM (
         SELECT * FROM somactl.revision AS r
@@ -238,7 +238,7 @@ SELECT
     place.keep_seconds, (SELECT count(*) FROM looked) AS looked, (SELECT max(key) FROM looked) AS last,
     (SELECT count(*) FROM matching) AS matching,
     page.key, page.version, page.commit_id, page.committed_at, page.size, page.content, page.kind, page.dtype,
-    page.shape, page.layout, page.expires_at AS expires_at
+    page.shape, page.layout, page.expires_at
 FROM place LEFT JOIN page ON page.number = 1 OR coalesce(page.bytes, 0) <= $8
 ORDER BY page.key;
 
@@ -255,7 +255,7 @@ ORDER BY r.version DESC;
 -- name: commit_record
 SELECT
     n.name, c.commit_id, c.version, c.incarnation, c.request, c.recorded_at, c.durability, c.noops, c.contents,
-    c.metadata, c.extras AS extras
+    c.metadata
 FROM somactl.namespace AS n
 LEFT JOIN somactl.commit_record AS c ON c.namespace = n.id AND c.commit_id = $2
 WHERE n.name = $1;
@@ -264,7 +264,7 @@ WHERE n.name = $1;
 -- name: commit_log
 SELECT
     n.name, c.commit_id, c.version, c.incarnation, c.request, c.recorded_at, c.durability, c.noops, c.contents,
-    c.metadata, c.extras AS extras
+    c.metadata
 FROM somactl.namespace AS n
 LEFT JOIN LATERAL (
     SELECT * FROM somactl.commit_record AS r
@@ -282,7 +282,7 @@ SELECT
     n.name, n.incarnation AS head_incarnation, n.keep_versions, n.keep_seconds, n.keep_record_seconds,
     n.records_removed_until, extract(epoch FROM clock_timestamp())::double precision AS now,
     c.commit_id, c.version, c.incarnation, c.request, c.recorded_at, c.durability, c.noops, c.contents, c.metadata,
-    c.extras AS extras, found.keys AS found_keys, found.versions AS found_versions, found.contents AS found_contents
+    found.keys AS found_keys, found.versions AS found_versions, found.contents AS found_contents
 FROM somactl.namespace AS n
 LEFT JOIN somactl.commit_record AS c ON c.namespace = n.id AND c.commit_id = $2
 LEFT JOIN LATERAL (
@@ -324,7 +324,7 @@ ORDER BY note.name;
 
 -- The parameters are those of the function, in its order.
 -- name: write_notes
-SELECT versions, there FROM somactl.write_notes_v1($1, $2, $3, $4, $5, $6, $7);
+SELECT versions, there FROM somactl.write_notes($1, $2, $3, $4, $5, $6, $7);
 
 -- $1 data
 -- name: insert_payload
@@ -332,13 +332,8 @@ INSERT INTO somactl.payload (data) VALUES ($1) RETURNING id;
 
 -- The parameters are those of the function, in its order.
 -- name: commit
-SELECT version, committed_at, incarnation, durability, noops FROM somactl.commit_v2(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24);
-
--- The same on a database that nobody has migrated yet.
--- name: commit_before
-SELECT version, committed_at, incarnation, durability, noops FROM somactl.commit_v1(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20);
+SELECT version, committed_at, incarnation, durability, noops FROM somactl.write_commit(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23);
 
 -- $1 namespace, $2 commit id, $3 time inside the id
 -- name: insert_aborted

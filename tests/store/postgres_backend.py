@@ -93,17 +93,11 @@ class PostgresBackend:
     async def age(self, namespace: str, seconds: float) -> None:
         ours = "namespace = (SELECT id FROM somactl.namespace WHERE name = $1)"
         for statement in (
-            "UPDATE somactl.revision "
-            f"SET committed_at = committed_at - $2, superseded_at = superseded_at - $2 WHERE {ours}",
+            "UPDATE somactl.revision SET committed_at = committed_at - $2, "
+            f"superseded_at = superseded_at - $2, expires_at = expires_at - $2 WHERE {ours}",
+            f"UPDATE somactl.note SET written_at = written_at - $2 WHERE {ours}",
             f"UPDATE somactl.commit_record SET recorded_at = recorded_at - $2 WHERE {ours}",
             "UPDATE somactl.outbox SET recorded_at = recorded_at - $2 WHERE namespace = $1",
-        ):
-            await self.rows(statement, namespace, seconds)
-        if (await self.rows("SELECT max(version) FROM somactl.somactl_schema"))[0][0] < 2:
-            return
-        for statement in (
-            f"UPDATE somactl.revision SET expires_at = expires_at - $2 WHERE {ours}",
-            f"UPDATE somactl.note SET written_at = written_at - $2 WHERE {ours}",
         ):
             await self.rows(statement, namespace, seconds)
 

@@ -73,7 +73,7 @@ CALLS: dict[str, tuple[object, ...]] = {
 ELSEWHERE = {
     *("newest_schema", "has_schema", "server", "diagnosis", "rights", "durability"),  # look at no large table
     *("lock_schema", "lock_compaction", "record_schema", "create_namespace", "insert_payload"),
-    *("commit", "commit_before", "write_notes"),  # functions
+    *("commit", "write_notes"),  # functions
     "namespace_summaries",  # counts everything
     *(f"count_{stage}" for stage in schema.STAGES),  # as the statement whose rows they count
 }

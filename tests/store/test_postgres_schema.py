@@ -124,47 +124,6 @@ async def test_a_migration_that_fails_leaves_nothing(
     assert (await opener().init()).version == 0
 
 
-async def test_the_files_in_their_order_make_the_schema_of_schema_sql(
-    backend: PostgresBackend, opener: Opener, postgres_server: Databases
-) -> None:
-    await opener().init()
-    written = PostgresBackend(postgres_server)
-    async with written.raw() as connection:
-        await connection.execute(data_file("sql", "postgres", "schema.sql").read_text())
-    try:
-        migrated, expected = await catalogue(backend), await catalogue(written)
-        for what in expected:
-            assert migrated[what] == expected[what], what
-            assert expected[what], what
-    finally:
-        await written.dispose()
-
-
-async def catalogue(backend: PostgresBackend) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that makes up the schema, without what differs from database to database."""
-    ours = "(SELECT oid FROM pg_namespace WHERE nspname = 'somactl')"
-    asked = {
-        "relations": "SELECT relname, relkind, relpersistence, reloptions FROM pg_class "
-        f"WHERE relnamespace = {ours}",
-        "columns": "SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), "
-        "a.attnotnull, a.attidentity, a.attgenerated, a.attstorage, a.attcompression, l.collname, "
-        "pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
-        "LEFT JOIN pg_collation l ON l.oid = a.attcollation "
-        "LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum "
-        f"WHERE c.relnamespace = {ours} AND a.attnum > 0 AND NOT a.attisdropped",
-        "indexes": f"SELECT pg_get_indexdef(oid) FROM pg_class WHERE relnamespace = {ours} AND relkind = 'i'",
-        "constraints": "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) "
-        f"FROM pg_constraint WHERE connamespace = {ours}",
-        "sequences": "SELECT c.relname, s.seqtypid, s.seqstart, s.seqincrement, s.seqmax, s.seqmin, "
-        "s.seqcache, s.seqcycle FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid "
-        f"WHERE c.relnamespace = {ours}",
-        "triggers": "SELECT pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
-        f"WHERE c.relnamespace = {ours} AND NOT t.tgisinternal",
-        "functions": f"SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = {ours}",
-    }
-    return {what: sorted(map(repr, map(tuple, await backend.rows(sql)))) for what, sql in asked.items()}
-
-
 async def test_a_database_that_was_never_initialised(backend: PostgresBackend, opener: Opener) -> None:
     store = opener()
     assert await store.namespaces() == []
@@ -206,7 +165,7 @@ async def test_a_table_of_our_name_that_is_not_ours(backend: PostgresBackend, op
             await call
 
 
-@pytest.mark.parametrize("lacking", ["TABLE somactl.outbox", "FUNCTION somactl.commit_v2"])
+@pytest.mark.parametrize("lacking", ["TABLE somactl.outbox", "FUNCTION somactl.write_commit"])
 async def test_a_part_of_ours_that_is_missing(backend: PostgresBackend, opener: Opener, lacking: str) -> None:
     store = opener()
     await store.init()

@@ -105,18 +105,18 @@ async def test_a_write_migrates_an_older_schema_and_a_read_does_without(
     store = SqliteStore(path)
     await put(store, "a")
     await store.close()
-    newer = tmp_path / "0003_more.sql"
+    newer = tmp_path / "0002_more.sql"
     newer.write_text("-- a comment\nCREATE TABLE more (x);\n")
-    files = [*schema._files(), (3, newer)]
+    files = [*schema._files(), (2, newer)]
     monkeypatch.setattr(schema, "_files", lambda: files)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
     store = SqliteStore(path)
     assert (await store.read("a")).version == 1
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (2,)
+        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (1,)
     assert (await put(store, "a")).version == 2
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (3,)
+        assert connection.execute("SELECT max(version) FROM somactl_schema").fetchone() == (2,)
         assert connection.execute("SELECT count(*) FROM more").fetchone() == (0,)
     await store.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown, StoreUnavailable
 from somactl.store.contract import Durable, Receipt
-from somactl.store.postgres import failures, records, schema
+from somactl.store.postgres import failures, records
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
 from somactl.store.postgres.writing import decide, lock, standing
@@ -24,10 +24,6 @@ _BATCH_BYTES = 8 << 20
 
 async def commit(session: Session, request: Request) -> Receipt:
     """See `Store.commit_matrix_update`; the request has passed `prepare`."""
-    if records.dump_extras(request.metadata) is not None:
-        schema.require(
-            session.schema, session.place, 2, "room for a grace, facts, or what a commit stands for"
-        )
     if _is_plain(request):
         receipt = await _write_directly(session, request)
         if receipt is not None:
@@ -166,13 +162,10 @@ def _statement(
         records.dump_metadata(metadata),
     ]
     way: list[object] = [payloads is not None, str(milliseconds(session.lock_patience))]
-    if session.is_first_schema:
-        return "commit_before", [*head, *way, *_columns(request, list(request.updates), payloads)]
     gone = sorted(key for key, put in request.updates.items() if put is None)
     puts = [key for key, put in request.updates.items() if put is not None]
     deletes = [gone, _versions(request, gone)]
-    extras = [records.dump_extras(metadata), metadata.grace]
-    return "commit", [*head, *extras, *way, *deletes, *_columns(request, puts, payloads)]
+    return "commit", [*head, metadata.grace, *way, *deletes, *_columns(request, puts, payloads)]
 
 
 def _versions(request: Request, keys: Sequence[str]) -> list[str | None] | None:
@@ -184,20 +177,21 @@ def _versions(request: Request, keys: Sequence[str]) -> list[str | None] | None:
 
 
 def _columns(request: Request, keys: list[str], payloads: Mapping[str, str] | None) -> list[object]:
-    """The arrays that run alongside `keys`, these first."""
-    puts = [request.updates[key] for key in keys]
+    """The arrays that run alongside `keys`, these first. None of the keys is deleted."""
+    puts = [put for key in keys if (put := request.updates[key])]
+    headers = [put.header for put in puts]
     return [
         keys,
         _versions(request, keys),
-        None if payloads is None else [payloads.get(key) for key in keys],
-        [str(len(put.data)) if put else None for put in puts],
-        [put.header.content if put else None for put in puts],
-        [put.header.envelope if put else None for put in puts],
-        [put.header.kind if put else None for put in puts],
-        [put.header.dtype if put else None for put in puts],
-        [",".join(map(str, put.header.shape)) if put else None for put in puts],
-        [put.header.layout if put else None for put in puts],
-        [put.verdict if put else None for put in puts],
+        None if payloads is None else [payloads[key] for key in keys],
+        [str(len(put.data)) for put in puts],
+        [header.content for header in headers],
+        [header.envelope for header in headers],
+        [header.kind for header in headers],
+        [header.dtype for header in headers],
+        [",".join(map(str, header.shape)) for header in headers],
+        [header.layout for header in headers],
+        [put.verdict for put in puts],
     ]
 
 

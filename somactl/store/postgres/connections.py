@@ -130,7 +130,7 @@ class Connections:
             if session.connection.is_closed():
                 continue
             rested = time.monotonic() - session.used >= _RESTED_SECONDS
-            if not rested and not session.is_first_schema:
+            if not rested:
                 return session
             try:
                 if await session.is_current(self._connect_timeout):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import Note
 from somactl.store.notes import refuse_note_conflicts
-from somactl.store.postgres import failures, listing, reading, records, schema
+from somactl.store.postgres import failures, listing, reading, records
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
 
 PAGE_NOTES = 1000
@@ -16,9 +16,6 @@ PAGE_NOTES = 1000
 async def read(session: Session, namespace: str, names: Sequence[str]) -> dict[str, Note]:
     """Small notes come in one round trip; where there are large ones, all of them come in portions, as of one
     moment, each portion with time of its own."""
-    if session.is_first_schema:
-        await _require_namespace(session, namespace)
-        return {}
     wanted = list(dict.fromkeys(names))
     rows = await session.rows("notes", namespace, wanted, reading.AT_ONCE_BYTES)
     if not rows:
@@ -42,7 +39,6 @@ async def write(
     session: Session, namespace: str, changes: Mapping[str, bytes | None], expected: Mapping[str, int]
 ) -> dict[str, int]:
     """One statement, whatever its size: the lock is taken when all of it has arrived."""
-    schema.require(session.schema, session.place, 2, "notes")
     values = [value for value in changes.values() if value is not None]
     data = values[0] if len(values) == 1 else b"".join(values)
     await session.learn("write_notes")
@@ -79,15 +75,7 @@ async def write(
 
 async def page(session: Session, namespace: str, prefix: str, after: str | None) -> list[Note]:
     """Those that follow `after`, PAGE_NOTES of them unless fewer are left."""
-    if session.is_first_schema:
-        await _require_namespace(session, namespace)
-        return []
     rows = await session.rows("note_page", namespace, prefix, listing.end_of(prefix), after or "", PAGE_NOTES)
     if not rows:
         raise records.no_namespace(namespace)
     return [records.note(row) for row in rows if row["name"] is not None]
-
-
-async def _require_namespace(session: Session, namespace: str) -> None:
-    if await session.row("namespace", namespace) is None:
-        raise records.no_namespace(namespace)

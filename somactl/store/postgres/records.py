@@ -123,15 +123,9 @@ def in_order(some: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def dump_metadata(metadata: CommitMetadata) -> str:
-    """What every release knows of them: an older one cannot read a record that holds more."""
-    return dumps({"user": metadata.user, "verdicts": metadata.verdicts, "command": metadata.command})
-
-
-def dump_extras(metadata: CommitMetadata) -> str | None:
-    """What came with schema 2, for a column of its own; None where there is nothing of it."""
-    given = {"stands_for": metadata.stands_for, "grace": metadata.grace, "facts": metadata.facts or None}
-    extras = {name: value for name, value in given.items() if value is not None}
-    return dumps(extras) if extras else None
+    """Without what is empty. A grace of 0 is not."""
+    fields = msgspec.structs.asdict(metadata)
+    return dumps({name: value for name, value in fields.items() if value or value == 0})
 
 
 dumps = json.JSONEncoder(separators=(",", ":")).encode
@@ -143,7 +137,7 @@ def _metadata(row: Row) -> CommitMetadata | None:
     if known is None:
         return None
     try:
-        return msgspec.convert({**known, **(loads(row["extras"]) or {})}, CommitMetadata)
+        return msgspec.convert(known, CommitMetadata)
     except msgspec.ValidationError as exc:
         raise StoreDamaged(f"the metadata of commit {row['commit_id']} are not ours ({exc})") from exc
 

@@ -11,9 +11,8 @@ import asyncpg
 from somactl.errors import SchemaMismatch
 from somactl.package_data import data_file
 from somactl.store import named_sql
-from somactl.suggestion import run
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 """The schema this somactl writes. It uses any database whose least reader and least writer admit it."""
 
 _LEAST = re.compile(r"^-- least_(reader|writer): (\d+)$", re.MULTILINE)
@@ -45,19 +44,11 @@ STAGES = (
 """The statements that find what `compact` removes, in its order; a `count_` of each counts the same rows."""
 UNGRACED = tuple(stage for stage in STAGES if stage.startswith("ungraced"))
 """Those that look at the keys alone whose own deadline is over."""
-_SINCE_2 = {"expires_at": "NULL::double precision", "extras": "NULL::text"}
-"""The columns that came with schema 2 -> how they read before."""
 
 
 @cache
-def queries(version: int = 2) -> dict[str, str]:
-    """Name -> statement, for a database of that schema; all from 2 on have the same."""
-    if version < 2:
-        columns = re.compile(rf"\b\w+\.({'|'.join(_SINCE_2)})\b")
-        return {
-            name: columns.sub(lambda column: _SINCE_2[column[1]], statement)
-            for name, statement in queries().items()
-        }
+def queries() -> dict[str, str]:
+    """Name -> statement."""
     statements = named_sql.load(data_file("sql", "postgres", "queries.sql"))
     for stage in STAGES:
         statements[f"count_{stage}"] = (
@@ -114,16 +105,5 @@ def admit(found: Found, place: str, *, write: bool = False) -> None:
             f"{place} has schema {found.version}, which takes a somactl of schema {needed} or newer to "
             f"{'write' if write else 'read'}; this one knows schema {SCHEMA_VERSION}",
             hint="use the newer somactl that migrated it",
-            schema=found.version,
-        )
-
-
-def require(found: Found | None, place: str, version: int, what: str) -> None:
-    """Raises SchemaMismatch where the database has a schema from before `version`, which has no `what`."""
-    if found is not None and found.version < version:
-        raise SchemaMismatch(
-            f"{place} has schema {found.version}, which has no {what}",
-            hint="take a backup first; the role must own the tables",
-            next=run("init"),
             schema=found.version,
         )

@@ -95,7 +95,7 @@ class Session:
 
     async def _learn(self, name: str) -> PreparedStatement[Row]:
         """The types of a statement's parameters and columns, asked of the server once."""
-        sql = schema.queries(1 if self.is_first_schema else 2)[name]
+        sql = schema.queries()[name]
         statement = await self.connection.prepare(
             sql, name=f"somactl_{name}" if self.named else "", timeout=self.timeout
         )
@@ -106,11 +106,6 @@ class Session:
         """Whether the server answers, and nobody has migrated the database since we looked."""
         newest = await self.connection.fetchrow(schema.queries()["newest_schema"], timeout=timeout)
         return newest is not None and self.schema == tuple(newest)
-
-    @property
-    def is_first_schema(self) -> bool:
-        """Whether nobody has migrated the database since the first release: it has no notes and no graces."""
-        return self.schema is not None and self.schema.version < 2
 
     @property
     def lock_patience(self) -> float:

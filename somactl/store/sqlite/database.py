@@ -170,7 +170,6 @@ class Worker:
             if version < schema.SCHEMA_VERSION and create:
                 schema.migrate(connection, self.path)
                 version = schema.SCHEMA_VERSION
-            schema.lend_missing_tables(connection, version)
             if not self._write:
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:

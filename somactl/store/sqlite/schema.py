@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,15 +13,13 @@ from somactl.package_data import data_file
 from somactl.store import named_sql
 from somactl.store.sqlite import failures
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 """The schema this somactl writes. It uses any file whose least reader and least writer admit it."""
 LEAST_READER = 1
-LEAST_WRITER = 2
-"""A somactl of schema 1 may read, but its `compact` would remove what a grace keeps."""
+LEAST_WRITER = 1
 PAGE_BYTES = 16_384
 """Measured: large values write twice as fast as with SQLite's 4096, small ones as fast."""
 _RETRY_SECONDS = 0.01
-_CREATE = re.compile(r"^CREATE (TABLE|INDEX) ", re.MULTILINE)
 
 
 @cache
@@ -70,20 +67,6 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def lend_missing_tables(connection: sqlite3.Connection, version: int) -> None:
-    """Let this connection read a file of an older schema, which a reader does not migrate.
-
-    Empty tables in memory answer for those the file lacks. SQLite looks for a name in the file first, so
-    they step back as soon as another process has migrated it.
-    """
-    lent = [file for number, file in _files() if version < number <= SCHEMA_VERSION]
-    if lent:
-        connection.execute("ATTACH ':memory:' AS lent")
-    for file in lent:
-        for statement in _statements(file):
-            connection.execute(_CREATE.sub(r"\g<0>lent.", statement))
 
 
 def enter_wal(connection: sqlite3.Connection, path: str, busy_timeout: float) -> None:
