@@ -1,10 +1,11 @@
 -- One commit. Everything is checked first; what is written after that cannot fail, and frees no payload.
 --
--- KEYS  1 head  2 keys  3 deleted  4 tombstones  5 superseded  6 bare  7 kept  8 log  9 records  10 outbox
---       11 commit:ID
+-- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bare  6 kept  7 log  8 records  9 outbox  10 commit:ID
+--       11 graves  12 graces  13 grave
 --       for each put: live, history, old, stage;  each delete: live, history, old;  each guard: history
 -- ARGV  1 layout this writer knows  2 commit id  3 time inside the id, or ''  4 identity  5 detail
---       6 durability  7 token of `old`  8 number of puts  9 of deletes  10 of expectations
+--       6 durability  7 token of `old` and `grave`  8 number of puts  9 of deletes  10 of expectations
+--       11 grace in seconds, or ''  12 number of lists of deleted keys, then these lists
 --       for each put: key, size, about, verdict, and the value, or '' where it lies under its name `stage`;
 --       each delete: key;
 --       each expectation: number of its subject (puts, deletes, guards, counted through), then version,
@@ -12,9 +13,14 @@
 -- Reply {'done', version, time, incarnation, no-ops}, or, with nothing written: {'missing'}, {'newer', head},
 --       {'damaged', what}, {'known', record}, {'refused', time, head, subject...}, {'unstaged', key}
 --
+-- A delete leaves the bytes where they are, under a tombstone: the line of the value stays open, and its end is
+-- the tombstone, the next line. Only a put over the tombstone closes both, and takes the bytes out of the way.
+-- With a grace, the tombstone says until when the value can come back; that the bytes expire then is for lapse.
+--
 -- A subject is {version, content, since}: its live version ('0': none) and content, or since when it is deleted.
 
-local FIXED = 11
+local FIXED = 13
+local LATER_MS = 60000 -- bytes that nobody needs any more are not freed here, which takes time
 
 -- The fields of a head, as every reply has them, and behind them the counts.
 local head = redis.call('HMGET', KEYS[1], 'incarnation', 'version', 'created_at', 'versions', 'seconds',
@@ -27,7 +33,13 @@ if tonumber(head[11]) > tonumber(ARGV[1]) then
     return {'newer', head}
 end
 
-local record = redis.call('HMGET', KEYS[11], 'identity', 'version', 'at', 'incarnation', 'detail', 'noops',
+-- Whose writes this server has: the id is a new one behind every failover and every restart. A server that does
+-- not tell it tells an error, which is no string.
+local seen = redis.call('HMGET', KEYS[1], 'replid', 'durability', 'run_id')
+local told = redis.pcall('INFO', 'replication')
+local replid = type(told) == 'string' and string.match(told, 'master_replid:(%x+)')
+
+local record = redis.call('HMGET', KEYS[10], 'identity', 'version', 'at', 'incarnation', 'detail', 'noops',
     'durability')
 if record[3] then
     return {'known', record}
@@ -36,6 +48,7 @@ end
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 local puts, deletes, wanted = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local first_put = 12 + tonumber(ARGV[12])
 local first_delete = FIXED + 4 * puts
 local first_guard = first_delete + 3 * deletes
 
@@ -52,13 +65,19 @@ end
 
 -- The newest line of a key's history, and what it says.
 local function newest(history)
-    local line = redis.call('ZRANGE', history, -1, -1)[1]
+    local line = redis.call('ZRANGE', history, '-1', '-1')[1]
     if not line then
         return nil
     end
-    local version, state = string.match(line, '^(%d+) %S+ %- %- (%a+)\n')
-    return {line = line, version = version, alive = state == 'live', content = string.match(line, '"content":"(%x+)"'),
-        size = tonumber(string.match(line, '"size":(%d+)') or 0)}
+    local version, at, state = string.match(line, '^(%d+) (%S+) %- %- (%a+)\n')
+    return {line = line, version = version, at = at, alive = state == 'live',
+        content = string.match(line, '"content":"(%x+)"'), size = tonumber(string.match(line, '"size":(%d+)') or 0)}
+end
+
+-- The line of the value that a tombstone hides, where its bytes are still in their place.
+local function hidden_by(history)
+    local line = redis.call('ZRANGE', history, '-2', '-2')[1]
+    return line and string.match(line, '^%d+ %S+ %- %- live\n') and line
 end
 
 local refused = false
@@ -67,7 +86,7 @@ if ARGV[3] ~= '' then
     refused = tonumber(ARGV[3]) <= horizon
 end
 local subjects = {}
-local first_key = 10 + 5 * puts
+local first_key = first_put + 5 * puts
 local at = first_key + deletes
 for i = 1, wanted do
     local here = newest(history_of(tonumber(ARGV[at + 1])))
@@ -96,8 +115,10 @@ end
 if redis.call('ZCARD', KEYS[3]) ~= tombstones then
     return {'damaged', 'its index of tombstones has lost some of them'}
 end
-for i = 4, 9 do
-    redis.call('ZCARD', KEYS[i]) -- an error here, if it is of a foreign type, and not half-way
+for i = 4, 12 do
+    if i < 9 or i > 10 then
+        redis.call('ZCARD', KEYS[i]) -- an error here, if it is of a foreign type, and not half-way
+    end
 end
 
 -- What is there of each update; a value that was evicted has its history, but no bytes to keep.
@@ -106,19 +127,21 @@ for i = 1, puts + deletes do
     local base = i <= puts and FIXED + 4 * (i - 1) or first_delete + 3 * (i - puts - 1)
     local here = newest(KEYS[base + 2])
     local stored = redis.call('STRLEN', KEYS[base + 1]) > 0
-    local key = i <= puts and ARGV[10 + 5 * (i - 1) + 1] or ARGV[first_key + i - puts]
-    if (stored and not (here and here.alive)) or (here and not here.version) then
+    local key = i <= puts and ARGV[first_put + 5 * (i - 1) + 1] or ARGV[first_key + i - puts]
+    local hidden = here and not here.alive and hidden_by(KEYS[base + 2])
+    if (stored and not (here and (here.alive or hidden))) or (here and not here.version) then
         return {'damaged', 'the history of key ' .. key .. ' does not fit its value'}
     end
     if i <= puts then
-        local value = ARGV[10 + 5 * (i - 1) + 5]
+        local value = ARGV[first_put + 5 * (i - 1) + 5]
         local length = value ~= '' and #value or redis.call('STRLEN', KEYS[base + 4])
-        if length ~= tonumber(ARGV[10 + 5 * (i - 1) + 2]) then
+        if length ~= tonumber(ARGV[first_put + 5 * (i - 1) + 2]) then
             return {'unstaged', key}
         end
     end
     there[i] = here or {}
     there[i].stored = stored
+    there[i].hidden = hidden
     there[i].base = base
     there[i].key = key
 end
@@ -141,34 +164,60 @@ end
 local version = string.format('%.0f', tonumber(head[2]) + 1)
 
 -- The first write can still be refused: where memory is full, or where the outbox is ahead of the head.
-redis.call('XADD', KEYS[10], version .. '-0', 'commit', ARGV[2], 'incarnation', head[1], 'at', now)
+redis.call('XADD', KEYS[9], version .. '-0', 'commit', ARGV[2], 'incarnation', head[1], 'at', now)
 
--- Take what is there out of the way, and close its line in the history.
-local function displace(here)
-    local live, history, old = KEYS[here.base + 1], KEYS[here.base + 2], KEYS[here.base + 3]
-    local member = here.version .. ' ' .. here.key
-    local where = 'gone'
-    if here.alive then
-        where = ARGV[7]
-        bytes = bytes - here.size
-        push(superseded, now, member)
-        redis.call('ZINCRBY', KEYS[7], 1, here.key)
-        if here.stored then
-            redis.call('RENAME', live, old)
-        end
-    else
-        push(bare, now, member)
-        revived[#revived + 1] = here.key
+-- Close a line of a history: what it tells of has ended.
+local function close(history, line, ended, at, where)
+    local closed = string.gsub(line, '^(%d+ %S+) %- %- %a+\n', '%1 ' .. ended .. ' ' .. at .. ' ' .. where .. '\n')
+    redis.call('ZREM', history, line)
+    redis.call('ZADD', history, string.match(line, '^%d+'), closed)
+end
+
+-- Take a value's bytes out of the way; its line is closed with when it ended.
+local function put_aside(here, line, ended, at)
+    redis.call('ZINCRBY', KEYS[6], 1, here.key)
+    push(superseded, at, string.match(line, '^%d+') .. ' ' .. here.key)
+    if here.stored then
+        redis.call('RENAME', KEYS[here.base + 1], KEYS[here.base + 3])
+        redis.call('PERSIST', KEYS[here.base + 3])
     end
-    local line = string.gsub(here.line, '^(%d+ %S+) %- %- %a+\n', '%1 ' .. version .. ' ' .. now .. ' ' .. where .. '\n')
-    redis.call('ZREM', history, here.line)
-    redis.call('ZADD', history, here.version, line)
+    close(KEYS[here.base + 2], line, ended, at, ARGV[7])
+end
+
+-- The same for one whose grace is over: nothing is kept of it, whether its bytes have expired yet or not.
+local function let_go(here, line, ended, at)
+    push(bare, at, string.match(line, '^%d+') .. ' ' .. here.key)
+    if here.stored then
+        redis.call('RENAME', KEYS[here.base + 1], KEYS[here.base + 3])
+        redis.call('PEXPIRE', KEYS[here.base + 3], LATER_MS)
+    end
+    close(KEYS[here.base + 2], line, ended, at, 'gone')
+end
+
+-- Make room for a new value of a key.
+local function displace(here)
+    if here.alive then
+        bytes = bytes - here.size
+        put_aside(here, here.line, version, now)
+        return
+    end
+    if here.hidden then
+        local deadline = string.match(here.line, '"until":([%d.]+)')
+        if deadline and tonumber(deadline) <= tonumber(now) then
+            let_go(here, here.hidden, here.version, here.at)
+        else
+            put_aside(here, here.hidden, here.version, here.at)
+        end
+    end
+    push(bare, now, here.version .. ' ' .. here.key)
+    revived[#revived + 1] = here.key
+    close(KEYS[here.base + 2], here.line, version, now, 'gone')
 end
 
 for i = 1, puts do
     local here = there[i]
     local live, history, stage = KEYS[here.base + 1], KEYS[here.base + 2], KEYS[here.base + 4]
-    local a = 10 + 5 * (i - 1)
+    local a = first_put + 5 * (i - 1)
     local size, about, verdict, value = ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
     if here.line then
         displace(here)
@@ -185,12 +234,16 @@ for i = 1, puts do
 end
 
 local noops = {}
+local deadline = ''
+if ARGV[11] ~= '' then
+    deadline = string.format(',"until":%.6f', tonumber(now) + tonumber(ARGV[11]))
+end
+local tomb = version .. ' ' .. now .. ' - - tomb\n{"commit":"' .. ARGV[2] .. '"' .. deadline .. '}\n'
 for i = puts + 1, puts + deletes do
     local here = there[i]
     if here.alive then
-        displace(here)
-        redis.call('ZADD', KEYS[here.base + 2], version,
-            version .. ' ' .. now .. ' - - tomb\n{"commit":"' .. ARGV[2] .. '"}\n')
+        redis.call('ZADD', KEYS[here.base + 2], version, tomb)
+        bytes = bytes - here.size
         dead_keys[#dead_keys + 1] = here.key
         push(tombs, 0, here.key)
     else
@@ -200,23 +253,44 @@ end
 
 keys = keys + each_500('ZADD', KEYS[2], live_keys) - each_500('ZREM', KEYS[2], dead_keys)
 tombstones = tombstones + each_500('ZADD', KEYS[3], tombs) - each_500('ZREM', KEYS[3], revived)
-for i = 1, #tombs, 2 do
-    tombs[i] = now
+each_500('ZADD', KEYS[4], superseded)
+each_500('ZADD', KEYS[5], bare)
+
+if #tombs > 0 then
+    local grave = version .. ' ' .. ARGV[7]
+    for i = 13, first_put do
+        redis.call('RPUSH', KEYS[13], ARGV[i])
+    end
+    if deadline == '' then
+        redis.call('ZADD', KEYS[11], now, grave)
+    else
+        redis.call('ZADD', KEYS[12], string.match(deadline, '[%d.]+'), grave)
+    end
 end
-each_500('ZADD', KEYS[4], tombs)
-each_500('ZREM', KEYS[4], revived)
-each_500('ZADD', KEYS[5], superseded)
-each_500('ZADD', KEYS[6], bare)
+
+-- The server was replaced behind the head's last commit: what was acknowledged in between is lost, and its
+-- versions are given again. Not so where the same process goes on, which takes a new id for its first replica, nor
+-- where the same server began anew with every write on its disk; a replica that takes over keeps its old id beside.
+if replid and (seen[1] ~= replid or seen[2] ~= ARGV[6]) then
+    local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+    local on_disk = seen[2] == 'fsync' and ARGV[6] == 'fsync'
+    local took_over = string.find(told, 'master_replid2:%x*[1-9a-f]') or not (seen[3] == run_id or on_disk)
+    if seen[1] and seen[1] ~= replid and took_over then
+        redis.call('HSETNX', KEYS[1], 'replaced_behind', head[2])
+        redis.call('HSET', KEYS[1], 'replaced_at', now)
+    end
+    redis.call('HSET', KEYS[1], 'replid', replid, 'durability', ARGV[6], 'run_id', run_id)
+end
 
 local absent = table.concat(noops, ' ')
 redis.call('HSET', KEYS[1], 'version', version, 'keys', string.format('%.0f', keys),
     'tombstones', string.format('%.0f', tombstones), 'bytes', string.format('%.0f', bytes))
-redis.call('HSET', KEYS[11], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
+redis.call('HSET', KEYS[10], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
     'detail', ARGV[5], 'noops', absent, 'durability', ARGV[6])
-redis.call('ZADD', KEYS[8], version, ARGV[2])
+redis.call('ZADD', KEYS[7], version, ARGV[2])
 local forget = now
 if ARGV[3] ~= '' and tonumber(ARGV[3]) > tonumber(now) then
     forget = ARGV[3]
 end
-redis.call('ZADD', KEYS[9], forget, ARGV[2])
+redis.call('ZADD', KEYS[8], forget, ARGV[2])
 return {'done', version, now, head[1], absent}

@@ -1,38 +1,37 @@
 -- A commit that deletes, each key at an expected version, in as little time as possible: it does what
--- commit_v2 does in the plain case, and nothing at all in any other.
+-- the commit script does in the plain case, and nothing at all in any other.
 --
 -- KEYS  1 head  2 keys  3 deleted  4 log  5 records  6 outbox  7 commit:ID  8 graves  9 graces  10 grave
 --       the history of each key
 -- ARGV  1 layout this writer knows  2 commit id  3 time inside the id, or ''  4 identity  5 detail
 --       6 durability  7 token of `grave`  8 grace in seconds, or ''  9 number of lists of deleted keys, then these
 --       lists, then the expected version of each key, or '' for any
--- Reply {'done', version, time, incarnation, ''}, or {'other'}, with nothing written: ask commit_v2
+-- Reply {'done', version, time, incarnation, ''}, or {'other'}, with nothing written: ask the commit script
 --
 -- What costs time here is each key's: two calls, and most of it is waiting for memory. So the keys should come
 -- in byte order, as the indexes have them. Numbers are written as text, since turning one of Lua's into an
 -- argument takes as long as a call.
 
 local FIXED = 10
-local LAYOUT = 2
 local call, sub, byte, find, match = redis.call, string.sub, string.byte, string.find, string.match
 
-local head = call('HMGET', KEYS[1], 'incarnation', 'version', 'layout', 'least_reader', 'least_writer',
-    'record_seconds', 'records_removed_until', 'keys', 'tombstones', 'bytes')
-if not head[1] or tonumber(head[5]) > tonumber(ARGV[1]) or call('EXISTS', KEYS[7]) == 1 then
+local head = call('HMGET', KEYS[1], 'incarnation', 'version', 'least_writer', 'record_seconds',
+    'records_removed_until', 'keys', 'tombstones', 'bytes')
+if not head[1] or tonumber(head[3]) > tonumber(ARGV[1]) or call('EXISTS', KEYS[7]) == 1 then
     return {'other'}
 end
 local told = redis.pcall('INFO', 'replication')
 local replid = type(told) == 'string' and match(told, 'master_replid:(%x+)')
 local seen = call('HMGET', KEYS[1], 'replid', 'durability')
 if replid and (replid ~= seen[1] or ARGV[6] ~= seen[2]) then
-    return {'other'} -- the server may have been replaced, which commit_v2 writes down
+    return {'other'} -- the server may have been replaced, which the commit script writes down
 end
 local time = call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
-if ARGV[3] ~= '' and tonumber(ARGV[3]) <= math.max(tonumber(now) - tonumber(head[6]), tonumber(head[7])) then
+if ARGV[3] ~= '' and tonumber(ARGV[3]) <= math.max(tonumber(now) - tonumber(head[4]), tonumber(head[5])) then
     return {'other'}
 end
-local keys, tombstones, bytes = tonumber(head[8]), tonumber(head[9]), tonumber(head[10])
+local keys, tombstones, bytes = tonumber(head[6]), tonumber(head[7]), tonumber(head[8])
 if call('ZCARD', KEYS[2]) ~= keys or call('ZCARD', KEYS[3]) ~= tombstones then
     return {'other'}
 end
@@ -100,10 +99,7 @@ else
     call('ZADD', KEYS[8], now, version .. ' ' .. ARGV[7])
 end
 call('HSET', KEYS[1], 'version', version, 'keys', string.format('%.0f', keys),
-    'tombstones', string.format('%.0f', tombstones), 'bytes', string.format('%.0f', bytes),
-    'layout', math.max(tonumber(head[3]), LAYOUT),
-    'least_reader', math.max(tonumber(head[4]), deadline ~= '' and LAYOUT or 1),
-    'least_writer', math.max(tonumber(head[5]), LAYOUT))
+    'tombstones', string.format('%.0f', tombstones), 'bytes', string.format('%.0f', bytes))
 call('HSET', KEYS[7], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
     'detail', ARGV[5], 'noops', '', 'durability', ARGV[6])
 call('ZADD', KEYS[4], version, ARGV[2])

@@ -77,7 +77,7 @@ class RedisBackend:
         def older(time: bytes) -> str:
             return f"{float(time) - seconds:.6f}"
 
-        for part in ("tombstones", "superseded", "bare", "graves", "graces"):
+        for part in ("superseded", "bare", "graves", "graces"):
             name = self.name(namespace, part)
             for member, score in self.raw.zrange(name, 0, -1, withscores=True):
                 self.raw.zadd(name, {member: older(score)})

@@ -34,7 +34,6 @@ from somactl.testing.values import (
     put,
     write,
 )
-from store import redis_previous
 from store.redis_backend import RedisBackend
 
 LARGE = 300
@@ -285,7 +284,7 @@ async def test_both_scripts_leave_the_same_behind(
         backend.raw.flushdb()
         await store.init()
     assert asked.count("delete") == 1
-    assert asked.count("commit_v2") == 4 + 4 + 1
+    assert asked.count("commit") == 4 + 4 + 1
     assert states[0] == states[1]
     assert receipts[0] == receipts[1]
 
@@ -375,84 +374,20 @@ async def test_many_deletes_race_with_writers_and_never_lose_the_newer_value(
         await writer.close()
 
 
-# The release before
-
-
-async def test_the_release_before_writes_until_something_is_deleted_and_reads_until_a_grace(
+async def test_a_head_made_anew_still_hides_what_a_grace_keeps(
     backend: RedisBackend, store: RedisStore
 ) -> None:
-    await put(store, "a", "b")
-    assert redis_previous.commit(backend, {"a": envelope("a", 1)}, "old-1")[0] == b"done"
-    await put(store, "a", seed=2)
-    assert redis_previous.commit(backend, {"a": envelope("a", 3), "b": None}, "old-2")[0] == b"done"
-    assert [r.version for r in await store.history("a")] == [4, 3, 2, 1]
-    await delete(store, "a")
-    what, head = redis_previous.commit(backend, {"c": envelope("c")}, "old-3")
-    assert (what, head[10]) == (b"newer", b"2")
-    assert redis_previous.readable(backend)
-    await put(store, "a", seed=4)
-    await prune(store, "a", grace=10.0)
-    assert not redis_previous.readable(backend)
-    assert (await store.head()).version == 7
-
-
-async def test_what_the_release_before_has_deleted_is_read_restored_and_removed(
-    backend: RedisBackend, store: RedisStore
-) -> None:
-    for number, update in enumerate(
-        ({"a": envelope("a"), "b": envelope("b")}, {"a": envelope("a", 1)}, {"a": None, "b": None})
-    ):
-        assert redis_previous.commit(backend, update, f"old-{number}")[0] == b"done"
-    assert [s.key for s in await listed(store.scan(deleted=True))] == ["a", "b"]
-    assert bytes((await store.read("a", 2)).data) == envelope("a", 1)
-    assert (await prune(store, "a", grace=0.0)).noops == ("a",)
-    assert await store.compact(past_grace=True) == Compaction()
-    await put(store, "b", seed=2)
-    assert bytes((await store.read("b", 1)).data) == envelope("b")
-    assert [r.compacted for r in await store.history("b")] == [False, False, False]
-    record = (await store.commit_status("old-2")).record
-    assert record is not None
-    assert record.metadata == CommitMetadata()
-    await store.init(retention=Retention(1, 0.0, 0.0))
-    await compact_fully(store)
-    assert await backend.stored("default") == {("b", 5)}
-    assert await listed(store.scan(deleted=True)) == []
-
-
-async def test_the_release_before_compacts_beside_this_one_and_removes_nothing_that_is_kept(
-    backend: RedisBackend, store: RedisStore
-) -> None:
-    """It looks into its own indexes, and these do not name what a tombstone hides."""
-    await store.init(retention=Retention(2, 0.0, 1e6))
-    await put(store, "a")
-    await put(store, "a", seed=1)
-    await delete(store, "a")
-    assert backend.raw.exists(backend.name("default", "tombstones")) == 0
-    assert backend.raw.zrange(backend.name("default", "superseded"), 0, -1) == [b"1 a"]
-    names = [backend.name("default", part) for part in ("head", "superseded", "bare", "kept")]
-    (line,) = backend.raw.zrangebyscore(backend.name("default", "history:a"), 1, 1)
-    token = line.split(b"\n")[0].split(b" ")[4].decode()
-    keys = [backend.name("default", rest) for rest in ("history:a", f"old:{token}:a", "trash:t:0")]
-    assert redis_previous.script(backend, "prune", [*names, *keys], [1000, "a", 1, token]) == [1]
-    backend.raw.delete(backend.name("default", "trash:t:0"))
-    assert bytes((await store.read("a", 2)).data) == envelope("a", 1)
-    with pytest.raises(VersionCompacted):
-        await store.read("a", 1)
-
-
-async def test_a_head_made_anew_admits_no_older_release(backend: RedisBackend, store: RedisStore) -> None:
     await put(store, "a", "b")
     await prune(store, "a", grace=100.0)
     backend.raw.delete(backend.name("default", "head"))
     await store.init(new_incarnation=True)
-    assert redis_previous.commit(backend, {"c": envelope("c")}, "old")[0] == b"newer"
     assert bytes((await store.read("a", 1)).data) == envelope("a")
     summary = await store.summary()
     assert (summary.keys, summary.tombstones) == (1, 1)
 
 
 async def test_a_layout_of_the_future_is_not_compacted(backend: RedisBackend, store: RedisStore) -> None:
-    backend.raw.hset(backend.name("default", "head"), mapping={"layout": 3, "least_writer": 3})
+    backend.raw.hset(backend.name("default", "head"), mapping={"layout": 2, "least_writer": 2})
     with pytest.raises(SchemaMismatch):
         await store.compact()
     assert await store.compact(dry_run=True) == Compaction()

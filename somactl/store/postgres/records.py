@@ -123,8 +123,8 @@ def in_order(some: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def dump_metadata(metadata: CommitMetadata) -> str:
-    """Without what is empty. A grace of 0 is not."""
-    fields = msgspec.structs.asdict(metadata)
+    """All that is kept with a commit, without what is empty. A grace of 0 is not."""
+    fields = msgspec.structs.asdict(msgspec.structs.replace(metadata, guards={}))
     return dumps({name: value for name, value in fields.items() if value or value == 0})
 
 

@@ -24,7 +24,7 @@ from somactl.store.redis.reading import Reader, seconds
 from somactl.store.redis.revisions import Line
 from somactl.store.redis.scripts import Argument, Script
 
-PRUNE = Script("prune_v2")
+PRUNE = Script("prune")
 FORGET = Script("forget")
 EXPIRE = Script("expire")
 
@@ -117,8 +117,8 @@ async def candidates(reader: Reader, limit: int | None, *, past_grace: bool = Fa
     """What the retention no longer keeps, at most `limit` removals; all of it where `limit` is None.
 
     First come the keys whose tombstone is due, list by list, each with all that it hides; with `past_grace`
-    nothing else. After them a stage begins only when the one before it is exhausted: an entry goes after its
-    bytes, a tombstone after the entries that it hides.
+    nothing else. After them a stage begins only when the one before it is exhausted: an entry goes after
+    its bytes.
     """
     search = await _Search.begin(reader)
     if limit is not None:
@@ -144,7 +144,6 @@ async def candidates(reader: Reader, limit: int | None, *, past_grace: bool = Fa
         and await take(search.graves(), found.add)
         and await take(search.values(), found.add)
         and await take(search.entries(), found.add)
-        and await take(search.tombstones(), found.add)
         and await take(search.records(), found.records.append)
     ):
         await take(search.events(), found.events.append)
@@ -233,8 +232,7 @@ class _Search:
                     yield value
 
     async def entries(self) -> AsyncIterator[Entry]:
-        """Entries without bytes, or without them soon: those past the record retention, and those of a
-        key that layout 1 has deleted and that is about to be forgotten."""
+        """Entries past the record retention, without bytes or without them soon."""
         seen = {(entry.key, entry.version) for entry in self.found.entries}
         for value in self.found.values:
             if value.ended_at <= self.records_until and (value.key, value.version) not in seen:
@@ -245,18 +243,6 @@ class _Search:
                 if (key, version) not in seen:
                     seen.add((key, version))
                     yield Entry(key, version)
-        async for key, lines in self._forgotten():
-            for line in lines[1:]:
-                bare = line.where == "gone" or (key, line.version) in self._going
-                if bare and (key, line.version) not in seen:
-                    yield Entry(key, line.version)
-
-    async def tombstones(self) -> AsyncIterator[Tombstone]:
-        """Those of layout 1 whose time is over. One over a value that stays for now (the clock was set back)
-        stays."""
-        async for key, lines in self._forgotten():
-            if all(line.where == "gone" or (key, line.version) in self._going for line in lines[1:]):
-                yield Tombstone(key, lines[0].version)
 
     async def records(self) -> AsyncIterator[str]:
         async for page in self._members(self.names.records, self.records_until):
@@ -275,13 +261,6 @@ class _Search:
                 yield event_id.decode()
             if not page:
                 return
-
-    async def _forgotten(self) -> AsyncIterator[tuple[str, list[Line]]]:
-        """Keys that layout 1 has deleted and whose tombstone has had its time, with their history."""
-        async for page in self._members(self.names.tombstones, self.values_until):
-            async for key, lines in self._histories([key.decode() for key in page]):
-                if lines and lines[0].where == "tomb":
-                    yield key, lines
 
     async def _histories(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, list[Line]]]:
         """The keys with their history, newest entry first."""
@@ -426,7 +405,7 @@ async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
 async def _forget(reader: Reader, entries: Sequence[Entry], tombstones: Sequence[Tombstone]) -> list[int]:
     names = reader.names
     both: list[Entry | Tombstone] = [*entries, *tombstones]
-    keys: list[Argument] = [names.head, names.deleted, names.tombstones, names.bare]
+    keys: list[Argument] = [names.head, names.deleted, names.bare]
     keys += [names.history(each.key) for each in both]
     arguments: list[Argument] = [len(entries)]
     for each in both:

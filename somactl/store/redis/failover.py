@@ -17,7 +17,7 @@ from somactl.store.redis.layout import NAME, text
 from somactl.suggestion import run
 
 FIELDS = ("replid", "durability", "run_id", "replaced_behind", "replaced_at")
-"""Of a head; see `lua/commit_v2.lua`, which writes them."""
+"""Of a head; see `lua/commit.lua`, which writes them."""
 
 _ADVICE = (
     "commits that were acknowledged after it may be lost, and their versions given again: compare receipts "
@@ -47,7 +47,7 @@ def findings(reply: Any, told: Mapping[str, str]) -> list[Finding]:
 
 
 def _took_over(told: Mapping[str, str], durability: str | None, run_id: str | None) -> bool:
-    """Whether a server of another replication id may lack commits; as `lua/commit_v2.lua` decides it."""
+    """Whether a server of another replication id may lack commits; as `lua/commit.lua` decides it."""
     if told.get("master_replid2", "").strip("0"):
         return True
     on_disk = told.get("appendonly") == "yes" and told.get("appendfsync") == "always"

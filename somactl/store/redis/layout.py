@@ -6,7 +6,6 @@ All names of a namespace share one hash tag, so that a cluster keeps them on one
                 which server made the last commit, and whether one took over (`failover.py`)
     keys        sorted set of the live keys, all of score 0, hence in byte order
     deleted     the same for the keys that have a tombstone
-    tombstones  those of them that layout 1 has deleted, by the time of their deletion
     live:K      string: the envelope that is live, or that the tombstone of K hides (then with an expiry, if
                 the delete had a grace)
     old:N:K     string: a superseded envelope; N is random, and recorded in `history:K`
@@ -45,15 +44,11 @@ from somactl.store.contract import Head, Retention
 from somactl.suggestion import run
 
 NAME = "redis"
-LAYOUT = 2
-"""The layout this somactl writes. It uses any namespace whose least reader and least writer admit it.
-
-Layout 2 leaves the bytes of a deleted key in their place. A namespace admits the somactl of layout 1 as a
-writer until somebody with layout 2 deletes something in it, and as a reader until that is done with a grace.
-"""
+LAYOUT = 1
+"""The layout this somactl writes. It uses any namespace whose least reader and least writer admit it."""
 LEAST_READER = 1
 LEAST_WRITER = 1
-"""Those of a new namespace; the scripts raise them with the first thing that layout 1 does not understand."""
+"""Those of a namespace that this somactl makes."""
 REGISTRY = "somactl:namespaces"
 """The set of all namespaces' names. It lies in another slot than they do, so no script touches it."""
 RETENTION = Retention(versions=2)
@@ -71,13 +66,12 @@ class Names:
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.tag = f"somactl:{{{namespace}}}:"
-        for part in (*PARTS, *LATER_PARTS):
+        for part in (*PARTS, *FURTHER_PARTS):
             setattr(self, part, self.tag + part)
 
     head: str
     keys: str
     deleted: str
-    tombstones: str
     superseded: str
     bare: str
     kept: str
@@ -115,11 +109,11 @@ class Names:
 
 
 PARTS = (
-    "head", "keys", "deleted", "tombstones", "superseded", "bare", "kept", "log", "records", "outbox",
+    "head", "keys", "deleted", "superseded", "bare", "kept", "log", "records", "outbox",
 )  # fmt: skip
 """The parts that a namespace has once each; all but the head are missing while they would be empty."""
-LATER_PARTS = ("graves", "graces", "noted", "notes")
-"""The same, of layout 2."""
+FURTHER_PARTS = ("graves", "graces", "noted", "notes")
+"""The rest of them: the scripts know a key by its place among `PARTS`, so these come behind."""
 
 
 class Place(msgspec.Struct, frozen=True):

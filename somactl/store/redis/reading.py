@@ -91,7 +91,7 @@ class Reader:
         return bool(self.registry.value(member))
 
     async def _has_parts(self) -> bool:
-        parts = [part for part in (*layout.PARTS, *layout.LATER_PARTS) if part != "head"]
+        parts = [part for part in (*layout.PARTS, *layout.FURTHER_PARTS) if part != "head"]
         there = await self.link.ask(*(("EXISTS", getattr(self.names, part)) for part in parts))
         return any(self.link.values(there))
 

@@ -18,10 +18,7 @@ PAGE = 500
 
 
 class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The part of a record that the client knows before the commit; the deletes in the script's order.
-
-    What stands below `command` is missing in records of layout 1.
-    """
+    """The part of a record that the client knows before the commit; the deletes in the script's order."""
 
     keys: Mapping[str, str | None]
     user: Mapping[str, str]

@@ -35,7 +35,7 @@ from somactl.store.request import (
     settle,
 )
 
-COMMIT = Script("commit_v2")
+COMMIT = Script("commit")
 DELETE = Script("delete")
 LAPSE = Script("lapse")
 INIT = Script("init")
@@ -199,7 +199,7 @@ def _lists(keys: Sequence[str]) -> list[str]:
 
 
 def _call(names: Names, request: Request, staging: Staging, durability: str) -> Call:
-    """The commit script with its keys and arguments; `lua/commit_v2.lua` says what they are."""
+    """The commit script with its keys and arguments; `lua/commit.lua` says what they are."""
     keys: list[Argument] = [getattr(names, part) for part in layout.PARTS]
     keys += names.commit(request.commit_id), names.graves, names.graces, names.grave(staging.token)
     lists = _lists(staging.deletes)
@@ -305,14 +305,13 @@ async def init(reader: Reader, retention: Retention | None, new_incarnation: boo
     known = await reader.is_registered()
     (head,) = reader.link.values(await reader.link.ask(("EXISTS", names.head)))
     remains = recovery.Remains()
-    least = layout.LEAST_READER, layout.LEAST_WRITER
     if new_incarnation and not head:
         remains = await recovery.remains(reader)
-        least = layout.LAYOUT, layout.LAYOUT  # what is left may be of this layout
     kept = retention or layout.RETENTION
     arguments: list[Argument] = [
         layout.LAYOUT,
-        *least,
+        layout.LEAST_READER,
+        layout.LEAST_WRITER,
         fresh_incarnation(),
         int(new_incarnation),
         kept.versions,
@@ -323,7 +322,7 @@ async def init(reader: Reader, retention: Retention | None, new_incarnation: boo
         remains.version,
         remains.stored_bytes,
     ]
-    parts = [getattr(names, part) for part in (*layout.PARTS, *layout.LATER_PARTS)]
+    parts = [getattr(names, part) for part in (*layout.PARTS, *layout.FURTHER_PARTS)]
     what, *facts = await reader.link.call(INIT, parts, arguments)
     if what == b"absent":
         raise await reader.absence()
