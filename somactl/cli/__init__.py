@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 def main() -> NoReturn:
     """Entry point of the console script."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until we can say more: without a traceback
-    from somactl.cli import signals, streams
+    from somactl.cli import signals
 
     code: int | None = None
     try:
         signals.catch()
+        from somactl.cli import streams
+
         streams.secure()
         code = _run(sys.argv[1:])
         signals.let_go(code)

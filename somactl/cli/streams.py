@@ -55,9 +55,13 @@ class StandardStream(io.RawIOBase):
         except OSError as exc:
             self.failure = exc
         except BaseException:
-            self.has_left = True
+            # A signal. What comes next may be printed, unless that were to wait again, or begin in mid-line.
+            self.has_left = bool(rest) and (len(rest) < length or not self._takes_now())
             raise
         return length
+
+    def _takes_now(self) -> bool:
+        return bool(select.select([], [self._descriptor], [], 0)[1])
 
     def _write_some(self, data: memoryview) -> int:
         try:
@@ -71,7 +75,7 @@ class _Talk(StandardStream):
     """Standard error: each message is tried anew, since a disk may have room again."""
 
     def write(self, data: Any) -> int:
-        self.failure = None
+        self.failure, self.has_left = None, False
         return super().write(data)
 
 
