@@ -143,14 +143,16 @@ def test_a_signal_ends_the_wait_for_a_reader_and_tells_what_stands(
 ) -> None:
     """Nobody reads the pipe: the report does not fit into it, and the commit stands."""
     lines = b"".join(b'{"key": "key-%05d", "value": [[1.0]]}\n' % i for i in range(700))
+    told = (shell.folder / "err").open("wb")
     process = subprocess.Popen(
         [SOMACTL, "commit", "--commit-id", "mine", "-o", "json"],
         cwd=shell.folder,
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=(shell.folder / "err").open("wb"),
+        stderr=told,
     )
+    told.close()
     assert process.stdin is not None
     process.stdin.write(lines)
     process.stdin.close()
