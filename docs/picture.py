@@ -59,9 +59,13 @@ def recorded() -> str:
 
 
 def _on_a_terminal(command: str, folder: str, environment: dict[str, str]) -> str:
+    """What `command` says on stderr, then on stdout, which is a terminal.
+
+    On a terminal, stderr would also tell what a slow machine waits for.
+    """
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        ["sh", "-c", command], cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave
+        ["sh", "-c", command], cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=subprocess.PIPE
     )
     os.close(slave)
     printed = b""
@@ -74,8 +78,8 @@ def _on_a_terminal(command: str, folder: str, environment: dict[str, str]) -> st
             break
         printed += part
     os.close(master)
-    process.wait()
-    return printed.decode().replace("\r\n", "\n")
+    _, said = process.communicate()
+    return said.decode() + printed.decode().replace("\r\n", "\n")
 
 
 def drawn(session: str) -> str:
