@@ -127,6 +127,7 @@ class CorruptValue(SomactlError):
 class ConfigurationError(SomactlError):
     exit_code = 10
     runbook = "configuration"
+    usual_next: ClassVar[tuple[Suggestion, ...]] = (run("config"),)
 
 
 class SecretExposed(ConfigurationError):

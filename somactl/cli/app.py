@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
     argv = argv or ["--help"]
     mode = output_mode(argv)
     out = Output(mode)
-    during = Invocation(command=next((word for word in argv if word in COMMANDS), ""))
+    during = _beginning(argv)
     try:
         refuse_exposed(argv)
         code = build()(list(argv), prog_name="somactl", standalone_mode=False)
@@ -79,6 +80,14 @@ def run(argv: Sequence[str]) -> int:
         message = f"a bug in somactl: {type(exc).__name__}: {exc}"
         code = out.failure(SomactlError(without_addresses(message, words)), during)
     return out.close(int(code or 0))
+
+
+def _beginning(argv: Sequence[str]) -> Invocation:
+    """What is known of the command line before it is parsed: where settings come from, but no address."""
+    file = next((word for flag, word in pairwise(argv) if flag == "--config"), "")
+    file = file or next((word.partition("=")[2] for word in argv if word.startswith("--config=")), "")
+    command = next((word for word in argv if word in COMMANDS), "")
+    return Invocation(command=command, shared={"config": file} if file else {})
 
 
 def _usage_error(exc: typer.TyperException, command: str) -> UsageError:

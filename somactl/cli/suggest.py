@@ -30,6 +30,7 @@ PARAMETERS = frozenset(
     }
 )
 """What hints may name in backquotes: parameters of `open_store`, `Policy` and `commit_matrix_update`."""
+_PAGE = re.compile(r"\b(?:docs|RUNBOOKS)/[A-Za-z_-]+\.md\b")
 _READS_STDIN_WITHOUT_WORDS = frozenset({"commit", "migrate-json"})
 
 
@@ -80,6 +81,7 @@ class Invocation:
             return []
         lines = [self.line(suggestion) for suggestion in error.next]
         found = [line for line in lines if line is not None]
+        found += [command_line(run("explain", page), self.shared) for page in _PAGE.findall(error.hint or "")]
         if not found and isinstance(error, UsageError):
             found = [command_line(run(self.command, help=True), {})]
         if not found and error.runbook is None and not isinstance(error, Interrupted | Terminated):

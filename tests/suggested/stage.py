@@ -16,7 +16,7 @@ from tests.cli.conftest import SOMACTL, Result, Shell, density, environment
 KEY = '-acme:(9.0, 14.0):it\'s $HOME=`x` "\u03c1"'
 NAMESPACE = "-n.S_1"
 SECRET = "hunter2-hunter2"
-CODES: dict[str, set[int]] = {"doctor": {0, 3, 4, 10, 13}, "status": {0, 4, 15}}
+CODES: dict[str, set[int]] = {"config": {0, 10}, "doctor": {0, 3, 4, 10, 13}, "status": {0, 4, 15}}
 """What a suggested command may end with, where that is not 0 alone: it looks, and says what it found."""
 
 

@@ -29,8 +29,7 @@ _PAUSE = 0.01
 _REMIND_SECONDS = 1.0
 _MISSED = ("late", "lost")
 _TROUBLES = {
-    "foreign": "it serves another incarnation of the namespace, so it takes no copies "
-    "(to reconcile it mends that)",
+    "foreign": "it serves another incarnation of the namespace, so it takes no copies until it is reconciled",
     "blocked": "an `init --new-incarnation` has begun and not finished, so it serves nothing",
 }
 

@@ -73,7 +73,7 @@ MEANINGS: Mapping[str, Meaning] = {
         AccessDenied, "refuses a right", "grant what docs/STORE_POSTGRES.md lists under Rights to this role"
     ),
     "42": Meaning(SchemaMismatch, "does not have the tables that somactl knows", _FOREIGN),
-    "53100": Meaning(StoreFull, "has no disk space left", "free disk space; to compact removes history"),
+    "53100": Meaning(StoreFull, "has no disk space left", "free disk space; compacting removes history"),
     "53200": Meaning(StoreFull, "is out of memory", "give the server more memory, or commit less at once"),
     "53": Meaning(
         StoreUnavailable, "takes no more connections", "raise max_connections, or put PgBouncer before it"
