@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
     except typer.TyperException as exc:
         usage = _usage_error(exc, during.command)
         usage.message = without_addresses(usage.message, argv)
-        code = out.failure(usage)
+        code = out.failure(usage, during)
     except SomactlError as exc:
         code = out.failure(exc, during)
     except Exception as exc:

@@ -344,13 +344,16 @@ def refuse_conflicts(
         if newest is not None and beyond > newest:
             more += (
                 f"; version {beyond} was never reached here, where {newest} is the newest: it is another "
-                "namespace's, or the store has lost what it had acknowledged (see `somactl doctor`)"
+                "namespace's, or the store has lost what it had acknowledged"
             )
         raise VersionConflict(
             "; ".join(sentences[:3]) + more,
             conflicts=conflicts,
             hint="nothing was written; read the keys again before you repeat the commit",
-            next=[run("show", key, from_="authority") for key in list(conflicts)[:3]],
+            next=[
+                *(run("show", key, from_="authority") for key in list(conflicts)[:3]),
+                *([run("doctor")] if newest is not None and beyond > newest else []),
+            ],
         )
 
 

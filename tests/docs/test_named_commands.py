@@ -27,6 +27,8 @@ NAMED_BY_HAND = {
     "operations/prune/request.py": "part of what an order's identity is made of; never shown",
     "core/order/parsing.py": "part of what an order's digest is made of; never shown",
 }
+A_REHEARSED_KEY = "somactl doctor"
+"""What the commit that doctor rehearses would delete."""
 OTHERS = {"--complete", "--user", "--json", "--no-deps", "--require-hashes"}
 """Flags of other programs that pages and messages name, and the one that completion scripts call."""
 
@@ -70,7 +72,7 @@ def test_calls_are_put_into_words_in_one_place() -> None:
         for path in SOURCES
         if str(path.relative_to(ROOT / "somactl")) not in NAMED_BY_HAND
         for line, text in texts(path)
-        if _CALL.search(text)
+        if _CALL.search(text) and text != A_REHEARSED_KEY
     ]
     assert found == [], "say it as data: next=run(...), session.command(...), session.line(again(...))"
 

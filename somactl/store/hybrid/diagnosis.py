@@ -44,6 +44,7 @@ def orphaned(cache: Cache, marker: str | None) -> list[Finding]:
             CHECK,
             "problem",
             f"it serves {marker}, and the authority has no namespace of that name: was it lost?",
-            "restore a backup that has it, or check --store and --namespace; `somactl init` makes a new one",
+            "restore a backup that has it, or check --store and --namespace; else make a new one",
+            (run("init"),),
         )
     ]

@@ -21,7 +21,7 @@ FIELDS = ("replid", "durability", "run_id", "replaced_behind", "replaced_at")
 
 _ADVICE = (
     "commits that were acknowledged after it may be lost, and their versions given again: compare receipts "
-    "with `somactl log`; expect digests (--expect KEY=sha:DIGEST), or give the namespace a new incarnation, "
+    "with the log; expect digests (--expect KEY=sha:DIGEST), or give the namespace a new incarnation, "
     "which no cache and no INCARNATION:N from before matches"
 )
 
@@ -55,4 +55,6 @@ def _took_over(told: Mapping[str, str], durability: str | None, run_id: str | No
 
 
 def _warning(detail: str) -> Finding:
-    return Finding(NAME, "failover", "warning", detail, _ADVICE, (run("init", new_incarnation=True),))
+    return Finding(
+        NAME, "failover", "warning", detail, _ADVICE, (run("log"), run("init", new_incarnation=True))
+    )

@@ -12,6 +12,7 @@ from somactl.errors import SomactlError, StoreBusy, StoreDamaged, StoreFull
 from somactl.store.contract import CommitMetadata, Finding
 from somactl.store.request import prepare
 from somactl.store.sqlite import database, failures, reading, schema, writing
+from somactl.suggestion import Suggestion, run
 
 
 def diagnose(path: str, namespace: str, busy_timeout: float) -> list[Finding]:
@@ -90,7 +91,8 @@ def _space(path: str) -> Finding:
             "problem",
             f"{free >> 10} KiB and {space.f_favail} files are free on the disk of {folder}, or this process "
             "has reached its limit of size",
-            "free disk space; `somactl compact` makes room inside the file",
+            "free disk space; then compacting makes room inside the file",
+            run("compact", dry_run=True),
         )
     return _finding("space", "ok", f"{free >> 20} MiB are free on the disk")
 
@@ -139,5 +141,5 @@ def _missing(namespace: str) -> Finding:
     return _finding("namespace", "ok", f"{namespace!r} does not exist yet; the first commit creates it")
 
 
-def _finding(check: str, status: str, detail: str, advice: str = "") -> Finding:
-    return Finding(reading.NAME, check, status, detail, advice)  # type: ignore[arg-type]
+def _finding(check: str, status: str, detail: str, advice: str = "", *next: Suggestion) -> Finding:
+    return Finding(reading.NAME, check, status, detail, advice, next)  # type: ignore[arg-type]
