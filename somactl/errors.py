@@ -71,7 +71,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from somactl.suggestion import Suggestion, run
+from somactl.suggestion import Suggestion, again, run
 
 if TYPE_CHECKING:
     from somactl.core.verdict import Verdict
@@ -381,7 +381,7 @@ class OutcomeUnknown(SomactlError):
     runbook = "outcome-unknown"
 
     def __init__(self, message: str, *, commit_id: str, hint: str | None = None, **facts: Any) -> None:
-        facts.setdefault("next", run("status", commit_id, resolve=True))
+        facts.setdefault("next", run("status", commit_id, resolve=True) if commit_id else again())
         super().__init__(message, hint=hint, commit_id=commit_id, **facts)
         self.commit_id = commit_id
 

@@ -95,7 +95,7 @@ class Invocation:
         known = {"KEY": error.facts.get("key"), "COMMIT_ID": error.facts.get("commit_id")}
         if isinstance(error, VersionConflict):
             known["KEY"] = next(iter(error.conflicts), None)
-        words = [f"{name}={value}" for name, value in known.items() if isinstance(value, str)]
+        words = [f"{name}={value}" for name, value in known.items() if value and isinstance(value, str)]
         page = run("explain", f"RUNBOOKS/{error.runbook}.md", with_=words)
         return command_line(page, {} if isinstance(error, SecretExposed) else self.shared)
 

@@ -28,7 +28,7 @@ STUMBLES = (
     ValueError,
 )
 _CHARACTERS = 200
-_HINT = "check host, port and what stands between; look at the server's log, and run `somactl doctor`"
+_HINT = "check host, port and what stands between; look at the server's log"
 
 C = TypeVar("C", bound=type)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from somactl.cli.app import build
 from somactl.cli.page_commands import fill
 from somactl.cli.suggest import Invocation, command_line, quote
-from somactl.errors import KeyNotFound, SecretExposed, UsageError
+from somactl.errors import KeyNotFound, OutcomeUnknown, SecretExposed, UsageError
 from somactl.suggestion import Suggestion, again, explain, run
 from tests.cli.conftest import SOMACTL, Shell
 
@@ -171,3 +171,11 @@ def test_a_page_is_filled_with_one_key_and_place() -> None:
 
 def test_a_page_without_a_place_stays_as_it_is() -> None:
     assert fill(PAGE, {}, {}) == PAGE
+
+
+def test_an_unknown_outcome_without_a_commit_is_settled_by_the_same_command() -> None:
+    """Notes, and changes of a source, have no commit id to ask for."""
+    invocation = Invocation("migrate-json", ("a.json",), {"finalize": True})
+    error = OutcomeUnknown("...", commit_id="")
+    assert invocation.advice(error) == ["somactl migrate-json a.json --finalize"]
+    assert "--with" not in (invocation.runbook(error) or "")
