@@ -104,7 +104,7 @@ def test_postgres_with_an_active_cache(shell: Shell, tmp_path: Path) -> None:
         told = page("doctor", "-o", "json")
         (copies,) = [f for f in told.json["findings"] if f["check"] == "copies"]
         assert (told.code, copies["status"]) == (3, "problem")
-        assert "--new-incarnation" in copies["advice"]
+        assert any("--new-incarnation" in line for line in copies["next"])
         assert page("verify-psd", "--all", "--from", "both").code == 3
         page.run(3)
         assert page.incarnation() != before
