@@ -206,8 +206,8 @@ async def _namespace(session: Session, connections: Connections, namespace: str)
     ]
     if "write" not in lacking:
         found += await _commit(session, connections, namespace)
-    if any(finding.check == "lock" for finding in found):
-        return found  # what holds it may keep us from reading as well
+    if any(finding.check in ("lock", "commit") and finding.status != "ok" for finding in found):
+        return found  # what is in the way may keep us from reading as well
     row = await session.row("namespace", namespace)
     if row is None:
         detail = f"namespace {namespace!r} does not exist yet"
