@@ -89,6 +89,10 @@ DELETE FROM grace WHERE id = :revision;
 -- name: reserve_payload
 INSERT INTO payload (id, data) VALUES (:revision, zeroblob(:size));
 
+-- A page's worth where the next one would stand, for a rehearsal, which belongs to no revision.
+-- name: rehearse_payload
+INSERT INTO payload (data) VALUES (zeroblob(4096));
+
 -- name: advance_namespace
 UPDATE namespace SET version = :version WHERE id = :id;
 

@@ -138,17 +138,18 @@ def test_a_lock_names_its_holder(file: File) -> None:
     well(file.shell, file.store)
 
 
-def test_a_damaged_index(file: File) -> None:
+@pytest.mark.parametrize("damaged", ["type = 'index'", "name = 'payload'"])
+def test_a_damaged_part(file: File, damaged: str) -> None:
     with sqlite3.connect(file.path) as raw:
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         page_size = raw.execute("PRAGMA page_size").fetchone()[0]
-        pages = [page for (page,) in raw.execute("SELECT rootpage FROM sqlite_schema WHERE type = 'index'")]
+        pages = [page for (page,) in raw.execute(f"SELECT rootpage FROM sqlite_schema WHERE {damaged}")]
     raw.close()
     content = bytearray(file.path.read_bytes())
     for page in pages:
         content[(page - 1) * page_size : page * page_size] = bytes(page_size)
     file.path.write_bytes(content)
-    agree(file.shell, file.store, "integrity", "damaged")
+    agree(file.shell, file.store, "commit" if "payload" in damaged else "integrity", "damaged")
 
 
 def test_no_space(mountable: File) -> None:
@@ -292,6 +293,13 @@ def test_redis_and_its_faults(shell: Shell, redis: RedisServer) -> None:
         raw.config_set("maxmemory-policy", "allkeys-lru")
         agree(shell, store, "maxmemory-policy", "evict")
         raw.config_set("maxmemory-policy", "noeviction")
+        well(shell, store)
+        for part in ("keys", "superseded", "kept", "log", "records", "outbox"):
+            name, aside = f"somactl:{{default}}:{part}", "aside"
+            there = raw.exists(name) and raw.rename(name, aside)
+            raw.set(name, "foreign")
+            agree(shell, store, "indexes", part)
+            assert raw.rename(aside, name) if there else raw.delete(name)
         well(shell, store)
         assert raw.zrem("somactl:{default}:keys", "a") == 1
         agree(shell, store, "indexes", "head counts")

@@ -11,7 +11,7 @@ from somactl.errors import NamespaceNotFound, SomactlError
 from somactl.store.contract import Finding
 from somactl.store.redis import conditions, failover
 from somactl.store.redis.connection import Server
-from somactl.store.redis.layout import LAYOUT, NAME, Place
+from somactl.store.redis.layout import FURTHER_PARTS, LAYOUT, NAME, PARTS, TYPES, Place
 from somactl.store.redis.pool import Reply
 from somactl.store.redis.reading import STAT, Reader
 from somactl.store.redis.scripts import Call
@@ -236,8 +236,19 @@ async def _namespace(reader: Reader) -> list[Finding]:
 
 
 async def _indexes(reader: Reader) -> Finding:
-    """Whether the indexes have as many keys as the head counts: a commit refuses to write where not."""
+    """Whether all parts are of their type, and as many keys indexed as counted; else no commit is taken."""
     names = reader.names
+    parts = (*PARTS, *FURTHER_PARTS)
+    types = reader.link.values(await reader.link.ask(*(("TYPE", names.tag + part) for part in parts)))
+    for part, kind in zip(parts, types, strict=True):
+        wanted = TYPES.get(part, "zset")
+        if (found := kind.decode()) not in ("none", wanted):
+            return _finding(
+                "indexes",
+                "problem",
+                f"{names.tag}{part} is a {found}, no {wanted}: something else wrote it; no commit is taken",
+                "find what else writes keys that begin with `somactl:`, then restore a backup",
+            )
     counted, keys, deleted = reader.link.values(
         await reader.link.ask(
             ("HMGET", names.head, "keys", "tombstones"), ("ZCARD", names.keys), ("ZCARD", names.deleted)

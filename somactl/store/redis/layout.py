@@ -116,6 +116,10 @@ FURTHER_PARTS = ("graves", "graces", "noted", "notes")
 """The rest of them: the scripts know a key by its place among `PARTS`, so these come behind."""
 
 
+TYPES = {"head": "hash", "outbox": "stream", "noted": "hash"}
+"""What these parts are; all others are sorted sets."""
+
+
 class Place(msgspec.Struct, frozen=True):
     """A namespace's head. `floor`: below this version entries of the history may be gone."""
 

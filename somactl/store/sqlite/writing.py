@@ -63,6 +63,7 @@ def rehearse(connection: sqlite3.Connection, request: Request) -> None:
     """All that a commit does up to its end, where it is undone. Raises what the commit would."""
     connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute(queries()["rehearse_payload"])
         _commit(connection, request)
     finally:
         connection.execute("ROLLBACK")
