@@ -28,7 +28,6 @@ from somactl.errors import ResultNotWritten, TargetRefused
 _ELSEWHERE = "name another FILE"
 _LINKS = 40
 _BUFFER_BYTES = 64 << 10
-_DESCRIPTOR_FOLDERS = ("/dev/fd", f"/proc/{os.getpid()}/fd", f"/proc/{os.getpid()}/task/{os.getpid()}/fd")
 
 
 class OutputFile:
@@ -156,9 +155,11 @@ def descriptor_of(path: str) -> int | None:
 
     To open such a name anew would begin a file at its start, over what was appended to it.
     """
+    process = os.getpid()
+    folders = ("/dev/fd", f"/proc/{process}/fd", f"/proc/{process}/task/{process}/fd")
     for _ in range(_LINKS):
         folder, name = os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path)
-        if name.isascii() and name.isdigit() and folder in _DESCRIPTOR_FOLDERS:
+        if name.isascii() and name.isdigit() and folder in folders:
             return int(name)
         here = os.path.join(folder, name)
         if not os.path.islink(here):

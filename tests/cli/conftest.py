@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.forkserver import ForkServer
+
 SOMACTL = str(Path(sys.executable).with_name("somactl"))
 
 
@@ -51,6 +53,13 @@ def environment() -> dict[str, str]:
     return clean | {"OPENBLAS_NUM_THREADS": "1"}
 
 
+def _answered(code: int, out: bytes, err: bytes) -> Result:
+    return Result(code, out, err.decode())
+
+
+FORKED = ForkServer(environment())
+
+
 class Shell:
     """An empty working directory with somactl in it."""
 
@@ -60,17 +69,20 @@ class Shell:
     def __call__(
         self, *words: str, stdin: bytes = b"", env: dict[str, str] | None = None, **options: Any
     ) -> Result:
+        env = environment() | (env or {})
+        if not options:
+            return _answered(*FORKED.run(words, cwd=self.folder, env=env, stdin=stdin))
         done = subprocess.run(
             [SOMACTL, *words],
             cwd=self.folder,
-            env=environment() | (env or {}),
+            env=env,
             input=stdin,
             capture_output=True,
             timeout=120,
             check=False,
             **options,
         )
-        return Result(done.returncode, done.stdout, done.stderr.decode())
+        return _answered(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *words: str, **options: Any) -> Result:
         result = self(*words, **options)

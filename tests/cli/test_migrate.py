@@ -61,7 +61,8 @@ def test_a_dry_run_from_a_pipe_ends_3_where_one_is_rejected_and_0_where_none_is(
     assert not (shell.folder / "somactl.db").exists()
     sound = lines({"a": text(RHO.tolist())})
     assert shell("migrate-json", "--dry-run", "-", stdin=sound).code == 0
-    assert shell("migrate-json", "--dry-run", stdin=b"").code == 0
+    assert shell("migrate-json", "--dry-run", stdin=b"").code == 4
+    assert shell("migrate-json", "--dry-run", "--allow-empty", stdin=b"").code == 0
 
 
 def test_the_whole_way_by_what_each_report_suggests(files: Shell) -> None:

@@ -321,8 +321,7 @@ def test_a_signal_leaves_a_report_and_the_command_that_goes_on(shell: Shell) -> 
 
 def test_the_status_of_an_order_in_batches_says_how_far_it_is(shell: Shell) -> None:
     stopped = interrupted(shell, "--order-file", "-")
-    assert stopped["next"] is None
-    assert stopped["warnings"][-1].endswith("to somactl prune --order-file - --order-id night --batch 1")
+    assert stopped["next"] == "somactl prune --order-file - --order-id night --batch 1 < order.txt"
     found = shell("status", "night", "-o", "json")
     assert (found.code, found.json["final"]) == (4, False)
     assert found.json["undo"] == "somactl restore --commit night"

@@ -1,7 +1,7 @@
 """Runs of `somactl` by the hundred: one process imports it, and forks one child a run.
 
 Standard input gives the runs as a list of JSON, standard output their exit codes. The child does what the
-executable does; its modules are there already, and at its end it only flushes, which is what can fail there.
+executable does; its modules are there already: see `forkserver.py`.
 A standard stream is one of
 
     FILE      a path to write to
@@ -47,41 +47,15 @@ def _redirect(number: int, state: str) -> None:
 
 
 def _child(run: dict[str, Any]) -> None:
-    from somactl.cli import main
-
     os.chdir(run["cwd"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "stdout"), (2, "stderr")):
         _redirect(number, run[name])
-    sys.argv = ["somactl", *run["words"]]
-    streams = [sys.stdout, sys.stderr]
-    try:
-        main()
-    except SystemExit as exc:
-        try:
-            for stream in [*streams, sys.stdout, sys.stderr]:
-                stream.flush()
-        except OSError:
-            os._exit(120)  # as the interpreter does
-        os._exit(int(str(exc.code)))
-    finally:
-        os._exit(99)
-
-
-def _import_all() -> None:
-    """What the children would import, each of them anew."""
-    import importlib
-    import pkgutil
-
-    import somactl
-
-    for module in pkgutil.walk_packages(somactl.__path__, "somactl."):
-        if not module.name.startswith(("somactl.testing", "somactl.__main__")):
-            importlib.import_module(module.name)
+    forkserver.become_somactl(run["words"])
 
 
 def _serve() -> None:
-    _import_all()
+    forkserver.import_all()
     gc.freeze()  # a child that marks garbage would copy every page
     runs = json.loads(sys.stdin.buffer.read())
     for run in runs:
@@ -93,5 +67,7 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
+    import forkserver
+
     sys.path = [entry for entry in sys.path if Path(entry).name != "support"]
     _serve()
