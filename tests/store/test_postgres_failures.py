@@ -157,6 +157,7 @@ STATES: dict[str, tuple[type[SomactlError], bool]] = {
     "57P03": (StoreLoading, True),
     "58030": (StoreUnavailable, True),
     "58P01": (StoreDamaged, False),
+    "P0001": (SchemaMismatch, False),
     "XX000": (StoreDamaged, False),
     "XX001": (StoreDamaged, False),
     "XX002": (StoreDamaged, False),

@@ -33,7 +33,7 @@ between, though it did not look so. Named statements are given up, and what was 
 NO_RIGHT = "42501"
 STATEMENT_POOLING = "statement pooling"
 """In what PgBouncer says where its pool_mode is `statement`; the code is that of many other things."""
-_OF_A_STATEMENT = ("0A", "20", "21", "22", "24", "2F", "34", "39", "44", "P0")
+_OF_A_STATEMENT = ("0A", "20", "21", "22", "24", "2F", "34", "39", "44")
 """Classes of errors that only a wrong statement of ours brings about."""
 _CHARACTERS = 500
 """Of the text of an error; the rest is dropped, however much a server sends."""
@@ -84,6 +84,12 @@ MEANINGS: Mapping[str, Meaning] = {
     "57P": Meaning(StoreUnavailable, "closed the connection", _GONE),
     "58030": Meaning(StoreUnavailable, "cannot use its files", "look at the server's log and its disk"),
     "58": Meaning(StoreDamaged, "misses a file", _RESTORE),
+    # No statement or function of ours raises it.
+    "P0": Meaning(
+        SchemaMismatch,
+        "refuses it by code that is not somactl's",
+        "find the trigger on somactl's tables and remove it",
+    ),
     "XX": Meaning(StoreDamaged, "is damaged", _RESTORE),
 }
 """SQLSTATE, or its first two or three characters -> what it means; the longest that fits counts."""
