@@ -45,7 +45,7 @@ async def as_it_was(backend: Backend) -> bool:
 
 async def overwrite(migration: Migration, key: str, array: np.ndarray | None) -> None:
     async with migration.store() as store:
-        await commit_matrix_update(store, {key: array}, policy=Policy(kind="matrix"))
+        await commit_matrix_update(store, {key: array}, policy=Policy(kind="matrix", change_kind=True))
 
 
 async def test_the_whole_way_there_and_back(legacy: Backend, target: Settings) -> None:

@@ -116,5 +116,5 @@ def test_the_script_names_what_is_missing_where_it_cannot_install(tmp_path: Path
     assert bash is not None
     missing = subprocess.run([bash, script], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert missing.returncode == 1
-    assert "the tests need servers that are not here" in missing.stderr
+    assert "the tests need programs that are not here" in missing.stderr
     assert "redis-server" in missing.stderr

@@ -20,7 +20,19 @@ from somactl.source.redis import RedisSource
 from source.suite import all_names, all_values
 
 KEYS = 481
-READS = {"scan", "type", "strlen", "get", "pexpiretime", "info", "hello", "select", "client|setinfo", "ping"}
+READS = {
+    "scan",
+    "type",
+    "strlen",
+    "get",
+    "pexpiretime",
+    "info",
+    "hello",
+    "select",
+    "client|setinfo",
+    "client|setname",
+    "ping",
+}
 
 
 async def everything(source: Source) -> dict[str, Value]:

@@ -131,7 +131,7 @@ async def test_a_server_that_takes_no_writes(backend: PostgresBackend, opener: O
         with pytest.raises(NotPrimary, match="read-only transaction"):
             await call
     assert (await store.read("a")).version == 1
-    assert "read_only" in {f.check for f in await store.diagnose() if f.status == "warning"}
+    assert "read_only" in {f.check for f in await store.diagnose() if f.status == "problem"}
 
 
 async def test_an_answer_that_takes_too_long(

@@ -72,6 +72,7 @@ CALLS: dict[str, tuple[object, ...]] = {
 }
 ELSEWHERE = {
     *("newest_schema", "has_schema", "server", "diagnosis", "rights", "durability"),  # look at no large table
+    *("blockers", "broken_indexes"),  # nor do these
     *("lock_schema", "lock_compaction", "record_schema", "create_namespace", "insert_payload"),
     *("commit", "write_notes"),  # functions
     "namespace_summaries",  # counts everything

@@ -129,7 +129,7 @@ async def test_the_file_is_what_the_docs_say(tmp_path: Path) -> None:
         expected = {
             "journal_mode": "wal",
             "synchronous": 2,
-            "foreign_keys": 1,
+            "foreign_keys": int(worker is store._writer),
             "page_size": 16_384,
             "application_id": int.from_bytes(b"soma", "big"),
             "busy_timeout": 5000,
