@@ -42,6 +42,9 @@ local replid = type(told) == 'string' and string.match(told, 'master_replid:(%x+
 local record = redis.call('HMGET', KEYS[10], 'identity', 'version', 'at', 'incarnation', 'detail', 'noops',
     'durability')
 if record[3] then
+    -- A write that changes nothing: a server that was demoted meanwhile may know of commits that the new primary
+    -- does not have, and must not vouch for them.
+    redis.call('PERSIST', KEYS[1])
     return {'known', record}
 end
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from servers.redis import ClusterNode, RedisCluster, RedisServer
-from somactl.errors import OutcomeUnknown, SomactlError, VersionConflict
+from somactl.errors import NotPrimary, OutcomeUnknown, SomactlError, VersionConflict
 from somactl.store.redis import RedisStore, replication
 from somactl.store.redis.writing import COMMIT, DELETE
 from somactl.testing.values import envelope, put, write
@@ -170,6 +170,15 @@ async def test_a_server_that_becomes_a_replica_during_the_wait(tmp_path: Path, p
             raw.replicaof("127.0.0.1", two.port)
         with pytest.raises(OutcomeUnknown):
             await task
+        # It still has the record, and the primary that it follows does not: it must not vouch for the commit.
+        for call in (
+            put(store, "a", commit_id="this"),
+            write(store, {"a": None}, commit_id="this"),
+            store.commit_status("this"),
+            store.commit_status("this", resolve=True),
+        ):
+            with pytest.raises(NotPrimary):
+                await call
         await store.close()
 
 

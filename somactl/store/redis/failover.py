@@ -26,6 +26,11 @@ _ADVICE = (
 )
 
 
+def is_replica(told: Any) -> bool:
+    """Whether a server that replied so to INFO is one; False where it does not say."""
+    return isinstance(told, bytes) and b"role:slave" in told
+
+
 def findings(reply: Any, told: Mapping[str, str]) -> list[Finding]:
     """Of a namespace whose head has these `version` and `FIELDS`, on a server that tells this of itself."""
     if isinstance(reply, Exception) or reply[0] is None:

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from somactl.core.names import commit_id_time
-from somactl.errors import CorruptValue, KeyNotFound, StoreBusy, StoreDamaged, VersionCompacted
+from somactl.errors import CorruptValue, KeyNotFound, NotPrimary, StoreBusy, StoreDamaged, VersionCompacted
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
-from somactl.store.redis import layout, records, revisions
+from somactl.store.redis import failover, layout, records, revisions
 from somactl.store.redis.failures import reply as error_reply
 from somactl.store.redis.layout import HEAD_FIELDS, Names, Place
-from somactl.store.redis.link import Link
+from somactl.store.redis.link import ClusterLink, Link
 from somactl.store.redis.pool import Reply
 from somactl.store.redis.revisions import Line
 from somactl.store.redis.scripts import Argument, Command, Script
@@ -363,12 +363,18 @@ class Reader:
         return found
 
     async def commit_status(self, commit_id: str) -> CommitStatus:
-        fields, head = self.link.values(
-            await self.link.ask(
-                ("HMGET", self.names.commit(commit_id), *records.FIELDS),
-                self.head_command(),
-            )
+        *asked, told = await self.link.ask(
+            ("HMGET", self.names.commit(commit_id), *records.FIELDS),
+            self.head_command(),
+            ("INFO", "replication"),
         )
+        fields, head = self.link.values(asked)
+        # In a cluster the question was sent on to the primary, and only this answer came from elsewhere.
+        if not isinstance(self.link, ClusterLink) and failover.is_replica(told):
+            raise NotPrimary(
+                f"{self.link.place} is a replica: what it knows of commit {commit_id} is not final",
+                hint="wait for the failover, or name the primary in the URL",
+            )
         await self.existing(head)
         return self._status(commit_id, fields)
 
