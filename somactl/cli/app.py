@@ -49,7 +49,20 @@ COMMANDS: dict[str, str] = {
 }
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
-VERSION = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from somactl import __version__
+
+        sys.stdout.write(f"somactl {__version__}\n")
+        raise typer.Exit
+
+
+VERSION = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -122,11 +135,7 @@ def _root() -> Callable[..., None]:
     """What stands before the command: the options that all share, which a command takes as its defaults."""
 
     def root(context: typer.Context, **given: Any) -> None:
-        if given.pop("version"):
-            from somactl import __version__
-
-            sys.stdout.write(f"somactl {__version__}\n")
-            raise typer.Exit
+        del given["version"]  # which has been answered
         context.default_map = dict.fromkeys(COMMANDS, given)
 
     kind = inspect.Parameter.KEYWORD_ONLY

@@ -25,6 +25,11 @@ def test_shared_options_may_stand_before_the_command(shell: Shell, before: list[
     assert first.json["total"] == 1
 
 
+@pytest.mark.parametrize("before", [[], ["-q"], ["-o", "json"], ["--store", "sqlite:///s.db"]])
+def test_the_version_needs_no_command(shell: Shell, before: list[str]) -> None:
+    assert shell.ok(*before, "--version").text == shell.ok("--version").text
+
+
 def test_what_stands_after_the_command_wins(shell: Shell) -> None:
     shell.commit("a", density(2))
     assert shell("-n", "other", "-o", "ndjson", "ls", "-n", "default", "-o", "json").json["total"] == 1

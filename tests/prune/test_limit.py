@@ -11,8 +11,10 @@ import pytest_asyncio
 
 from prune.orders import carry_out, live, text, tombstones
 from somactl.core.retention import Goal
-from somactl.errors import UsageError
+from somactl.errors import CorruptValue, UsageError
 from somactl.operations.maintenance import compact
+from somactl.operations.prune.limit import report_without_order
+from somactl.operations.prune.request import PruneRequest
 from somactl.store.contract import Retention, Store
 from somactl.store.wrappers import ReadOnly
 from somactl.testing.values import put
@@ -142,6 +144,13 @@ async def test_with_a_grace_the_bytes_stay(any_backend: Any) -> None:
     finally:
         await store.close()
         await any_backend.dispose()
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"since": "x"}', b"\xff", b"[" * 100_000])
+async def test_a_note_that_is_damaged_is_named(store: Store, data: bytes) -> None:
+    await store.write_notes({"retention/over/keep/1": data})
+    with pytest.raises(CorruptValue, match="retention/over/keep/1"):
+        await report_without_order(store, PruneRequest(goal=Goal("keep", 1)))
 
 
 async def test_compact_forgets_orders_with_the_records_of_their_commits(store: Store) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
+
+import msgspec
 
 from somactl.core.order import Item, Order, content_digest
 from somactl.core.retention import Goal
-from somactl.errors import UsageError, VersionConflict
+from somactl.errors import CorruptValue, UsageError, VersionConflict
 from somactl.operations.prune.request import PruneRequest
 from somactl.report import PruneReport
 from somactl.store.contract import NamespaceSummary, Stat, Store
@@ -64,15 +65,27 @@ async def judge(
     report.conclude(*(set(report.codes) - {0}), 4)
 
 
+class Over(msgspec.Struct, frozen=True):
+    """What the note says: since when, by the store's clock."""
+
+    since: float
+
+
+def _noted(name: str, data: bytes) -> float:
+    try:
+        return msgspec.json.decode(data, type=Over).since
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise CorruptValue(f"note {name!r} is not what somactl writes: {exc}", note=name) from None
+
+
 async def _since(store: Store, goal: Goal, *, over: bool, remember: bool) -> tuple[float, float]:
     """Since when the namespace is known to be over this limit, and the time now, by the store's clock."""
     name = f"{OVER_PREFIX}{goal.kind}/{goal.amount}"
     note, now = (await store.read_notes([name])).get(name), await store.clock()
-    known = json.loads(note.data) if note is not None and note.data else {}
-    since = float(known.get("since", now))
+    since = now if note is None or not note.data else _noted(name, note.data)
     if not remember or (note is None and not over) or (over and since != now):
         return since, now
-    data = json.dumps({"since": now}).encode() if over else None
+    data = msgspec.json.encode(Over(now)) if over else None
     with suppress(VersionConflict):  # another run has just noted the same
         await store.write_notes({name: data}, {name: 0 if note is None else note.version})
     return since, now
