@@ -147,3 +147,14 @@ async def test_closing_ends_reads_under_way(backend: PostgresBackend, store: Pos
         await store.close()
         with pytest.raises(StoreUnavailable):
             await read
+
+
+async def test_other_connections_of_the_process_may_copy(
+    backend: PostgresBackend, store: PostgresStore
+) -> None:
+    """Only the store's own are held to the messages that a store is sent."""
+    await store.head()
+    async with backend.raw() as connection:
+        await connection.execute("CREATE TEMPORARY TABLE copied (n integer)")
+        await connection.copy_records_to_table("copied", records=[(1,), (2,)])
+        assert await connection.fetchval("SELECT sum(n) FROM copied") == 3

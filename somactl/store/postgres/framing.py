@@ -3,13 +3,14 @@
 asyncpg is compiled, and believes a server's lengths: one that is too small ends the process with a fault of
 memory, one that is large is waited for and buffered. Here each message has a known type, a length that can
 be, and a bound by its type; where one has not, the connection is cut. (Message formats: PostgreSQL 17 manual,
-chapter 53.) asyncpg offers no hook for this, so its class is replaced for the process; all else it does
-stays as it is.
+chapter 53.) asyncpg offers no hook for this, so the name of its class is given another meaning, for the
+connections that are made here alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 import asyncpg
@@ -87,7 +88,21 @@ class FramedProtocol(protocol.Protocol):  # type: ignore[misc]  # asyncpg has no
             super().connection_lost(exc)
 
 
+_ours: ContextVar[bool] = ContextVar("ours", default=False)
+"""Whether the connection that is being made is one of `connect`."""
+_unframed = protocol.Protocol
+
+
+def _protocol(*arguments: Any) -> Any:
+    """What asyncpg makes for a connection; other users of it in this process get its own."""
+    return (FramedProtocol if _ours.get() else _unframed)(*arguments)
+
+
 async def connect(arguments: Mapping[str, Any], timeout: float) -> Any:
     """asyncpg's connection, made of `arguments`, read so; nothing named is kept on the server unasked."""
-    protocol.Protocol = FramedProtocol
-    return await asyncpg.connect(**arguments, timeout=timeout, statement_cache_size=0)
+    protocol.Protocol = _protocol
+    before = _ours.set(True)
+    try:
+        return await asyncpg.connect(**arguments, timeout=timeout, statement_cache_size=0)
+    finally:
+        _ours.reset(before)
