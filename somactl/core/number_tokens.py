@@ -31,7 +31,8 @@ _TYPES = (
 _CALL = rb"[-+]?" + _TYPES + rb"\(\s?\(?['\"]?" + _REAL + rb"[^()\[\]{}]{0,128}\){1,2}"
 _CALLED_ANYTHING = rb"[-+]?[A-Za-z_][A-Za-z0-9_.]{0,63}\(\s?\(?['\"]?" + _REAL + rb"[^()\[\]{}]{0,128}\){1,2}"
 _NOTHING = rb"(?i:none|null|nil|undefined|n/?a|nat|<na>|masked|missing|true|false)|-{1,3}|\*{1,32}|\?{1,3}"
-_ENDS = rb"(?=\s*+(?:[\],}]|\Z)|\s++[-+.0-9])"  # numpy prints a row without commas
+_ENDS = rb"(?=\s*+(?:[\],}]|\Z)|\s*+[;:|]\s*+[-+.0-9\[]|\s++[-+.0-9])"  # numpy prints a row without commas
+_BETWEEN_ROWS = (b";", b":", b"|")  # where a comma was
 
 _IN_QUOTES = rb"\"\s*+(?:" + _SPELLED + rb"|" + _CALL + rb")\s*+\"|'\s*+(?:" + _SPELLED + rb")\s*+'"
 _BARE = rb"(?:" + _CALLED_ANYTHING + rb"|" + _SPELLED + rb"|" + _NOTHING + rb")" + _ENDS
@@ -97,6 +98,8 @@ def rows_lost(text: bytes, start: int = 0) -> tuple[bool, int]:
             if depth <= 0:
                 break
         elif mark is None:
+            if after == b"]" and entry[0].strip() in _BETWEEN_ROWS:
+                continue
             if depth < 2 or after == b"]":
                 return False, at
             rows[-1].append(entry["number"] is not None)

@@ -117,6 +117,17 @@ def test_words_stay_words(words: str) -> None:
         assert not find_matrices(json.dumps({"note": words}).encode(), discover=True).sites
 
 
+@pytest.mark.parametrize("separator", [";", ":", " | ", " ; "])
+def test_a_damaged_separator_is_found_at_every_place(separator: str) -> None:
+    """Between two numbers or two rows."""
+    for shape in [(2, 2), (3, 3), (12, 12)]:
+        parts = rows(shape, {}).split(",")
+        for place in range(1, len(parts)):
+            text = ",".join(parts[:place]) + separator + ",".join(parts[place:])
+            for form, value in forms(text).items():
+                assert is_rejected(value, discover=True), (form, value)
+
+
 @pytest.mark.parametrize("text", ["nan", "0.5", "(0.5+0j)", "np.float64(0.5)", "0x1p-1", "\u221e"])
 def test_a_string_that_spells_a_number_is_named(text: str) -> None:
     assert spells_a_number(text)
