@@ -46,9 +46,11 @@ _np_escaped = re.compile(rb"\\u00(?:5[fF]|6[eE]|70)").search
 _brackets = re.compile(rb"\[\s*+(?:\[\s*+)++")
 _inside = re.compile(rb"\[\s*+").match
 _of_list_characters = re.compile(rb'[][0-9\s,.+\-"eEaNIfinitytruls]*+\Z').match
-_plain = bite(but_text=rb'"(?:[\s\[{\\\xef]|iVJITw)', but_key=rb'"__np__"')
+_PRINTED = rb"(?:(?:np|numpy|jnp|torch)\.)?+(?:array|matrix|masked_array|tensor)\((?:data=)?+\s*+"
+_printed = re.compile(_PRINTED).match
+_plain = bite(but_text=rb'"(?:[\s\[{\\\xef]|iVJITw|' + _PRINTED + rb")", but_key=rb'"__np__"')
 _STRING_MAY_HOLD = re.compile(
-    rb'"(?:\xef\xbb\xbf)?+\s*+(?:[\[{]|iVJITw|\\(?:["nrt/\\]|u00[0-7]|u[fF][eE][fF][fF]))'
+    rb'"(?:\xef\xbb\xbf)?+\s*+(?:[\[{]|iVJITw|' + _PRINTED + rb'|\\(?:["nrt/\\]|u00[0-7]|u[fF][eE][fF][fF]))'
 )
 _WIDE_JSON = re.compile(rb"[^\[{\"]{2,4}[\0]*+[\[{\"]").match
 
@@ -135,6 +137,8 @@ def _look(text: bytes) -> _Look:
         return _Look("envelope")
     if not bare:
         return _Look(None, "empty")
+    if _is_printed_array(bare):
+        return _Look("unreadable", "", _printed_by_python())
     defect = _defect_of(bare)
     if defect is None:
         return _Look(None, "a number, a boolean or null")
@@ -186,7 +190,7 @@ def _look_at_string(text: bytes) -> _Look:
             return _Look("envelope")
         if not text.startswith(b'"'):
             break
-    look = _WORDS
+    look = _Look("string", "", _printed_by_python()) if _is_printed_array(text) else _WORDS
     if text.startswith(b"{"):
         look = _look_at_object(text)
     elif text.startswith(b"["):
@@ -207,6 +211,18 @@ def _broken(text: bytes, error: InputRejected) -> _Look:
 
 def _np_may_stand_in(text: bytes) -> bool:
     return b"__np__" in text or _np_escaped(text) is not None
+
+
+def _is_printed_array(text: bytes) -> bool:
+    """Whether `text` begins as Python prints an array of numbers: `array([[0.5, ...`."""
+    call = _printed(text)
+    return call is not None and (_rows_begin(text, call.end()) or _damaged_rows(text, call.end()))
+
+
+def _printed_by_python() -> InvalidJson:
+    return InvalidJson(
+        "it is an array as Python prints it, and no JSON", hint="have it written with array.tolist()"
+    )
 
 
 def _rows_begin(text: bytes, at: int) -> bool:

@@ -128,6 +128,17 @@ def test_a_damaged_separator_is_found_at_every_place(separator: str) -> None:
                 assert is_rejected(value, discover=True), (form, value)
 
 
+@pytest.mark.parametrize(
+    "call", ["array(", "np.array(", "numpy.matrix(", "masked_array(data=", "torch.tensor("]
+)
+def test_an_array_as_python_prints_it_is_no_words(call: str) -> None:
+    text = f"{call}[[0.5, 0. ],\n       [0. , 0.5]])"
+    for value in (text.encode(), json.dumps(text).encode()):
+        assert is_rejected(value, discover=False), value
+    assert is_rejected(b'{"rho": %s}' % json.dumps(text).encode(), discover=True)
+    assert find_matrices(json.dumps(f"{call}[['a', 'b']])").encode()).sites == ()
+
+
 @pytest.mark.parametrize("text", ["nan", "0.5", "(0.5+0j)", "np.float64(0.5)", "0x1p-1", "\u221e"])
 def test_a_string_that_spells_a_number_is_named(text: str) -> None:
     assert spells_a_number(text)
