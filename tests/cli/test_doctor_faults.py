@@ -163,7 +163,10 @@ def test_no_space(mountable: File) -> None:
             while True:
                 os.write(filler, bytes(4096))
         os.close(filler)
-        agree(mountable.shell, f"sqlite:///{small}/s.db", "space", "small")
+        shell, store = mountable.shell, f"sqlite:///{small}/s.db"
+        assert run(shell, store, "ls", "-o", "json").json["total"] == 1
+        assert run(shell, store, "verify-psd", "--all").code == 0
+        agree(shell, store, "space", "small")
     finally:
         subprocess.run(["umount", small], check=True)
 

@@ -215,7 +215,7 @@ class Worker:
 
 
 def open_for_reading(path: str, busy_timeout: float = 0.0) -> tuple[sqlite3.Connection, bool]:
-    """A connection that reads, also from a medium on which SQLite cannot make its -shm file.
+    """A connection that reads, also from a medium on which there is no room, or no right, for a -shm file.
 
     There the file is read as it lies, without locks, and the second value is True. Raises StoreUnavailable
     where a log is beside it, whose commits would be missing.
@@ -226,10 +226,11 @@ def open_for_reading(path: str, busy_timeout: float = 0.0) -> tuple[sqlite3.Conn
         return connection, False
     except sqlite3.OperationalError as exc:
         connection.close()
-        if failures.primary(exc) not in (failures.CANTOPEN, failures.READONLY):
-            raise
-        if os.access(os.path.dirname(path), os.W_OK) and os.access(path, os.W_OK):
-            raise
+        if exc.sqlite_errorname != "SQLITE_IOERR_SHMSIZE":  # no room for it; nor has another process one
+            if failures.primary(exc) not in (failures.CANTOPEN, failures.READONLY):
+                raise
+            if os.access(os.path.dirname(path), os.W_OK) and os.access(path, os.W_OK):
+                raise
         if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
             raise StoreUnavailable(
                 f"{path} cannot be read where nothing can be written: commits are in its -wal file",

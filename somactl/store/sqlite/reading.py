@@ -329,7 +329,7 @@ class _WrongLength(Exception):
 def _corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:
     return CorruptValue(
         f"the stored value of {key!r} (version {version}) is not what was committed: {defect}",
-        hint="an older version of it can be restored",
+        hint="an older version, if there is one, can be restored",
         next=run("log", key),
         key=key,
         version=version,
