@@ -14,8 +14,9 @@ if tonumber(head[11]) > tonumber(ARGV[1]) then
 end
 
 redis.call('ZCARD', KEYS[2]) -- an error here, if it is of a foreign type, and not half-way
-redis.call('PERSIST', KEYS[1]) -- changes nothing, and is refused by a replica, whose word is not final
-if not redis.call('HGET', KEYS[3], 'at') then
+if redis.call('HGET', KEYS[3], 'at') then
+    redis.call('PERSIST', KEYS[1]) -- changes nothing, and is refused by a replica, whose word is not final
+else
     local time = redis.call('TIME')
     local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
     local forget = now
