@@ -20,7 +20,7 @@
 -- A subject is {version, content, since}: its live version ('0': none) and content, or since when it is deleted.
 
 local FIXED = 13
-local LATER_MS = 60000 -- bytes that nobody needs any more are not freed here, which takes time
+local LATER_MS = 60000 -- bytes that are no longer needed are not freed here, which takes time
 
 -- The fields of a head, as every reply has them, and behind them the counts.
 local head = redis.call('HMGET', KEYS[1], 'incarnation', 'version', 'created_at', 'versions', 'seconds',

@@ -74,7 +74,7 @@ class OutputFile:
     def _pass_on(self, rest: memoryview) -> None:
         try:
             if self._descriptor < 0:
-                # Whoever reads a FIFO may come late or never: a signal ends the waiting.
+                # The reader of a FIFO may come late or never: a signal ends the waiting.
                 with abortable():
                     self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
             while rest:

@@ -39,7 +39,7 @@ def misread(exc: BaseException, place: str, commit_id: str | None = None) -> Som
     if commit_id is not None:
         what = f"commit {commit_id} was made" if commit_id else "notes were written"
         return OutcomeUnknown(
-            f"no sense can be made of what {place} answered, so that nobody can tell whether {what} ({why})",
+            f"no sense can be made of what {place} answered, so it cannot be told whether {what} ({why})",
             commit_id=commit_id,
             **({} if commit_id else {"hint": "read the notes again: their versions tell"}),
         )

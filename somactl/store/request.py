@@ -322,7 +322,7 @@ def refuse_conflicts(
     """Raise VersionConflict naming every key of `expectations` that is not where it was expected.
 
     `found` holds the keys that were ever written; `incarnation` is None where there is no namespace yet, and
-    `newest`, its version, where nobody looked.
+    `newest`, its version, where it was not looked up.
     """
     conflicts: dict[str, dict[str, Any]] = {}
     sentences: list[str] = []

@@ -31,7 +31,7 @@ async def explain(
             metavar="[TOPIC]", help="A runbook, a document, an exit code or an error; alone: the list."
         ),
     ] = None,
-    with_: Values = [],  # noqa: B006 (typer reads the default, nobody mutates it)
+    with_: Values = [],  # noqa: B006 (typer reads the default, and it is never mutated)
 ) -> Report:
     """Print a page: what an error or an exit code means, and what to do. Needs no store and no network.
 

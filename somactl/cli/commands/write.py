@@ -43,7 +43,7 @@ async def commit(
         list[str] | None,
         typer.Argument(metavar="KEY=FILE...", help=".npy, .npz, an envelope or legacy JSON."),
     ] = None,
-    expect: ExpectOption = [],  # noqa: B006 (typer reads the default, nobody mutates it)
+    expect: ExpectOption = [],  # noqa: B006 (typer reads the default, and it is never mutated)
     commit_id: CommitId = None,
     kind: Annotated[
         Literal["rho", "sketch", "matrix"] | None, typer.Option(help="Only a rho is held to the invariants.")

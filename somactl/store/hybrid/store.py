@@ -241,7 +241,7 @@ class HybridStore:
         try:
             return await self._fetch(key, view)
         except StoreUnavailable as exc:
-            # Nobody waits for anything better now, so the cache may take its time to answer.
+            # There is nothing better to wait for now, so the cache may take its time to answer.
             copied = self._copies.servable(await self._copies.look([key], hurry=False), key)
             if copied is None:
                 raise
