@@ -244,6 +244,7 @@ def test_init_is_safe_to_repeat(shell: Shell) -> None:
 
 def test_the_demo_runs_and_keeps_its_database(shell: Shell) -> None:
     result = shell.ok("demo", "--keep", "tour.db")
+    assert result.err == ""
     assert "7. " in result.text
     listed = shell.ok("ls", "--store", "sqlite:///tour.db", "--namespace", "demo", "-o", "json").json
     assert listed["total"] == 10

@@ -28,7 +28,7 @@ async def demo(
     with tempfile.TemporaryDirectory(prefix="somactl-demo-") as folder:
         path = (keep or Path(folder) / "demo.db").absolute()
         settings = replace(session.settings, store=f"sqlite:///{path}", namespace="demo")
-        inner = replace(session, settings=settings)
+        inner = replace(session, settings=settings, configuration=None)  # its store is named here
         async with inner.store() as store:
             report = await tour(
                 store, dataset, session.out.print if not session.out.is_json else session.out.talk
