@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from string import hexdigits
 from typing import TYPE_CHECKING
 
 from somactl.cli.signals import abortable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 MAX_FILE_BYTES = (1 << 30) + (1 << 20)  # the largest array that still fits an envelope, hermitian in float32
+_DIGEST_DIGITS = 32
 
 
 def read_file(path: str) -> bytes:
@@ -222,7 +224,12 @@ def _given_twice(key: str) -> InvalidName:
 
 def _expectation(text: str) -> int | Expect:
     incarnation, separator, version = text.rpartition(":")
-    if incarnation == "sha" and version:
+    if incarnation == "sha":
+        if len(version) != _DIGEST_DIGITS or not set(version) <= set(hexdigits):
+            raise UsageError(
+                f"--expect {text!r}: a digest has {_DIGEST_DIGITS} hexadecimal digits",
+                next=run("log", output="json"),
+            )
         return Expect(content=version.lower())
     if version.isascii() and version.isdigit():
         return Expect(version=int(version), incarnation=incarnation) if separator else int(version)

@@ -130,6 +130,8 @@ def test_expectations_by_digest_and_incarnation(shell: Shell) -> None:
     report = shell.commit("a", density(4, seed=1))
     content, incarnation = report["items"][0]["content"], report["incarnation"]
     assert shell("commit", "a=value.npy", "--expect", f"sha:{'0' * 32}").code == 12
+    for digest in ("", "zz", "0" * 31, "g" * 32):
+        assert shell("commit", "a=value.npy", "--expect", f"a=sha:{digest}").code == 2
     assert shell("commit", "a=value.npy", "--expect", f"{'0' * 32}:1").code == 12
     shell.ok("commit", "a=value.npy", "--expect", f"sha:{content}")
     shell.ok("commit", "a=value.npy", "--expect", f"a={incarnation}:2")
