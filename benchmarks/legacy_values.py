@@ -29,9 +29,9 @@ from stores import plain_postgres, postgres_server, redis_server
 from somactl.core.envelope import serialize_matrix
 from somactl.core.invariants import check
 from somactl.core.legacy_json import parse_matrix
+from somactl.operations.migration.context import MigrationContext, MigrationRequest
 from somactl.operations.migration.copying import copy
 from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.run import Run, Wishes
 from somactl.source.contract import FETCH_BYTES
 from somactl.source.postgres import PostgresSource
 from somactl.store.hybrid import HybridStore
@@ -152,7 +152,7 @@ class Migrations:
         await store.init()
         source = PostgresSource(self.source)
         start = time.perf_counter()
-        report = await copy(Run(source, store, Wishes(), Pace()))
+        report = await copy(MigrationContext(source, store, MigrationRequest(), Pace()))
         elapsed = time.perf_counter() - start
         if report.code or report.outcomes["migrate"].count != len(self.envelopes) or store.degradations:
             raise RuntimeError(f"not everything was migrated: {report.outcomes}, {store.degradations}")

@@ -63,7 +63,7 @@ class Prunes:
 
     async def prune(self, order: Sequence[str] = ORDER) -> None:
         expected = {key: self._versions[key] for key in order}
-        metadata = CommitMetadata(command="prune", stands_for="0" * 32, grace=86_400.0)
+        metadata = CommitMetadata(command="prune", idempotency_key="0" * 32, grace=86_400.0)
         receipt = await self._store.commit_matrix_update(
             dict.fromkeys(order), metadata, expected, commit_id=self._id()
         )

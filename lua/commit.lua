@@ -1,10 +1,10 @@
 -- One commit. Everything is checked first; what is written after that cannot fail, and frees no payload.
 --
--- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bare  6 kept  7 log  8 records  9 outbox  10 commit:ID
---       11 graves  12 graces  13 grave
+-- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bodiless  6 version_counts  7 log  8 records  9 outbox  10 commit:ID
+--       11 delete_batches  12 expiring_batches  13 delete_batch
 --       for each put: live, history, old, stage;  each delete: live, history, old;  each guard: history
 -- ARGV  1 layout this writer knows  2 commit id  3 time inside the id, or ''  4 identity  5 detail
---       6 durability  7 token of `old` and `grave`  8 number of puts  9 of deletes  10 of expectations
+--       6 durability  7 token of `old` and `delete_batch`  8 number of puts  9 of deletes  10 of expectations
 --       11 grace in seconds, or ''  12 number of lists of deleted keys, then these lists
 --       for each put: key, size, about, verdict, and the value, or '' where it lies under its name `stage`;
 --       each delete: key;
@@ -157,7 +157,7 @@ local function each_500(command, name, words)
     end
     return sum
 end
-local live_keys, dead_keys, tombs, revived, superseded, bare = {}, {}, {}, {}, {}, {}
+local live_keys, dead_keys, tombs, revived, superseded, bodiless = {}, {}, {}, {}, {}, {}
 
 local function push(words, score, member)
     words[#words + 1] = score
@@ -189,7 +189,7 @@ end
 
 -- The same for one whose grace is over: nothing is kept of it, whether its bytes have expired yet or not.
 local function let_go(here, line, ended, at)
-    push(bare, at, string.match(line, '^%d+') .. ' ' .. here.key)
+    push(bodiless, at, string.match(line, '^%d+') .. ' ' .. here.key)
     if here.stored then
         redis.call('RENAME', KEYS[here.base + 1], KEYS[here.base + 3])
         redis.call('PEXPIRE', KEYS[here.base + 3], LATER_MS)
@@ -212,7 +212,7 @@ local function displace(here)
             put_aside(here, here.hidden, here.version, here.at)
         end
     end
-    push(bare, now, here.version .. ' ' .. here.key)
+    push(bodiless, now, here.version .. ' ' .. here.key)
     revived[#revived + 1] = here.key
     close(KEYS[here.base + 2], here.line, version, now, 'gone')
 end
@@ -257,17 +257,17 @@ end
 keys = keys + each_500('ZADD', KEYS[2], live_keys) - each_500('ZREM', KEYS[2], dead_keys)
 tombstones = tombstones + each_500('ZADD', KEYS[3], tombs) - each_500('ZREM', KEYS[3], revived)
 each_500('ZADD', KEYS[4], superseded)
-each_500('ZADD', KEYS[5], bare)
+each_500('ZADD', KEYS[5], bodiless)
 
 if #tombs > 0 then
-    local grave = version .. ' ' .. ARGV[7]
+    local delete_batch = version .. ' ' .. ARGV[7]
     for i = 13, first_put do
         redis.call('RPUSH', KEYS[13], ARGV[i])
     end
     if deadline == '' then
-        redis.call('ZADD', KEYS[11], now, grave)
+        redis.call('ZADD', KEYS[11], now, delete_batch)
     else
-        redis.call('ZADD', KEYS[12], string.match(deadline, '[%d.]+'), grave)
+        redis.call('ZADD', KEYS[12], string.match(deadline, '[%d.]+'), delete_batch)
     end
 end
 

@@ -1,10 +1,10 @@
 -- A commit that deletes, each key at an expected version, in as little time as possible: it does what
 -- the commit script does in the plain case, and nothing at all in any other.
 --
--- KEYS  1 head  2 keys  3 deleted  4 log  5 records  6 outbox  7 commit:ID  8 graves  9 graces  10 grave
+-- KEYS  1 head  2 keys  3 deleted  4 log  5 records  6 outbox  7 commit:ID  8 delete_batches  9 expiring_batches  10 delete_batch
 --       the history of each key
 -- ARGV  1 layout this writer knows  2 commit id  3 time inside the id, or ''  4 identity  5 detail
---       6 durability  7 token of `grave`  8 grace in seconds, or ''  9 number of lists of deleted keys, then these
+--       6 durability  7 token of `delete_batch`  8 grace in seconds, or ''  9 number of lists of deleted keys, then these
 --       lists, then the expected version of each key, or '' for any
 -- Reply {'done', version, time, incarnation, ''}, or {'other'}, with nothing written: ask the commit script
 --

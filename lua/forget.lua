@@ -1,6 +1,6 @@
 -- Remove entries of histories that have no bytes, and tombstones over which nothing else is left.
 --
--- KEYS  1 head  2 deleted  3 bare, then the history of each entry, then of each tombstone
+-- KEYS  1 head  2 deleted  3 bodiless, then the history of each entry, then of each tombstone
 -- ARGV  1 number of entries, then for each entry and each tombstone: key, version
 -- Reply nil where there is no head, or for each: 1, or 0 where it was gone already or is not what it was
 

@@ -1,7 +1,7 @@
 -- Create a namespace, or change what its head says. With a new incarnation, it also makes a new head where
 -- the old one was lost.
 --
--- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bare  6 kept  7 log  8 records  9 outbox,
+-- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bodiless  6 version_counts  7 log  8 records  9 outbox,
 --       then all other parts that a namespace has once each
 -- ARGV  1 layout  2 least reader  3 least writer  4 new incarnation  5 '1': give it to an existing namespace
 --       6-8 retention: versions, seconds, record seconds  9 '1': for an existing namespace as well

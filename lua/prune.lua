@@ -1,6 +1,6 @@
 -- Take the bytes of superseded values away. They are freed later, one by one: see `trash` in the layout.
 --
--- KEYS  1 head  2 superseded  3 bare  4 kept, then for each value: history, old or live, trash
+-- KEYS  1 head  2 superseded  3 bodiless  4 version_counts, then for each value: history, old or live, trash
 -- ARGV  1 milliseconds until trash vanishes by itself, then for each value: key, version, and the token of `old`,
 --       or, for one whose bytes are still in their place, the version of the tombstone that hides it behind a `-`
 -- Reply nil where there is no head, or for each value: 1, or 0 where it was gone already

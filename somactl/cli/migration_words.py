@@ -9,7 +9,7 @@ from typing import Any
 from somactl.cli.command import Session
 from somactl.cli.suggest import with_same_input
 from somactl.operations.admission import Policy
-from somactl.operations.migration.run import Wishes
+from somactl.operations.migration.context import MigrationRequest
 from somactl.report import MigrateReport
 from somactl.suggestion import Suggestion, run
 
@@ -24,13 +24,13 @@ class Words:
 
     session: Session
     source: Sequence[str]
-    wishes: Wishes
+    wishes: MigrationRequest
     pace: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_wishes(self) -> bool:
         """Whether the command line asks for anything in particular."""
-        plain = Wishes(policy=Policy(tolerances=self.session.settings.tolerances))
+        plain = MigrationRequest(policy=Policy(tolerances=self.session.settings.tolerances))
         return bool(self.session.tolerances) or self.wishes.as_json() != plain.as_json()
 
     @property
@@ -45,7 +45,7 @@ class Words:
             return list(self.source)
         return lasting_words(self.source)
 
-    def of(self, source: Sequence[str], wishes: Wishes) -> Words:
+    def of(self, source: Sequence[str], wishes: MigrationRequest) -> Words:
         return replace(self, source=source, wishes=wishes)
 
     def again(self, **more: Any) -> str:
@@ -74,7 +74,7 @@ class Words:
         return self.session.command("migrate-json", *source, **options)
 
 
-def _options(wishes: Wishes) -> dict[str, Any]:
+def _options(wishes: MigrationRequest) -> dict[str, Any]:
     """The options that ask for these wishes; None where the default is what is wished for."""
     s, p = wishes.selection, wishes.policy
     tolerances = {

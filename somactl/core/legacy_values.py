@@ -71,14 +71,14 @@ class Site(NamedTuple):
     defect: InputRejected | None = None
 
 
-class Found(NamedTuple):
+class Discovery(NamedTuple):
     """`sites` in the order of the text, none inside another; where there is none, `reason` says what is."""
 
     sites: tuple[Site, ...]
     reason: str = ""
 
 
-def find_matrices(value: bytes, *, pointers: Sequence[str] = (), discover: bool = False) -> Found:
+def find_matrices(value: bytes, *, pointers: Sequence[str] = (), discover: bool = False) -> Discovery:
     """What looks like a matrix in the text (or bytes) of one stored value.
 
     The whole value is looked at; with `pointers` the nodes they name and nothing else; with `discover` every
@@ -88,11 +88,11 @@ def find_matrices(value: bytes, *, pointers: Sequence[str] = (), discover: bool 
     if any(pointers) and not discover:
         return _find_at(value, pointers)
     if _numpy_begins(value) is not None or value.endswith(_JSONB_END):  # the commonest, known at once
-        return Found((Site("", "numpy", _bare(value)),))
+        return Discovery((Site("", "numpy", _bare(value)),))
     look = _look(value)
     if look.form is not None:
-        return Found((Site("", look.form, _bare(value), look.defect),))
-    return _discover(value, look.reason) if discover else Found((), look.reason)
+        return Discovery((Site("", look.form, _bare(value), look.defect),))
+    return _discover(value, look.reason) if discover else Discovery((), look.reason)
 
 
 def target_key(key: str, pointer: str) -> str:
@@ -282,13 +282,13 @@ def _outermost(text: bytes) -> Container | None:
 # Nodes inside a value.
 
 
-def _find_at(value: bytes, pointers: Sequence[str]) -> Found:
+def _find_at(value: bytes, pointers: Sequence[str]) -> Discovery:
     try:
         places = locate(value, pointers)
     except InputRejected as error:
         look = _look(value) if "" in pointers else _lost(value, error)
         sites = (Site("", look.form, _bare(value), look.defect),) if look.form else ()
-        return Found(sites, look.reason)
+        return Discovery(sites, look.reason)
     sites_found: list[Site] = []
     reason, end = "nothing stands at the pointer", -1
     for pointer, span in places.items():
@@ -303,20 +303,20 @@ def _find_at(value: bytes, pointers: Sequence[str]) -> Found:
             continue
         sites_found.append(Site(pointer, look.form, text, look.defect))
         end = span.end
-    return Found(tuple(sites_found), "" if sites_found else reason)
+    return Discovery(tuple(sites_found), "" if sites_found else reason)
 
 
-def _discover(value: bytes, reason: str) -> Found:
+def _discover(value: bytes, reason: str) -> Discovery:
     text = _bare(value)
     if text[:1] not in (b"{", b"[") or not _may_hold(text):
-        return Found((), reason)
+        return Discovery((), reason)
     discovery = _Discovery(text)
     try:
         scan(text, discovery.visit, _take_plain)
     except InputRejected as error:
         look = _lost(text, error)
-        return Found((Site("", look.form, text, look.defect),) if look.form else (), look.reason)
-    return Found(tuple(discovery.sites()), "" if discovery.hits else reason)
+        return Discovery((Site("", look.form, text, look.defect),) if look.form else (), look.reason)
+    return Discovery(tuple(discovery.sites()), "" if discovery.hits else reason)
 
 
 def _may_hold(text: bytes) -> bool:

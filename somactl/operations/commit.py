@@ -30,7 +30,7 @@ from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.kinds import guards_of
 from somactl.report import CommitItem, CommitReport, StoreView, without_witness_vector
 from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
-from somactl.store.request import Found, normalise, refuse_conflicts
+from somactl.store.request import KeyState, normalise, refuse_conflicts
 from somactl.suggestion import again, run
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ async def _refuse_known_conflicts(
     except NamespaceNotFound:
         refuse_conflicts(expectations, None, {})
         return
-    found = {key: Found(stat.version, stat.content) for key, stat in now.stats.items()}
+    found = {key: KeyState(stat.version, stat.content) for key, stat in now.stats.items()}
     refuse_conflicts(expectations, now.incarnation, found, now.version)
 
 

@@ -69,7 +69,7 @@ class CommitMetadata(msgspec.Struct, frozen=True):
               `valid`. Kept with the commit and returned by `read`, `history` and `log`; verdicts of
               digests that the commit does not write are dropped
     command   a label: what made the commit ("commit", "restore", ...); not part of the request
-    stands_for  what the commit id stands for, where that is not the contents and expectations of the
+    idempotency_key  what the commit id stands for, where that is not the contents and expectations of the
               commit: the digest of an order, say, from which the deletes were computed. It then takes
               their place in a replay's identity, beside the user's labels. 1 to 256 characters of ASCII
     grace     for how many seconds, by the store's clock, what this commit deletes can be restored; it
@@ -84,7 +84,7 @@ class CommitMetadata(msgspec.Struct, frozen=True):
     user: Mapping[str, str] = {}
     verdicts: Mapping[str, Mapping[str, Any]] = {}
     command: str = ""
-    stands_for: str | None = None
+    idempotency_key: str | None = None
     grace: float | None = None
     guards: Mapping[str, int] = {}
     facts: Mapping[str, Any] = {}

@@ -39,7 +39,7 @@ MAX_USER_METADATA_BYTES = 64 << 10
 MAX_FACTS_BYTES = 64 << 10
 MAX_GRACE_SECONDS = 100 * 366 * 86_400.0
 MAX_RETAINED_VERSIONS = 1_000_000
-_STANDS_FOR = re.compile(r"[ -~]{1,256}\Z")
+_IDEMPOTENCY_KEY = re.compile(r"[ -~]{1,256}\Z")
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ class Request(msgspec.Struct, frozen=True):
         return {key: put.header.content if put else None for key, put in self.updates.items()}
 
 
-class Found(msgspec.Struct, frozen=True):
+class KeyState(msgspec.Struct, frozen=True):
     """Where a key is: its live version (0: absent), its content digest, or since when it is deleted."""
 
     version: int = 0
@@ -80,7 +80,7 @@ class Found(msgspec.Struct, frozen=True):
     deleted_since: int | None = None
 
 
-ABSENT = Found()
+ABSENT = KeyState()
 
 
 def prepare(
@@ -101,7 +101,7 @@ def prepare(
         raise EmptyCommit("the commit has no updates", hint="name at least one key to write or delete")
     _check_limits(updates)
     user = _user_metadata(metadata.user)
-    _check_stands_for(metadata.stands_for)
+    _check_idempotency_key(metadata.idempotency_key)
     _check_grace(metadata.grace)
     _check_facts(metadata.facts)
     puts: dict[str, Put | None] = {}
@@ -123,7 +123,7 @@ def prepare(
         puts,
         _guarded(expectations, metadata.guards),
         replace(metadata, user=user, verdicts=verdicts),
-        _identity(contents, expectations, user, metadata.stands_for),
+        _identity(contents, expectations, user, metadata.idempotency_key),
     )
 
 
@@ -224,10 +224,12 @@ def _guarded(expectations: Mapping[str, Expect], guards: Mapping[str, int]) -> d
     return guarded
 
 
-def _check_stands_for(stands_for: str | None) -> None:
-    if stands_for is not None and not (isinstance(stands_for, str) and _STANDS_FOR.match(stands_for)):
+def _check_idempotency_key(idempotency_key: str | None) -> None:
+    if idempotency_key is not None and not (
+        isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.match(idempotency_key)
+    ):
         raise InputRejected(
-            "what the commit stands for is named by 1-256 printable ASCII characters",
+            "an idempotency key is 1-256 printable ASCII characters",
             hint="name a digest of it instead of the thing itself",
         )
 
@@ -258,14 +260,14 @@ def _identity(
     contents: Mapping[str, str | None],
     expectations: Mapping[str, Expect],
     user: Mapping[str, str],
-    stands_for: str | None,
+    idempotency_key: str | None,
 ) -> str:
     """xxh3_128 (hex) over canonical JSON: sorted keys, no white space, ASCII.
 
     It tells a retry from a mistake, not from an attack: a caller who may commit at all needs no collision.
     """
-    if stands_for is not None:
-        request: list[Any] = [stands_for, dict(user)]
+    if idempotency_key is not None:
+        request: list[Any] = [idempotency_key, dict(user)]
     else:
         expects = {key: [e.version, e.incarnation, e.content] for key, e in expectations.items()}
         request = [contents, expects, dict(user)]
@@ -316,7 +318,7 @@ def refuse_expired(commit_id: str, now: float, retention: Retention, records_rem
 def refuse_conflicts(
     expectations: Mapping[str, Expect],
     incarnation: str | None,
-    found: Mapping[str, Found],
+    found: Mapping[str, KeyState],
     newest: int | None = None,
 ) -> None:
     """Raise VersionConflict naming every key of `expectations` that is not where it was expected.
@@ -357,7 +359,7 @@ def refuse_conflicts(
         )
 
 
-def _sentence(key: str, part: str, wanted: object, there: object, state: Found) -> str:
+def _sentence(key: str, part: str, wanted: object, there: object, state: KeyState) -> str:
     if part == "version":
         place = f"at version {there}" if state.version else "absent"
         if state.deleted_since is not None:

@@ -24,7 +24,7 @@ from somactl.errors import (
 )
 from somactl.store.contract import CommitMetadata, Expect, Expected, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import VALID, content_of, delete, envelope, fresh_id, listed, proof, put, write
 
 GOOD = envelope("a")
@@ -57,7 +57,7 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], type[SomactlError]]] = {
 }
 
 
-class CommitChapter(Chapter):
+class CommitChapter(ContractTests):
     async def test_a_commit_is_one_version_for_all_its_keys(self, writer: Store) -> None:
         first = await put(writer, "a", "b")
         second = await put(writer, "b", "c", seed=1)
@@ -187,11 +187,11 @@ class CommitChapter(Chapter):
             CommitMetadata(verdicts=proof(RHO), facts={"x": "x" * 100_000}),
             CommitMetadata(verdicts=proof(RHO), facts={1: "x"}),  # type: ignore[dict-item]
             CommitMetadata(verdicts=proof(RHO), facts=ENDLESS),
-            CommitMetadata(verdicts=proof(RHO), stands_for=""),
-            CommitMetadata(verdicts=proof(RHO), stands_for="x" * 257),
-            CommitMetadata(verdicts=proof(RHO), stands_for="a\nb"),
-            CommitMetadata(verdicts=proof(RHO), stands_for="\u00e9"),
-            CommitMetadata(verdicts=proof(RHO), stands_for=7),  # type: ignore[arg-type]
+            CommitMetadata(verdicts=proof(RHO), idempotency_key=""),
+            CommitMetadata(verdicts=proof(RHO), idempotency_key="x" * 257),
+            CommitMetadata(verdicts=proof(RHO), idempotency_key="a\nb"),
+            CommitMetadata(verdicts=proof(RHO), idempotency_key="\u00e9"),
+            CommitMetadata(verdicts=proof(RHO), idempotency_key=7),  # type: ignore[arg-type]
         ],
     )
     async def test_metadata_that_are_no_json_or_too_large_are_refused(

@@ -12,7 +12,7 @@ import pytest
 from somactl.errors import CommitAborted, VersionConflict
 from somactl.store.contract import Receipt, Retention, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import content_of, envelope, put, write
 
 
@@ -27,7 +27,7 @@ async def opened(backend: Backend, count: int) -> AsyncIterator[list[Store]]:
             await store.close()
 
 
-class ConcurrencyChapter(Chapter):
+class ConcurrencyChapter(ContractTests):
     async def test_of_many_who_expect_the_same_exactly_one_wins(
         self, backend: Backend, writer: Store
     ) -> None:

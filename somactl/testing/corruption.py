@@ -7,7 +7,7 @@ import pytest
 from somactl.errors import CorruptValue
 from somactl.store.contract import Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import envelope, listed, put, write
 
 GOOD = envelope("a", n=100)
@@ -30,7 +30,7 @@ DAMAGE: dict[str, tuple[bytes, str | None]] = {
 }
 
 
-class CorruptionChapter(Chapter):
+class CorruptionChapter(ContractTests):
     @pytest.mark.parametrize("damage", DAMAGE)
     async def test_damaged_bytes_are_never_served(
         self, backend: Backend, store: Store, writer: Store, damage: str

@@ -9,7 +9,7 @@ import pytest
 from somactl.errors import InputRejected, KeyNotFound, VersionCompacted
 from somactl.store.contract import Compaction, Retention, Stat, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import compact_fully, delete, envelope, fresh_id, listed, prune, put, write
 
 SHORT = Retention(versions=3, seconds=1000.0, record_seconds=5000.0)
@@ -32,7 +32,7 @@ async def tombstones(store: Store) -> list[Stat]:
     return await listed(store.scan(deleted=True))
 
 
-class GraceChapter(Chapter):
+class GraceChapter(ContractTests):
     async def test_a_tombstone_shows_its_own_deadline(self, writer: Store) -> None:
         await writer.init(retention=SHORT)
         await put(writer, "longer", "plain", "shorter")

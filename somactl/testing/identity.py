@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from somactl.errors import CommitAborted, CommitExpired, CommitIdReused, InvalidName, VersionConflict
 from somactl.store.contract import CommitMetadata, Expect, Expected, Receipt, Retention, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import (
     VALID,
     commit_id_of_age,
@@ -25,7 +25,7 @@ from somactl.testing.values import (
 HOUR = 3600.0
 
 
-class IdentityChapter(Chapter):
+class IdentityChapter(ContractTests):
     async def test_the_same_request_returns_the_first_receipt(self, backend: Backend, writer: Store) -> None:
         updates = {"a": envelope("a"), "b": None}
         first = await write(writer, updates, commit_id="once", user={"who": "me"})
@@ -74,11 +74,11 @@ class IdentityChapter(Chapter):
     async def test_a_commit_that_stands_for_something_is_known_by_that(self, writer: Store) -> None:
         """The deletes of an order are computed anew when it is sent again, and find another state."""
         await put(writer, "a", "b", "c")
-        order = CommitMetadata({"k": "v"}, stands_for="the order", grace=100.0, facts={"run": 1})
+        order = CommitMetadata({"k": "v"}, idempotency_key="the order", grace=100.0, facts={"run": 1})
         first = await writer.commit_matrix_update(
             {"a": None, "b": None}, order, {"a": 1, "b": 1}, commit_id="order"
         )
-        again = CommitMetadata({"k": "v"}, stands_for="the order", facts={"run": 2}, command="prune")
+        again = CommitMetadata({"k": "v"}, idempotency_key="the order", facts={"run": 2}, command="prune")
         for updates, expected in (({"c": None}, {"c": 1}), ({"a": None}, 1), ({"c": envelope("c")}, 7)):
             receipt = await writer.commit_matrix_update(updates, again, expected, commit_id="order")
             assert receipt == replace(first, replayed=True)
@@ -88,16 +88,16 @@ class IdentityChapter(Chapter):
     @pytest.mark.parametrize(
         "other",
         [
-            CommitMetadata({"k": "v"}, stands_for="another order"),
+            CommitMetadata({"k": "v"}, idempotency_key="another order"),
             CommitMetadata({"k": "v"}),
-            CommitMetadata({"k": "w"}, stands_for="the order"),
-            CommitMetadata(stands_for="the order"),
+            CommitMetadata({"k": "w"}, idempotency_key="the order"),
+            CommitMetadata(idempotency_key="the order"),
         ],
     )
     async def test_the_same_id_for_what_stands_for_something_else_is_refused(
         self, writer: Store, other: CommitMetadata
     ) -> None:
-        order = CommitMetadata({"k": "v"}, stands_for="the order")
+        order = CommitMetadata({"k": "v"}, idempotency_key="the order")
         await writer.commit_matrix_update({"a": None}, order, commit_id="order")
         with pytest.raises(CommitIdReused):
             await writer.commit_matrix_update({"a": None}, other, commit_id="order")
@@ -118,7 +118,7 @@ class IdentityChapter(Chapter):
     ) -> None:
         facts = {"lines": [1, 2.5, None, True, "\u00e9\n"], "of": {"nested": {"deep": []}}, "": ""}
         metadata = CommitMetadata(
-            {"k": "v"}, {}, "prune", stands_for="sha256:0 / --limit 7", grace=86_400.5, facts=facts
+            {"k": "v"}, {}, "prune", idempotency_key="sha256:0 / --limit 7", grace=86_400.5, facts=facts
         )
         await writer.commit_matrix_update({"a": None}, metadata, commit_id="x")
         (record,) = await writer.log()

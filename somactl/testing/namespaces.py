@@ -9,7 +9,7 @@ import pytest
 from somactl.errors import InputRejected, NamespaceNotFound, VersionConflict
 from somactl.store.contract import CommitMetadata, Expect, Retention, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.notes import all_notes
 from somactl.testing.values import delete, envelope, fresh_id, listed, put
 
@@ -19,7 +19,7 @@ def default_retention(backend: Backend) -> Retention:
     return getattr(backend, "default_retention", Retention())
 
 
-class NamespaceChapter(Chapter):
+class NamespaceChapter(ContractTests):
     async def test_init_creates_the_namespace_at_version_0(self, backend: Backend) -> None:
         store = backend.open()
         head = await store.init()

@@ -12,8 +12,8 @@ import pytest
 from somactl.errors import EmptyCommit, InputRejected, InvalidName, LimitExceeded, VersionConflict
 from somactl.store.contract import MAX_NOTE_BYTES, Note, Retention, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
 from somactl.testing.concurrency import opened
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import compact_fully, listed, put
 
 EVERY_CHARACTER = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/-"
@@ -32,7 +32,7 @@ async def names(pages: AsyncIterator[list[Note]]) -> list[str]:
     return [note.name for note in await all_notes(pages)]
 
 
-class NoteReadChapter(Chapter):
+class NoteReadChapter(ContractTests):
     async def test_a_note_comes_back_as_it_was_written(self, store: Store, writer: Store) -> None:
         data = bytes(range(256)) * 3
         before = await writer.clock()
@@ -128,7 +128,7 @@ class NoteReadChapter(Chapter):
         assert await store.read_notes(["a"]) == {}
 
 
-class NoteChapter(Chapter):
+class NoteChapter(ContractTests):
     async def test_a_note_counts_its_writes_and_begins_anew_once_deleted(self, writer: Store) -> None:
         for version in (1, 2, 3):
             assert await writer.write_notes({"n": bytes(version)}) == {"n": version}

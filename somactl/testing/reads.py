@@ -6,7 +6,7 @@ import pytest
 
 from somactl.errors import InputRejected, InvalidName, KeyNotFound
 from somactl.store.contract import Store
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import VALID, content_of, delete, envelope, listed, proof, put, write
 
 # In byte order of their UTF-8, which is not the order of most locales, nor that of UTF-16.
@@ -32,7 +32,7 @@ ODD_KEYS = [
 ]
 
 
-class ReadChapter(Chapter):
+class ReadChapter(ContractTests):
     async def test_a_value_comes_back_byte_for_byte(self, store: Store, writer: Store) -> None:
         data = envelope("a", kind="rho")
         receipt = await write(writer, {"a": data}, verdicts=proof(data), commit_id="the-id")

@@ -7,13 +7,13 @@ import pytest
 from somactl.errors import InputRejected, KeyNotFound, VersionCompacted
 from somactl.store.contract import Compaction, Retention, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.values import compact_fully, delete, envelope, listed, put, write
 
 SHORT = Retention(versions=3, seconds=1000.0, record_seconds=5000.0)
 
 
-class RetentionChapter(Chapter):
+class RetentionChapter(ContractTests):
     async def test_nothing_is_removed_before_its_time(self, backend: Backend, writer: Store) -> None:
         await writer.init(retention=SHORT)
         for seed in range(3):

@@ -28,7 +28,7 @@ from somactl.errors import (
 )
 from somactl.store.contract import CommitMetadata, Expect, Receipt, Retention, Store
 from somactl.testing.backend import Backend
-from somactl.testing.chapter import Chapter
+from somactl.testing.contract_tests import ContractTests
 from somactl.testing.grace import frees_itself
 from somactl.testing.values import compact_fully, content_of, envelope, listed
 
@@ -69,7 +69,7 @@ class Sent:
     expected: dict[str, int | Expect]
     at: float
     receipt: Receipt
-    stands_for: str | None = None
+    idempotency_key: str | None = None
 
 
 @dataclass(slots=True)
@@ -258,7 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
         sent = self.model.sent[commit_id]
-        if sent.stands_for:
+        if sent.idempotency_key:
             return
         receipt = self.send(commit_id, sent.updates, sent.expected)
         assert (receipt.replayed, receipt.version) == (True, sent.receipt.version)
@@ -270,7 +270,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
         sent = self.model.sent[commit_id]
-        if (changes, {}, None) == (sent.updates, sent.expected, sent.stands_for):
+        if (changes, {}, None) == (sent.updates, sent.expected, sent.idempotency_key):
             return
         with pytest.raises(CommitIdReused):
             self.send(commit_id, changes, {})
@@ -287,24 +287,24 @@ class StoreMachine(RuleBasedStateMachine):
         commit_id = self.fresh()
         changes: dict[str, int | None] = dict.fromkeys(sorted(chosen))
         metadata = CommitMetadata(
-            stands_for=f"order of {commit_id}", grace=grace, facts={"keys": len(chosen)}
+            idempotency_key=f"order of {commit_id}", grace=grace, facts={"keys": len(chosen)}
         )
         receipt = self.run(
             self.store.commit_matrix_update(dict.fromkeys(changes), metadata, commit_id=commit_id)
         )
         assert set(receipt.noops) == self.model.apply(changes, grace)
         assert receipt.version == self.model.version
-        self.model.sent[commit_id] = Sent(changes, {}, self.model.now, receipt, metadata.stands_for)
+        self.model.sent[commit_id] = Sent(changes, {}, self.model.now, receipt, metadata.idempotency_key)
 
     @rule(data=st.data(), changes=updates)
     def send_an_order_again(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
         """Whatever its deletes are by now, it is the same order."""
-        orders = sorted(i for i, sent in self.model.sent.items() if sent.stands_for)
+        orders = sorted(i for i, sent in self.model.sent.items() if sent.idempotency_key)
         if not orders:
             return
         commit_id = data.draw(st.sampled_from(orders))
         sent = self.model.sent[commit_id]
-        metadata = CommitMetadata(stands_for=sent.stands_for, grace=0.0)
+        metadata = CommitMetadata(idempotency_key=sent.idempotency_key, grace=0.0)
         receipt = self.run(
             self.store.commit_matrix_update(dict.fromkeys(changes), metadata, 99, commit_id=commit_id)
         )
@@ -419,7 +419,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert bytes(entry.data) == envelope(key, seed)
 
 
-class StateMachineChapter(Chapter):
+class StateMachineChapter(ContractTests):
     state_machine_examples = 40
     state_machine_steps = 30
 

@@ -30,7 +30,7 @@ NEEDED = (
     "somactl.cli.render",
     "somactl.core.envelope",
     "somactl.core.legacy_kind",
-    "somactl.operations.migration.second_reading",
+    "somactl.operations.migration.independent_parser",
     "somactl.source.postgres",
     "somactl.source.redis",
     "somactl.store.hybrid",

@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 from somactl.config import Settings
 from somactl.core.envelope import deserialize_matrix
 from somactl.operations.admission import Policy
+from somactl.operations.migration.context import MigrationContext, MigrationRequest, Progress
 from somactl.operations.migration.copying import copy, look
 from somactl.operations.migration.examine import Selection
 from somactl.operations.migration.finalize import finalize
@@ -23,14 +24,13 @@ from somactl.operations.migration.journal import Journal, find, identify
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.plan import FORMAT, Head, Plan, PlanWriter
 from somactl.operations.migration.revert import forget, revert
-from somactl.operations.migration.run import Progress, Run, Wishes
 from somactl.report import MigrateReport, MigrationRow
 from somactl.runtime import open_store
 from somactl.source.contract import Source
 from somactl.store.contract import Store
 
-WHOLE = Wishes()
-DISCOVER = Wishes(selection=Selection(discover=True))
+WHOLE = MigrationRequest()
+DISCOVER = MigrationRequest(selection=Selection(discover=True))
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Migration:
 
     open_source: Callable[..., Source]
     settings: Settings
-    wishes: Wishes = WHOLE
+    wishes: MigrationRequest = WHOLE
     each: Callable[[Progress], None] = field(default=lambda progress: None)
     named: bool = False
     """Whether it is told from others of its source by its id."""
@@ -58,9 +58,11 @@ class Migration:
             await source.close()
 
     @asynccontextmanager
-    async def run(self, pace: Pace | None = None, *, read_only: bool = False) -> AsyncIterator[Run]:
+    async def run(
+        self, pace: Pace | None = None, *, read_only: bool = False
+    ) -> AsyncIterator[MigrationContext]:
         async with self.source() as source, self.store(read_only=read_only) as store:
-            yield Run(source, store, self.wishes, pace or Pace(), self.each)
+            yield MigrationContext(source, store, self.wishes, pace or Pace(), self.each)
 
     async def look(self) -> tuple[MigrateReport, list[MigrationRow]]:
         """A dry run's report, and every row."""
@@ -127,7 +129,7 @@ def lines(values: Mapping[str, bytes]) -> bytes:
     )
 
 
-def of_lines(values: Mapping[str, bytes], settings: Settings, wishes: Wishes = WHOLE) -> Migration:
+def of_lines(values: Mapping[str, bytes], settings: Settings, wishes: MigrationRequest = WHOLE) -> Migration:
     """A migration of values that come by a pipe, the same ones each time."""
     from somactl.source.ndjson import NdjsonSource
 

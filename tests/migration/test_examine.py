@@ -18,9 +18,9 @@ from somactl.core.json_edit import Reference, replace_nodes
 from somactl.core.json_pointer import parse_pointer
 from somactl.operations.admission import Policy
 from somactl.operations.migration import examine as examine_module
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.examine import Examined, Selection, difference, examine, examine_each
-from somactl.operations.migration.run import Wishes
-from somactl.operations.migration.second_reading import SecondReading
+from somactl.operations.migration.independent_parser import SecondReading
 from somactl.source.contract import Value
 
 EVERYTHING = Selection(discover=True, kind="matrix")
@@ -183,7 +183,7 @@ def test_bytes_at_random_end_in_a_row(data: bytes, discover: bool) -> None:
 
 @given(
     st.builds(
-        Wishes,
+        MigrationRequest,
         st.none() | st.text(max_size=5),
         st.builds(
             Selection,
@@ -201,5 +201,5 @@ def test_bytes_at_random_end_in_a_row(data: bytes, discover: bool) -> None:
         ),
     )
 )
-def test_wishes_survive_the_way_through_a_plan(wishes: Wishes) -> None:
-    assert Wishes.from_json(json.loads(json.dumps(wishes.as_json()))) == wishes
+def test_wishes_survive_the_way_through_a_plan(wishes: MigrationRequest) -> None:
+    assert MigrationRequest.from_json(json.loads(json.dumps(wishes.as_json()))) == wishes

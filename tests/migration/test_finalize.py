@@ -19,7 +19,7 @@ from somactl.config import Settings
 from somactl.errors import NotFound, UsageError
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches, finalize, revert, second_reading
+from somactl.operations.migration import batches, finalize, independent_parser, revert
 from source.backends import Backend, RedisBackend
 from support.sqlite_backend import SqliteBackend
 
@@ -220,7 +220,7 @@ def test_the_second_reading_shares_no_parser_with_the_first() -> None:
     import ast
     import inspect
 
-    tree = ast.parse(inspect.getsource(second_reading))
+    tree = ast.parse(inspect.getsource(independent_parser))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not {m for m in modules if m and "legacy" in m}

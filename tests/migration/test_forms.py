@@ -17,14 +17,14 @@ from somactl.core.envelope import serialize_matrix
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.migration import batches
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.run import Wishes
 from somactl.source.redis import RedisSource
 
 RHO = density(5)
 
 
-async def copied(values: dict[str, bytes], settings: Settings, wishes: Wishes = WHOLE) -> Migration:
+async def copied(values: dict[str, bytes], settings: Settings, wishes: MigrationRequest = WHOLE) -> Migration:
     """Migrate all of them; each must have ended as a matrix in the store."""
     migration = of_lines(values, settings, wishes)
     _, rows = await migration.look()
@@ -69,7 +69,7 @@ async def test_nested_lists_are_rounded_as_python_rounds_them(sqlite: Settings) 
     migration = await copied({"rho": values["rho"]}, sqlite)
     assert same_bits(await migration.matrix("rho"), RHO)
     del values["rho"]
-    migration = await copied(values, sqlite, Wishes(selection=Selection(kind="matrix")))
+    migration = await copied(values, sqlite, MigrationRequest(selection=Selection(kind="matrix")))
     assert same_bits(await migration.matrix("integers"), np.array([[1, 2], [3, 2.0**53]]))
     assert same_bits(
         await migration.matrix("blanks"), np.array([[1, -0.0], [5e-324, 1.7976931348623157e308]])
@@ -119,16 +119,16 @@ async def test_pointers_are_escaped_as_rfc_6901_says(sqlite: Settings, name: str
     value = {"K": text({name: RHO.tolist(), "beside": 1})}
     migration = await copied(value, sqlite, DISCOVER)
     assert set(await migration.contents()) == {f"K#{pointer}"}
-    _, rows = await of_lines(value, sqlite, Wishes(selection=Selection((pointer,)))).look()
+    _, rows = await of_lines(value, sqlite, MigrationRequest(selection=Selection((pointer,)))).look()
     assert [(row.pointer, row.outcome) for row in rows] == [(pointer, "identical")]
 
 
 async def test_a_pointer_through_a_list_names_an_index(sqlite: Settings) -> None:
     value = text([[0, RHO.tolist()], {"x": [numpy_form(RHO)]}])
     for pointer in ("/0/1", "/1/x/0"):
-        await copied({"K": value}, sqlite, Wishes(selection=Selection((pointer,))))
+        await copied({"K": value}, sqlite, MigrationRequest(selection=Selection((pointer,))))
     absent, _ = await of_lines(
-        {"K": value}, sqlite, Wishes(selection=Selection(("/0/01", "/2", "/-")))
+        {"K": value}, sqlite, MigrationRequest(selection=Selection(("/0/01", "/2", "/-")))
     ).look()
     assert absent.reasons["not-a-matrix: nothing stands at the pointer"].count == 1
 
@@ -139,7 +139,7 @@ async def test_numbers_three_deep_are_rejected_whole_until_a_pointer_says_what_t
     value = {"K": text({"many": [RHO.tolist(), RHO.tolist()]})}
     report, _ = await of_lines(value, sqlite, DISCOVER).look()
     assert [(row.pointer, row.reason) for row in report.rejected] == [("/many", "InvalidJson")]
-    await copied(value, sqlite, Wishes(selection=Selection(("/many/0", "/many/1"))))
+    await copied(value, sqlite, MigrationRequest(selection=Selection(("/many/0", "/many/1"))))
 
 
 async def test_what_is_an_envelope_already_is_taken_as_it_is(
@@ -168,7 +168,7 @@ async def test_what_is_an_envelope_already_is_taken_as_it_is(
 
 async def test_an_envelope_of_another_key_may_be_readdressed(sqlite: Settings) -> None:
     encoded = base64.b64encode(serialize_matrix(RHO, key="old", kind="rho", timestamp=5.0)).decode()
-    migration = await copied({"new": text(encoded)}, sqlite, Wishes(policy=Policy(readdress=True)))
+    migration = await copied({"new": text(encoded)}, sqlite, MigrationRequest(policy=Policy(readdress=True)))
     assert same_bits(await migration.matrix("new"), RHO)
 
 
@@ -183,7 +183,7 @@ async def in_store(migration: Migration, **matrices: np.ndarray) -> None:
 
 
 async def test_a_target_that_holds_the_same_is_identical_and_another_is_a_conflict(sqlite: Settings) -> None:
-    wishes = Wishes(selection=Selection(discover=True, kind="matrix"))
+    wishes = MigrationRequest(selection=Selection(discover=True, kind="matrix"))
     value = text({"same": RHO.tolist(), "other": RHO.tolist(), "free": RHO.tolist()})
     migration = of_lines({"K": value}, sqlite, wishes)
     await in_store(migration, K__same=RHO, K__other=2 * RHO)
@@ -224,7 +224,9 @@ async def test_two_matrices_of_one_source_that_go_to_one_key(
 
 
 async def test_of_two_that_collide_neither_is_identical_to_a_third_in_the_store(sqlite: Settings) -> None:
-    migration = of_lines(colliding(RHO.tolist()), sqlite, Wishes(selection=Selection((), True, "matrix")))
+    migration = of_lines(
+        colliding(RHO.tolist()), sqlite, MigrationRequest(selection=Selection((), True, "matrix"))
+    )
     await in_store(migration, K__rho=2 * RHO)
     dry, _ = await migration.look()
     real = await migration.copy()

@@ -19,8 +19,8 @@ from servers.external import ExternalPostgres
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.run import Wishes
 from somactl.source.redis import RedisSource
 from source.backends import Backend, PostgresBackend, RedisBackend
 
@@ -167,7 +167,7 @@ async def test_lines_with_every_kind_of_bad_value(sqlite: Settings, discover: bo
     cases = REJECTED | NO_JSONB
     del cases["text after it"]  # in a line that is text after the value: no line of the form at all
     values = {name: value for name, (value, _) in cases.items()} | LEFT_ALONE | GOOD
-    wishes = Wishes(selection=Selection(discover=discover))
+    wishes = MigrationRequest(selection=Selection(discover=discover))
     await check(of_lines(values, sqlite, wishes), cases, LEFT_ALONE)
 
 
@@ -215,7 +215,7 @@ BOMBS = {
 async def test_depth_bombs_end_at_once(clean_redis: RedisServer, sqlite: Settings, discover: bool) -> None:
     backend = RedisBackend(clean_redis)
     await backend.put({f"bomb {name}": value for name, value in BOMBS.items()} | GOOD)
-    migration = Migration(backend.open, sqlite, Wishes(selection=Selection(discover=discover)))
+    migration = Migration(backend.open, sqlite, MigrationRequest(selection=Selection(discover=discover)))
     began = time.monotonic()
     report = await migration.copy()
     assert time.monotonic() - began < 20

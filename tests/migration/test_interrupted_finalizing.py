@@ -16,11 +16,11 @@ from migration.running import DISCOVER, Migration
 from somactl.config import Settings
 from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable, UsageError
 from somactl.operations.migration import batches
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.finalize import finalize
 from somactl.operations.migration.journal import Journal, find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.revert import revert
-from somactl.operations.migration.run import Wishes
 from source.backends import Backend, RedisBackend
 
 Swap = Callable[[Any, Any], Awaitable[list[bool]]]
@@ -178,8 +178,8 @@ async def test_two_migrations_of_one_source_do_not_touch_each_other(
 ) -> None:
     """Each by its own wishes; the second finds what the first has left."""
     await redis_values.put({"a": text(RHO.tolist()), "b": text(density(3).tolist())})
-    first = Migration(redis_values.open, sqlite, Wishes(match="a"))
-    second = replace(first, wishes=Wishes(match="b"))
+    first = Migration(redis_values.open, sqlite, MigrationRequest(match="a"))
+    second = replace(first, wishes=MigrationRequest(match="b"))
     ids = [(await migration.copy()).migration for migration in (first, second)]
     assert len(set(ids)) == 2
     with pytest.raises(UsageError, match="there are 2 migrations of this source"):

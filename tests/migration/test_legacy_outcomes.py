@@ -14,8 +14,8 @@ from migration.running import DISCOVER, WHOLE, Migration, by_place, outcomes, re
 from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.operations.admission import Policy
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.run import Wishes
 from somactl.report import MigrationRow
 from somactl.source.postgres import PostgresSource
 from somactl.source.redis import RedisSource
@@ -26,7 +26,7 @@ SOURCES = ("postgres", "redis")
 
 @pytest.fixture
 def make(sqlite: Settings, legacy_postgres: str, legacy_redis: RedisServer) -> Make:
-    def migration(source: str, wishes: Wishes = WHOLE) -> Migration:
+    def migration(source: str, wishes: MigrationRequest = WHOLE) -> Migration:
         if source == "postgres":
             return Migration(lambda **options: PostgresSource(legacy_postgres, **options), sqlite, wishes)
         return Migration(lambda **options: RedisSource(legacy_redis.url, **options), sqlite, wishes)
@@ -122,30 +122,30 @@ async def test_the_rejected_ones_say_why_with_the_verdict(make: Make, source: st
 
 
 async def test_a_pointer_looks_at_one_node_of_each_value_and_at_nothing_else(make: Make) -> None:
-    report, rows = await make("redis", Wishes(selection=Selection(("/rho",)))).look()
+    report, rows = await make("redis", MigrationRequest(selection=Selection(("/rho",)))).look()
     matrices = {(row.key, row.pointer) for row in rows if row.outcome != "not-a-matrix"}
     assert matrices == {(key, "/rho") for key in legacy.values() if legacy.group(key) == "embedded"}
     assert (outcomes(report), report.code) == ({"migrate": 20, "not-a-matrix": 461}, 0)
-    both, _ = await make("redis", Wishes(selection=Selection(("/rho", "/value/rho", "")))).look()
+    both, _ = await make("redis", MigrationRequest(selection=Selection(("/rho", "/value/rho", "")))).look()
     assert both.pointers == {"": 20, "/rho": 20, "/value/rho": 20}
 
 
 async def test_a_pattern_chooses_keys(make: Make) -> None:
     for source in SOURCES:
-        report, rows = await make(source, Wishes(match="acme:rho:list:*")).look()
+        report, rows = await make(source, MigrationRequest(match="acme:rho:list:*")).look()
         assert [row.key for row in rows] == sorted(LISTS)
         assert (report.values, outcomes(report)) == (4, {"migrate": 4})
 
 
 async def test_asked_for_matrices_nothing_has_to_hold_an_invariant(make: Make) -> None:
-    report, rows = await make("postgres", Wishes(selection=Selection(kind="matrix"))).look()
+    report, rows = await make("postgres", MigrationRequest(selection=Selection(kind="matrix"))).look()
     assert outcomes(report) == {"migrate": 18, "not-a-matrix": 461, "rejected": 2}
     assert {row.kind for row in rows if row.outcome == "migrate"} == {"matrix"}
     assert all(not row.moves for row in rows)
 
 
 async def test_normalizing_admits_the_one_whose_trace_is_off(make: Make) -> None:
-    migration = make("redis", Wishes(match="acme:rho:trace", policy=Policy(normalize=True)))
+    migration = make("redis", MigrationRequest(match="acme:rho:trace", policy=Policy(normalize=True)))
     report = await migration.copy()
     assert (outcomes(report), report.code) == ({"migrate": 1}, 0)
     (row,) = report.moved
@@ -157,7 +157,7 @@ async def test_normalizing_admits_the_one_whose_trace_is_off(make: Make) -> None
 
 async def test_clamping_admits_the_negative_one_if_it_may_be_moved_far_enough(make: Make) -> None:
     """Its smallest eigenvalue is about -3e-4, so that it has to be moved by at least that."""
-    wishes = Wishes(match="acme:rho:neg", policy=Policy(clamp=True, max_move=1e-5))
+    wishes = MigrationRequest(match="acme:rho:neg", policy=Policy(clamp=True, max_move=1e-5))
     refused, rows = await make("postgres", wishes).look()
     assert (outcomes(refused), refused.code) == ({"rejected": 1}, 3)
     assert "allowed; it is no density matrix" in rows[0].why
@@ -173,7 +173,7 @@ async def test_clamping_admits_the_negative_one_if_it_may_be_moved_far_enough(ma
 
 
 async def test_refusing_to_clamp_rejects_the_one_that_is_negative_within_tolerance(make: Make) -> None:
-    wishes = Wishes(match="acme:rho:tinyneg", policy=Policy(on_clampable="refuse"))
+    wishes = MigrationRequest(match="acme:rho:tinyneg", policy=Policy(on_clampable="refuse"))
     report, rows = await make("redis", wishes).look()
     assert (outcomes(report), rows[0].reason) == ({"rejected": 1}, "InvariantViolated, clampable")
     assert rows[0].verdict is not None

@@ -12,11 +12,11 @@ from migration.running import DISCOVER, Migration, by_place, of_lines, outcomes
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches, examine, second_reading, tally
+from somactl.operations.migration import batches, examine, independent_parser, tally
+from somactl.operations.migration.context import MigrationContext
 from somactl.operations.migration.copying import copy
 from somactl.operations.migration.journal import find
 from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.run import Run
 from somactl.store import request
 from source.backends import RedisBackend
 
@@ -106,7 +106,7 @@ async def test_whoever_gets_every_row_as_it_comes_gets_none_of_them_in_the_repor
     values = {f"bad{i}": b"[[1, 0], [0]]" for i in range(5)}
     migration = of_lines(values, sqlite)
     async with migration.source() as source, migration.store() as store:
-        run = Run(
+        run = MigrationContext(
             source,
             store,
             migration.wishes,
@@ -141,7 +141,7 @@ async def test_a_value_is_parsed_once_for_all_the_matrices_that_are_taken_out_of
         parsed.append(len(text))
         return loads(text, **options)
 
-    monkeypatch.setattr(second_reading.json, "loads", counted)
+    monkeypatch.setattr(independent_parser.json, "loads", counted)
     assert (await migration.finalize()).finalized == 1
     assert parsed.count(len(many)) == 1
 

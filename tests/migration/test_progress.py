@@ -12,12 +12,12 @@ from migration.running import DISCOVER, Migration
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.operations.migration import batches
+from somactl.operations.migration.context import Progress
 from somactl.operations.migration.copying import copy
 from somactl.operations.migration.finalize import finalize
 from somactl.operations.migration.journal import Original, find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.revert import revert
-from somactl.operations.migration.run import Progress
 from source.backends import FilesBackend
 
 

@@ -18,9 +18,9 @@ from somactl.errors import LockHeld, StoreDamaged, UsageError
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.migration import batches
 from somactl.operations.migration.batches import until_told
+from somactl.operations.migration.context import Progress
 from somactl.operations.migration.journal import Journal, find
 from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.run import Progress
 from somactl.report import MigrateReport
 from source.backends import RedisBackend
 from support.sqlite_backend import SqliteBackend

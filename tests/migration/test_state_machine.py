@@ -27,9 +27,9 @@ from somactl.config import Settings
 from somactl.errors import KeyNotFound, NamespaceNotFound, NotFound, UsageError
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.migration import batches
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.examine import Selection
 from somactl.operations.migration.journal import Journal
-from somactl.operations.migration.run import Wishes
 from somactl.report import MigrateReport
 from somactl.source.contract import Source
 from source.backends import FilesBackend
@@ -39,7 +39,11 @@ MATRICES = [density(2, seed=i) for i in range(3)]
 TARGETS = [key + pointer for key in KEYS for pointer in ("", "#/x", "#/y")]
 
 PLACES = ("values", "others")
-MIGRATIONS = [(0, DISCOVER), (0, Wishes(selection=Selection(pointers=("", "/x", "/y")))), (1, DISCOVER)]
+MIGRATIONS = [
+    (0, DISCOVER),
+    (0, MigrationRequest(selection=Selection(pointers=("", "/x", "/y")))),
+    (1, DISCOVER),
+]
 """Two of one source with other wishes, and one of another source whose keys are the same."""
 Spot: TypeAlias = tuple[int, str]
 

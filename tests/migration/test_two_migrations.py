@@ -13,12 +13,12 @@ from migration.places import OTHER, RHO, shown
 from migration.running import DISCOVER, Migration, outcomes, same_bits
 from somactl.config import Settings
 from somactl.errors import KeyNotFound
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.examine import Selection
 from somactl.operations.migration.finalize import finalize
 from somactl.operations.migration.journal import find
 from somactl.operations.migration.pace import Pace
 from somactl.operations.migration.revert import revert
-from somactl.operations.migration.run import Wishes
 from somactl.report import MigrateReport
 from source.backends import FilesBackend, RedisBackend
 
@@ -39,7 +39,7 @@ async def both_copied(backend: RedisBackend, target: Settings) -> tuple[Migratio
     """One with --discover, and one with --pointer, which finds all of it in the store."""
     await backend.put(dict(VALUES))
     first = Migration(backend.open, target, DISCOVER)
-    second = replace(first, wishes=Wishes(selection=Selection(pointers=("", "/rho"))))
+    second = replace(first, wishes=MigrationRequest(selection=Selection(pointers=("", "/rho"))))
     ids = []
     for migration, outcome in ((first, "migrate"), (second, "identical")):
         report = await migration.copy()
@@ -122,7 +122,7 @@ async def test_a_matrix_that_a_third_one_wrote_anew_is_made_ones_own_too(
         from somactl.operations.commit import commit_matrix_update
 
         await commit_matrix_update(store, {"whole": None, "embedded#/rho": None})
-    again = replace(migration, wishes=Wishes(selection=Selection(pointers=("", "/rho"))))
+    again = replace(migration, wishes=MigrationRequest(selection=Selection(pointers=("", "/rho"))))
     assert outcomes(await again.copy())["migrate"] == 2
     assert (await finalized(migration, a)).finalized == 2
     await reverted(migration, b)

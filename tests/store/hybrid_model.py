@@ -22,7 +22,7 @@ from somactl.errors import (
 )
 from somactl.store.cached import Cached, Fill, Filled, View
 from somactl.store.contract import Durable, Entry, Head, Receipt, Retention, Snapshot, Stat, Stats
-from somactl.store.hybrid import HybridStore, copies
+from somactl.store.hybrid import HybridStore, cache_writer
 from somactl.store.hybrid.breaker import Breaker
 from somactl.store.redis import cache as redis_cache
 from somactl.store.redis.cache import RedisCache
@@ -293,7 +293,7 @@ class Scene:
     async def open(self, count: int, **options: Any) -> None:
         """`count` stores on a namespace that exists; from now on every step is held up."""
         self._patches.enter_context(self.clock.as_redis_time())
-        self._patches.enter_context(mock.patch.object(copies, "_PAUSE", 0.0))
+        self._patches.enter_context(mock.patch.object(cache_writer, "_PAUSE", 0.0))
         # Breakers let somebody try at once, and of the values some come with the first look, others apart.
         pauses = {"first_pause": 0.0, "longest_pause": 0.0}
         self._patches.enter_context(mock.patch.dict(Breaker.__init__.__kwdefaults__, pauses))

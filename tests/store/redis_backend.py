@@ -15,9 +15,9 @@ from fakeredis.aioredis import FakeAsyncRedisConnection
 
 from somactl.core.names import commit_id_time
 from somactl.store.contract import Retention
-from somactl.store.redis import RedisStore, conditions, connection
-from somactl.store.redis.conditions import Conditions
+from somactl.store.redis import RedisStore, connection, server_settings
 from somactl.store.redis.link import Link
+from somactl.store.redis.server_settings import ServerSettings
 
 
 class RedisBackend:
@@ -50,16 +50,18 @@ class RedisBackend:
             for line, version in self.raw.zrange(
                 self.name(namespace, f"history:{key}"), 0, -1, withscores=True
             ):
-                where = _where(line)
-                if where not in ("tomb", "gone") and self.raw.exists(self._place(namespace, key, where)):
+                location = _where(line)
+                if location not in ("tomb", "gone") and self.raw.exists(
+                    self._place(namespace, key, location)
+                ):
                     found.add((key, int(version)))
         kept = [*self.names(namespace, "live"), *self.names(namespace, "old")]
         assert len(kept) == len(found)  # nothing is kept that no history tells of
         assert not list(self.names(namespace, "trash"))
         return found
 
-    def _place(self, namespace: str, key: str, where: str) -> str:
-        return self.name(namespace, f"live:{key}" if where == "live" else f"old:{where}:{key}")
+    def _place(self, namespace: str, key: str, location: str) -> str:
+        return self.name(namespace, f"live:{key}" if location == "live" else f"old:{location}:{key}")
 
     def place_of(self, namespace: str, key: str, version: int) -> str:
         """The name under which a value lies."""
@@ -77,7 +79,7 @@ class RedisBackend:
         def older(time: bytes) -> str:
             return f"{float(time) - seconds:.6f}"
 
-        for part in ("superseded", "bare", "graves", "graces"):
+        for part in ("superseded", "bodiless", "delete_batches", "expiring_batches"):
             name = self.name(namespace, part)
             for member, score in self.raw.zrange(name, 0, -1, withscores=True):
                 self.raw.zadd(name, {member: older(score)})
@@ -152,9 +154,9 @@ class FakeBackend(RedisBackend):
     def use(self, patch: pytest.MonkeyPatch) -> FakeBackend:
         kind = functools.partial(_FakeConnection, server=self.server)
         patch.setattr(connection, "connection_class", lambda server: kind)
-        patch.setattr(conditions, "look", self._settings)
+        patch.setattr(server_settings, "look", self._settings)
         return self
 
-    async def _settings(self, link: Link) -> Conditions:
+    async def _settings(self, link: Link) -> ServerSettings:
         """Of CONFIG and INFO it knows nothing."""
-        return Conditions("noeviction", fsync=False)
+        return ServerSettings("noeviction", fsync=False)

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from somactl.errors import KeyNotFound, StoreTimeout
 from somactl.store.hybrid.background import MOST_TASKS, Background
 from somactl.store.hybrid.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
-from somactl.store.hybrid.fills import SingleFlight
-from somactl.store.hybrid.written import MOST_KEYS, Written
-from somactl.store.redis.patience import Patience
+from somactl.store.hybrid.recent_writes import MOST_KEYS, RecentWrites
+from somactl.store.hybrid.single_flight import SingleFlight
+from somactl.store.redis.busy_timeout import BusyAwareTimeout
 
 
 class Clock:
@@ -288,7 +288,7 @@ async def test_background_work_is_bounded_in_bytes() -> None:
 
 def test_what_was_written_here_forbids_older_copies_until_they_have_expired() -> None:
     clock = Clock()
-    written = Written(clock, 300.0)
+    written = RecentWrites(clock, 300.0)
     written.add(["a"], "inc", 5, owed=False)
     written.add(["b"], None, None, owed=True)
     assert written.forbids("a", "inc", 4)
@@ -308,7 +308,7 @@ def test_what_was_written_here_forbids_older_copies_until_they_have_expired() ->
 
 
 def test_a_key_that_was_written_again_is_still_owed() -> None:
-    written = Written(Clock(), 300.0)
+    written = RecentWrites(Clock(), 300.0)
     written.add(["a", "b"], "inc", 5, owed=True)
     told = written.owed
     written.add(["a"], "inc", 6, owed=True)
@@ -320,7 +320,7 @@ def test_a_key_that_was_written_again_is_still_owed() -> None:
 
 def test_commits_that_are_noted_out_of_order_count_by_their_version() -> None:
     """Two commits of one store may be acknowledged in another order than they were made in."""
-    written = Written(Clock(), 300.0)
+    written = RecentWrites(Clock(), 300.0)
     written.add(["a"], "inc", 6, owed=False)
     written.add(["a"], "inc", 5, owed=True)
     written.add(["a"], "old", 9, owed=True)
@@ -331,7 +331,7 @@ def test_commits_that_are_noted_out_of_order_count_by_their_version() -> None:
 
 
 def test_the_oldest_writes_are_forgotten_first() -> None:
-    written = Written(Clock(), 300.0)
+    written = RecentWrites(Clock(), 300.0)
     written.add(map(str, range(MOST_KEYS)), "inc", 5, owed=True)
     written.add(["0", "new"], "inc", 6, owed=False)
     assert len(written.owed) == MOST_KEYS - 2
@@ -341,7 +341,7 @@ def test_the_oldest_writes_are_forgotten_first() -> None:
 
 
 async def test_patience_ends_with_a_server_that_does_not_answer() -> None:
-    patience = Patience()
+    patience = BusyAwareTimeout()
     released = asyncio.Event()
 
     async def never() -> None:
@@ -366,7 +366,7 @@ async def test_patience_does_not_blame_the_server_for_a_busy_event_loop() -> Non
     async def keep_busy() -> None:
         time.sleep(0.2)
 
-    patience = Patience()
+    patience = BusyAwareTimeout()
     waiting = asyncio.create_task(patience.within(0.02, answer()))
     await asyncio.sleep(0)
     await keep_busy()
@@ -374,7 +374,7 @@ async def test_patience_does_not_blame_the_server_for_a_busy_event_loop() -> Non
 
 
 async def test_patience_lasts_while_the_server_answers_others_and_not_for_ever() -> None:
-    patience = Patience()
+    patience = BusyAwareTimeout()
 
     async def answer(seconds: float) -> float:
         await asyncio.sleep(seconds)
@@ -393,7 +393,7 @@ async def test_patience_lasts_while_the_server_answers_others_and_not_for_ever()
 
 
 async def test_a_caller_that_is_cancelled_cancels_its_call() -> None:
-    patience = Patience()
+    patience = BusyAwareTimeout()
     released = asyncio.Event()
 
     async def never() -> None:

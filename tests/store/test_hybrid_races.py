@@ -238,7 +238,7 @@ async def test_the_repetition_of_a_commit_repairs_the_cache(play: Play) -> None:
 async def test_the_repetition_of_an_order_repairs_the_keys_that_it_deleted_first(play: Play) -> None:
     """Computed anew, its deletes are others: `a` is gone already. What the first run did is what counts."""
     await play.put(play.one, 1, "a", "b")
-    order = CommitMetadata(stands_for="the order")
+    order = CommitMetadata(idempotency_key="the order")
 
     def send(store: HybridStore, key: str) -> Any:
         return store.commit_matrix_update({key: None}, order, commit_id="order")

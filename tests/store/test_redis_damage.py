@@ -214,7 +214,7 @@ async def test_an_outbox_that_is_ahead_of_the_head_stops_writing(
 
 # Foreign values under our names
 
-PARTS = [*layout.PARTS, "graves", "graces", "commit:next", "history:a", "live:a"]
+PARTS = [*layout.PARTS, "delete_batches", "expiring_batches", "commit:next", "history:a", "live:a"]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -22,7 +22,7 @@ from somactl.errors import (
     StoreUnavailable,
     UnsafeServer,
 )
-from somactl.store.redis import RedisStore, conditions
+from somactl.store.redis import RedisStore, server_settings
 from somactl.testing.values import content_of, delete, envelope, listed, put, write
 from store.redis_backend import RedisBackend
 
@@ -146,7 +146,7 @@ async def test_a_server_that_may_evict_is_read_and_not_written(
     assert {f.check: f.status for f in await other.diagnose()}["maxmemory-policy"] == "problem"
     # A store that was open already finds out after a minute, or when it connects anew.
     assert (await put(store, "a")).version == 2
-    monkeypatch.setattr(conditions, "CHECKED_SECONDS", 0.0)
+    monkeypatch.setattr(server_settings, "CHECKED_SECONDS", 0.0)
     store._gate._until = 0.0
     with pytest.raises(UnsafeServer):
         await put(store, "a")

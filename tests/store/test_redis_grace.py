@@ -79,7 +79,12 @@ async def test_the_hidden_bytes_expire_when_the_grace_is_over(
     backend: RedisBackend, store: RedisStore
 ) -> None:
     await write(
-        store, {"large": envelope("large", n=LARGE), "small": envelope("small"), "kept": envelope("kept")}
+        store,
+        {
+            "large": envelope("large", n=LARGE),
+            "small": envelope("small"),
+            "kept": envelope("kept"),
+        },
     )
     await prune(store, "large", "small", grace=1000.0)
     await prune(store, "kept", "never", grace=0.0)
@@ -200,7 +205,7 @@ async def test_nothing_is_left_of_many_keys_past_their_grace(
     assert {seconds_left(backend, f"live:{key}") for key in keys[600:]} == {-1}
     revisions, tombstones, *_ = await compact_fully(store, 77, past_grace=True)
     assert (revisions, tombstones) == (600, 600)
-    assert len([*backend.names("default", "grave")]) == 1
+    assert len([*backend.names("default", "delete_batch")]) == 1
     await store.init(retention=Retention(1, 0.0, 0.0))
     assert (await compact_fully(store, 90))[:2] == (100, 100)
     assert await store.compact() == Compaction()
@@ -228,7 +233,13 @@ def state(backend: RedisBackend) -> dict[str, Any]:
             found[name.split(":")[2]] = backend.raw.lrange(name, 0, -1)
         elif kind == b"zset":
             rows = backend.raw.zrange(name, 0, -1, withscores=True)
-            timed = name.rpartition(":")[2] in ("graves", "graces", "records", "superseded", "bare")
+            timed = name.rpartition(":")[2] in (
+                "delete_batches",
+                "expiring_batches",
+                "records",
+                "superseded",
+                "bodiless",
+            )
             found[name] = [(_plain(member), timed or score) for member, score in rows]
         else:
             found[name] = [event_id for event_id, _ in backend.raw.xrange(name)]
@@ -254,7 +265,7 @@ async def test_both_scripts_leave_the_same_behind(
     expected: Any,
 ) -> None:
     keys = [f"k{i:02}" for i in range(40)]
-    metadata = CommitMetadata({"by": "test"}, grace=grace, stands_for="order")
+    metadata = CommitMetadata({"by": "test"}, grace=grace, idempotency_key="order")
     asked: list[str] = []
     ask = store._link.ask
 
@@ -323,7 +334,7 @@ async def test_a_full_server_refuses_many_deletes_whole(backend: RedisBackend, s
 
 
 @pytest.mark.parametrize(
-    "part", ["keys", "deleted", "log", "records", "outbox", "graves", "graces", "history:b"]
+    "part", ["keys", "deleted", "log", "records", "outbox", "delete_batches", "expiring_batches", "history:b"]
 )
 async def test_a_foreign_value_tears_no_delete(backend: RedisBackend, store: RedisStore, part: str) -> None:
     await put(store, "a", "b")

@@ -16,7 +16,7 @@ from somactl.errors import (
 )
 from somactl.store import request
 from somactl.store.contract import CommitMetadata, Expect, Expected, Retention
-from somactl.store.request import Found, Request
+from somactl.store.request import KeyState, Request
 from somactl.testing.values import commit_id_at, content_of, envelope, proof
 
 names = st.sampled_from(["a", "b", "\u00e9", "c d"])
@@ -61,11 +61,11 @@ def test_what_stands_for_something_is_known_by_that_and_its_labels_alone(
     second: str | None,
 ) -> None:
     def identity(
-        parts: tuple[dict[str, int | None], dict[str, int], dict[str, str]], stands_for: str | None
+        parts: tuple[dict[str, int | None], dict[str, int], dict[str, str]], idempotency_key: str | None
     ) -> str:
         seeds, expected, user = parts
         data = {key: None if seed is None else envelope(key, seed) for key, seed in seeds.items()}
-        metadata = CommitMetadata(user, stands_for=stands_for)
+        metadata = CommitMetadata(user, idempotency_key=idempotency_key)
         return request.prepare("default", data, metadata, dict(expected), "id").identity
 
     same = one[2] == two[2] and first == second
@@ -85,7 +85,7 @@ def test_what_stands_for_something_is_known_by_that_and_its_labels_alone(
         CommitMetadata(facts={7: "x"}),  # type: ignore[dict-item]
         CommitMetadata(facts={"x" * request.MAX_FACTS_BYTES: 0}),
         CommitMetadata(facts={"x": "\u00e9" * (request.MAX_FACTS_BYTES // 2)}),
-        CommitMetadata(stands_for="\x7f"),
+        CommitMetadata(idempotency_key="\x7f"),
     ],
 )
 def test_metadata_out_of_bounds_are_refused(metadata: CommitMetadata) -> None:
@@ -95,7 +95,7 @@ def test_metadata_out_of_bounds_are_refused(metadata: CommitMetadata) -> None:
 
 def test_metadata_at_their_bounds_are_taken() -> None:
     facts = {"x": "y" * (request.MAX_FACTS_BYTES - len('{"x": ""}'))}
-    metadata = CommitMetadata(facts=facts, grace=request.MAX_GRACE_SECONDS, stands_for="~" * 256)
+    metadata = CommitMetadata(facts=facts, grace=request.MAX_GRACE_SECONDS, idempotency_key="~" * 256)
     assert request.prepare("default", {"a": None}, metadata, None, "id").metadata == metadata
     assert request.prepare("default", {"a": None}, CommitMetadata(grace=0), None, "id").metadata.grace == 0
 
@@ -111,7 +111,7 @@ def test_normal_expectations_are_their_own_normal_form(expected: dict[str, Expec
 def test_a_conflict_names_exactly_the_keys_that_are_elsewhere(
     expected: dict[str, Expect], live: dict[str, int]
 ) -> None:
-    found = {key: Found(version, "c" if version else None) for key, version in live.items()}
+    found = {key: KeyState(version, "c" if version else None) for key, version in live.items()}
     wrong = {
         key
         for key, expect in expected.items()
@@ -128,7 +128,7 @@ def test_a_conflict_names_exactly_the_keys_that_are_elsewhere(
 
 
 def test_the_message_of_a_conflict_names_three_keys_and_counts_the_rest() -> None:
-    found = {"a": Found(4, "x"), "b": Found(deleted_since=7)}
+    found = {"a": KeyState(4, "x"), "b": KeyState(deleted_since=7)}
     expected = {"a": Expect(3), "b": Expect(2), "c": Expect(1), "d": Expect(1), "e": Expect(1)}
     with pytest.raises(VersionConflict) as caught:
         request.refuse_conflicts(expected, "i", found)

@@ -13,14 +13,14 @@ import pytest
 
 from somactl.core.envelope import serialize_matrix
 from somactl.core.legacy_kind import Judged, decide_kind, judge
-from somactl.core.legacy_values import Found, Site, find_matrices
+from somactl.core.legacy_values import Discovery, Site, find_matrices
 from somactl.errors import InputRejected, InvariantViolated, UsageError
 from somactl.operations.admission import Policy, admit
 
 DUMP = Path(__file__).parents[1] / "data" / "legacy" / "kv_store.sql"
 
 
-def only(found: Found) -> Site:
+def only(found: Discovery) -> Site:
     (site,) = found.sites
     return site
 

@@ -17,7 +17,7 @@ from somactl.core.envelope import serialize_matrix
 from somactl.core.json_edit import Reference, replace_node
 from somactl.core.json_pointer import format_pointer
 from somactl.core.legacy_kind import judge
-from somactl.core.legacy_values import Found, Site, find_matrices, target_key
+from somactl.core.legacy_values import Discovery, Site, find_matrices, target_key
 from somactl.errors import (
     BadBase64,
     DigestMismatch,
@@ -51,7 +51,7 @@ def quoted(text: bytes) -> bytes:
     return json.dumps(text.decode()).encode()
 
 
-def only(found: Found) -> Site:
+def only(found: Discovery) -> Site:
     (site,) = found.sites
     return site
 
@@ -149,7 +149,7 @@ def test_the_keys_of_the_numpy_form_stand_in_any_order(order: str, n: int) -> No
     ],
 )
 def test_what_is_no_matrix_is_left_alone_and_said(value: bytes, reason: str) -> None:
-    assert find_matrices(value) == Found((), reason)
+    assert find_matrices(value) == Discovery((), reason)
 
 
 BROKEN = {
@@ -302,7 +302,7 @@ def test_a_node_on_whose_way_a_key_occurs_twice_is_rejected(
     ],
 )
 def test_a_pointer_that_leads_to_no_matrix(text: bytes, reason: str) -> None:
-    assert find_matrices(text, pointers=["/rho"]) == Found((), reason)
+    assert find_matrices(text, pointers=["/rho"]) == Discovery((), reason)
 
 
 def test_a_malformed_pointer_is_the_operators_error() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from somactl.cli import inputs, mending
+from somactl.cli import inputs, repair_options
 from somactl.cli.command import Session, command
 from somactl.cli.progress import counting
 from somactl.core.names import Pattern
@@ -50,9 +50,9 @@ async def verify_psd(
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Exit 0 even where there was nothing to check.")
     ] = False,
-    psd_tolerance: mending.PsdTolerance = None,
-    trace_tolerance: mending.TraceTolerance = None,
-    hermitian_tolerance: mending.HermitianTolerance = None,
+    psd_tolerance: repair_options.PsdTolerance = None,
+    trace_tolerance: repair_options.TraceTolerance = None,
+    hermitian_tolerance: repair_options.HermitianTolerance = None,
 ) -> Report:
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     wants_store = bool(keys) or match is not None or all_

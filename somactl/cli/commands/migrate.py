@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO, Literal
 
 import typer
 
-from somactl.cli import mending
+from somactl.cli import repair_options
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
 from somactl.cli.migration_watcher import MigrationWatcher
@@ -20,6 +20,7 @@ from somactl.core.json_pointer import parse_pointer
 from somactl.core.legacy_values import A_LIST, AN_OBJECT
 from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, PlanStale, StoreUnavailable, UsageError
 from somactl.operations.admission import Policy
+from somactl.operations.migration.context import MigrationContext, MigrationRequest
 from somactl.operations.migration.copying import copy, look
 from somactl.operations.migration.examine import Selection
 from somactl.operations.migration.finalize import finalize as finalize_migration
@@ -29,7 +30,6 @@ from somactl.operations.migration.plan import FORMAT as PLAN_FORMAT
 from somactl.operations.migration.plan import Head, Plan, PlanWriter
 from somactl.operations.migration.revert import forget_named
 from somactl.operations.migration.revert import revert as revert_migration
-from somactl.operations.migration.run import Run, Wishes
 from somactl.report import MigrateReport, Report
 from somactl.source.contract import Source
 from somactl.source.ndjson import NdjsonSource
@@ -76,11 +76,11 @@ async def migrate_json(
     migration: Annotated[
         str | None, typer.Option(metavar="ID", help="Which one, if there are several of this source.")
     ] = None,
-    on_clampable: mending.OnClampable = "clamp",
-    clamp: mending.Clamp = False,
-    max_move: mending.MaxMove = None,
-    normalize: mending.Normalize = False,
-    readdress: mending.Readdress = False,
+    on_clampable: repair_options.OnClampable = "clamp",
+    clamp: repair_options.Clamp = False,
+    max_move: repair_options.MaxMove = None,
+    normalize: repair_options.Normalize = False,
+    readdress: repair_options.Readdress = False,
     rate: Annotated[
         str | None, typer.Option(metavar="N|NMB", help="Read at most so many values, or MB, per second.")
     ] = None,
@@ -95,12 +95,12 @@ async def migrate_json(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
-    psd_tolerance: mending.PsdTolerance = None,
-    trace_tolerance: mending.TraceTolerance = None,
-    hermitian_tolerance: mending.HermitianTolerance = None,
+    psd_tolerance: repair_options.PsdTolerance = None,
+    trace_tolerance: repair_options.TraceTolerance = None,
+    hermitian_tolerance: repair_options.HermitianTolerance = None,
 ) -> Report:
     """Bring the old service's JSON values into the store; nothing in the source changes before --finalize."""
-    mending.check_clamp(clamp, max_move)
+    repair_options.check_clamp(clamp, max_move)
     policy = Policy(
         on_clampable=on_clampable,
         clamp=clamp,
@@ -118,7 +118,7 @@ async def migrate_json(
     words = Words(
         session,
         [] if source is None or source == ["-"] else source,
-        Wishes(match, Selection(tuple(pointer), discover, kind), policy),
+        MigrationRequest(match, Selection(tuple(pointer), discover, kind), policy),
         {name: str(value) for name, value in pacing.items() if value},
     )
     if not source and migration is None and sys.stdin.isatty():
@@ -187,7 +187,9 @@ async def _dry_run(
         plan = stack.enter_context(session.output_file(plan_file, spare=read)) if plan_file else None
         source = await stack.enter_async_context(_source(session, words.source, read_only=True))
         store = await stack.enter_async_context(session.store(read_only=True))
-        run = Run(source, store, words.wishes, pace, MigrationWatcher(session), listing=_lists(session))
+        run = MigrationContext(
+            source, store, words.wishes, pace, MigrationWatcher(session), listing=_lists(session)
+        )
         if plan is None:
             report = await look(run)
         else:
@@ -219,15 +221,15 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
         session.store() as store,
     ):
         if apply is None:
-            run = Run(source, store, words.wishes, pace, watcher, words.lasting, _lists(session))
+            run = MigrationContext(source, store, words.wishes, pace, watcher, words.lasting, _lists(session))
             report = await _resumable(copy(run, resume=resume), watcher, words)
             _warn(report, words.wishes.selection)
         else:
             with _opened(apply) as file:
                 plan = Plan(file, apply)
                 plan.refuse_other(source.identity, store.namespace)
-                asked = Wishes.from_json(plan.head.asked)
-                run = Run(source, store, asked, pace, watcher, words.lasting, _lists(session))
+                asked = MigrationRequest.from_json(plan.head.asked)
+                run = MigrationContext(source, store, asked, pace, watcher, words.lasting, _lists(session))
                 try:
                     report = await _resumable(copy(run, resume=resume, plan=plan), watcher, words)
                 except PlanStale as exc:
@@ -317,7 +319,7 @@ def _go_on(report: MigrateReport, words: Words, verb: str, journal: Journal) -> 
         report.next = words.follow_up("forget", journal.id)
     elif words.source or journal.state.name == NdjsonSource.name:  # else it is a URL, which was not named
         with suppress(InputRejected):  # of another somactl, whose wishes are not ours
-            asked = words.of(words.source, Wishes.from_json(journal.state.asked))
+            asked = words.of(words.source, MigrationRequest.from_json(journal.state.asked))
             asked.suggest(report, asked.again())
 
 

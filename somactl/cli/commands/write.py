@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from somactl.cli import inputs, mending
+from somactl.cli import inputs, repair_options
 from somactl.cli.command import Session, command
 from somactl.errors import UsageError
 from somactl.operations import undo
@@ -58,23 +58,23 @@ async def commit(
         typer.Option(help="factor: FILE holds F, and rho = F F^H."),
     ] = "auto",
     compression: Annotated[Literal["none", "zstd"], typer.Option(help="Seldom worth it.")] = "none",
-    on_clampable: mending.OnClampable = "clamp",
-    clamp: mending.Clamp = False,
-    max_move: mending.MaxMove = None,
-    normalize: mending.Normalize = False,
-    readdress: mending.Readdress = False,
+    on_clampable: repair_options.OnClampable = "clamp",
+    clamp: repair_options.Clamp = False,
+    max_move: repair_options.MaxMove = None,
+    normalize: repair_options.Normalize = False,
+    readdress: repair_options.Readdress = False,
     change_kind: ChangeKind = False,
     require_durability: Annotated[
         str | None,
         typer.Option(metavar="memory|replicated:K|fsync", help="Refuse a store that promises less."),
     ] = None,
     dry_run: DryRun = False,
-    psd_tolerance: mending.PsdTolerance = None,
-    trace_tolerance: mending.TraceTolerance = None,
-    hermitian_tolerance: mending.HermitianTolerance = None,
+    psd_tolerance: repair_options.PsdTolerance = None,
+    trace_tolerance: repair_options.TraceTolerance = None,
+    hermitian_tolerance: repair_options.HermitianTolerance = None,
 ) -> Report:
     """Commit matrices atomically, every rho proven first; all keys of it or none."""
-    mending.check_clamp(clamp, max_move)
+    repair_options.check_clamp(clamp, max_move)
     policy = Policy(
         kind=kind,
         dtype=dtype,

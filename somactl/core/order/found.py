@@ -44,7 +44,7 @@ class BrokenError(Exception):
     defect = "syntax"
 
 
-class Found:
+class OrderItems:
     """What was read so far: the items in order, and what is wrong with the others."""
 
     def __init__(self, form: Form) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from somactl.core.order.found import BrokenError, DefectError, Found, shortened
+from somactl.core.order.found import BrokenError, DefectError, OrderItems, shortened
 from somactl.core.order.json_reader import Reader
 
 MAX_INTEGER = 2**63 - 1
 
 
-def read_list(text: str, found: Found) -> dict[str, Any]:
+def read_list(text: str, found: OrderItems) -> dict[str, Any]:
     reader = Reader(text)
     try:
         read_items(reader, found)
@@ -21,7 +21,7 @@ def read_list(text: str, found: Found) -> dict[str, Any]:
     return {}
 
 
-def read_ndjson(text: str, found: Found) -> dict[str, Any]:
+def read_ndjson(text: str, found: OrderItems) -> dict[str, Any]:
     for line, row in enumerate(text.split("\n"), 1):
         reader = Reader(row, line)
         first = reader.peek()
@@ -37,13 +37,13 @@ def read_ndjson(text: str, found: Found) -> dict[str, Any]:
     return {}
 
 
-def read_items(reader: Reader, found: Found) -> None:
+def read_items(reader: Reader, found: OrderItems) -> None:
     for _ in reader.elements():
         reader.peek()
         _read_item(reader, found, reader.line)
 
 
-def _read_item(reader: Reader, found: Found, line: int) -> None:
+def _read_item(reader: Reader, found: OrderItems, line: int) -> None:
     try:
         key, version = reader.usual_item() or _item(reader)
     except DefectError as error:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from somactl.core.names import validate_namespace
-from somactl.core.order.found import BrokenError, DefectError, Found, shortened
+from somactl.core.order.found import BrokenError, DefectError, OrderItems, shortened
 from somactl.core.order.json_items import read_items, string, whole, wrong_field
 from somactl.core.order.json_reader import Reader
 from somactl.errors import InvalidName
@@ -37,7 +37,7 @@ def validate_order_id(order_id: str) -> str:
     return order_id
 
 
-def read_message(text: str, found: Found) -> dict[str, Any]:
+def read_message(text: str, found: OrderItems) -> dict[str, Any]:
     reader = Reader(text)
     fields: dict[str, Any] = {}
     seen: set[str] = set()
@@ -58,7 +58,7 @@ def read_message(text: str, found: Found) -> dict[str, Any]:
     return fields
 
 
-def _read_field(reader: Reader, found: Found, name: str, seen: set[str], fields: dict[str, Any]) -> None:
+def _read_field(reader: Reader, found: OrderItems, name: str, seen: set[str], fields: dict[str, Any]) -> None:
     reader.peek()
     line = reader.line
     if name == "keys" and name not in seen:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from somactl.core.order.found import SPLIT_HINT, Form, Found, Item, place_of
+from somactl.core.order.found import SPLIT_HINT, Form, Item, OrderItems, place_of
 from somactl.core.order.json_items import read_list, read_ndjson
 from somactl.core.order.json_reader import past_space
 from somactl.core.order.message import FIELDS, read_message
@@ -71,7 +71,7 @@ def parse_order(data: bytes) -> Order:
     form = _form(text)
     if form in ("text", "ndjson") and text.count("\n") > MAX_LINES:
         raise LimitExceeded(f"the order has more than {MAX_LINES} lines", hint=SPLIT_HINT)
-    found = Found(form)
+    found = OrderItems(form)
     fields = _READERS[form](text, found)
     found.refuse_defects()
     if not found.items:
@@ -99,7 +99,7 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        found = Found("text")  # the error knows the first place; the lines know all of them
+        found = OrderItems("text")  # the error knows the first place; the lines know all of them
     for line, row in enumerate(io.BytesIO(data), 1):
         try:
             row.decode("utf-8")
@@ -119,7 +119,7 @@ def _form(text: str) -> Form:
     return forms.get(first, "text")
 
 
-_READERS: dict[Form, Callable[[str, Found], dict[str, Any]]] = {
+_READERS: dict[Form, Callable[[str, OrderItems], dict[str, Any]]] = {
     "text": read_text,
     "list": read_list,
     "ndjson": read_ndjson,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from somactl.core.order.found import DefectError, Found
+from somactl.core.order.found import DefectError, OrderItems
 
 _MARKS = frozenset(["", "#", "\\", "[", "{", '"', "\ufeff"])
 
 
-def read_text(text: str, found: Found) -> dict[str, Any]:
+def read_text(text: str, found: OrderItems) -> dict[str, Any]:
     # Not splitlines: a key may hold what Unicode calls a line separator.
     for line, key in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         if _needs_escape(key):

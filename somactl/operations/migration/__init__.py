@@ -11,7 +11,7 @@
     ownership.py  which commits of the store are a migration's own
     finalize.py   remove from the source what is safe in the store, and keep the original bytes
     safety.py     whether it is safe there, and made its own
-    second_reading.py   what finalize compares with
+    independent_parser.py what finalize compares with
     revert.py     undo all of it; forget the originals
     leaving.py    what finalizing and reverting tell alike
     tally.py      rows folded into a report

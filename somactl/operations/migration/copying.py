@@ -30,11 +30,11 @@ from somactl.operations.migration.batches import (
     until_told,
     values,
 )
+from somactl.operations.migration.context import MigrationContext, Progress
 from somactl.operations.migration.journal import Journal, Page, State, encode, lock_held
 from somactl.operations.migration.ownership import label_of_copy
 from somactl.operations.migration.plan import Plan
 from somactl.operations.migration.resuming import reclaim, recover, settled_key
-from somactl.operations.migration.run import Progress, Run
 from somactl.operations.migration.staleness import PlannedRows, is_fresh, refuse_difference
 from somactl.operations.migration.target import claim, compare
 from somactl.report import MigrateReport, MigrationRow
@@ -48,7 +48,9 @@ _COPIED = ("copied", "finalized")
 _UNFINISHED = {"finalizing": "finalize", "reverting": "revert", "forgetting": "forget"}
 
 
-async def look(run: Run, emit: Callable[[Sequence[MigrationRow]], None] = lambda rows: None) -> MigrateReport:
+async def look(
+    run: MigrationContext, emit: Callable[[Sequence[MigrationRow]], None] = lambda rows: None
+) -> MigrateReport:
     """A dry run: what a copy would do now. `emit` gets every row, in the order of the source's keys.
 
     A namespace that does not exist yet is taken to be empty, and a warning says so.
@@ -86,7 +88,7 @@ def _note_empty(report: MigrateReport) -> None:
         )
 
 
-async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> MigrateReport:
+async def copy(run: MigrationContext, *, resume: bool = False, plan: Plan | None = None) -> MigrateReport:
     """Copy every matrix that the store does not have; with `plan` exactly what it says.
 
     Raises UsageError where an earlier run was stopped and `resume` was not given; PlanStale, LockHeld, and
@@ -144,7 +146,7 @@ async def copy(run: Run, *, resume: bool = False, plan: Plan | None = None) -> M
     return report
 
 
-async def _done_before(run: Run, journal: Journal) -> MigrateReport:
+async def _done_before(run: MigrationContext, journal: Journal) -> MigrateReport:
     """The report of a pass that came to its end before, from its journal; the source is not read."""
     state = journal.state
     report = run.report(migration=journal.id, phase=state.phase, plan=state.plan)
@@ -160,7 +162,7 @@ async def _done_before(run: Run, journal: Journal) -> MigrateReport:
 
 
 async def _compared(
-    run: Run, workspace: Workspace, planned: PlannedRows, after: str | None
+    run: MigrationContext, workspace: Workspace, planned: PlannedRows, after: str | None
 ) -> tuple[bool, bool]:
     """Whether the plan was found to fit, and whether a signal kept that from being told. See `is_fresh`."""
     fresh = False
@@ -180,7 +182,7 @@ def _is_last(workspace: Workspace, key: str | None) -> bool:
 
 
 def _ahead(
-    run: Run, workspace: Workspace, after: str | None, stop: asyncio.Event
+    run: MigrationContext, workspace: Workspace, after: str | None, stop: asyncio.Event
 ) -> AsyncGenerator[Batch, None]:
     found = values(run.source, workspace.names, after, run.pace)
     return one_ahead(batches(found, run.examiner, run.pace, stop))
@@ -232,7 +234,7 @@ def _resumes(journal: Journal, plan: Plan | None, *, resume: bool) -> bool:
     return True
 
 
-async def _begin(run: Run, journal: Journal, plan: Plan | None) -> None:
+async def _begin(run: MigrationContext, journal: Journal, plan: Plan | None) -> None:
     """Begin a new pass over the source, whatever became of the one before."""
     digest = plan.digest if plan else None
     if not journal.exists:
@@ -250,7 +252,7 @@ async def _begin(run: Run, journal: Journal, plan: Plan | None) -> None:
 
 
 async def _copy_batch(
-    run: Run, journal: Journal, batch: Batch, planned: PlannedRows | None, *, resumed: bool
+    run: MigrationContext, journal: Journal, batch: Batch, planned: PlannedRows | None, *, resumed: bool
 ) -> Page:
     """Write down what is to be done, and do it. Where somebody writes a target in between, begin again."""
     done = journal.state.pages + journal.state.begun
@@ -299,13 +301,15 @@ async def _commit(
     )
 
 
-def _count(run: Run, report: MigrateReport, page: Page) -> None:
+def _count(run: MigrationContext, report: MigrateReport, page: Page) -> None:
     report.values += page.values
     tally.fold_plain(report, page.plain)
     tally.fold(report, page.rows, listing=run.listing)
 
 
-def _tell(run: Run, report: MigrateReport, batch: Batch, rows: Sequence[MigrationRow], total: int) -> None:
+def _tell(
+    run: MigrationContext, report: MigrateReport, batch: Batch, rows: Sequence[MigrationRow], total: int
+) -> None:
     run.each(Progress(report.values, total, batch.json_bytes, rows, batch.slowest))
 
 

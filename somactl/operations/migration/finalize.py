@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from somactl.errors import SomactlError, UsageError
 from somactl.operations.migration.batches import until_told
+from somactl.operations.migration.context import Progress, Watch, unwatched
 from somactl.operations.migration.examine import shown
 from somactl.operations.migration.journal import (
     Journal,
@@ -24,7 +25,6 @@ from somactl.operations.migration.journal import (
 )
 from somactl.operations.migration.leaving import conclude, leave
 from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.run import Progress, Watch, unwatched
 from somactl.operations.migration.safety import Removal, judge
 from somactl.report import MigrateReport, MigrationRow
 from somactl.source.contract import Change, Source, Value

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from somactl.errors import LockHeld, NamespaceNotFound, NotFound, UsageError, VersionConflict
 from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.migration.batches import until_told
+from somactl.operations.migration.context import Progress, Watch, unwatched
 from somactl.operations.migration.examine import shown
 from somactl.operations.migration.journal import PREFIX, Journal, Original, Page, find, put_back
 from somactl.operations.migration.leaving import conclude, leave
 from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.run import Progress, Watch, unwatched
 from somactl.report import MigrateReport
 from somactl.source.contract import Source
 from somactl.source.workspace import Texts, Workspace, to_text

@@ -17,17 +17,17 @@ from somactl.errors import CorruptValue, InputRejected, InvariantViolated, NotFo
 from somactl.operations.bounded import each_of, in_portions
 from somactl.operations.commit import verdicts_of
 from somactl.operations.commit_ids import new_commit_id
+from somactl.operations.migration.context import MigrationRequest
 from somactl.operations.migration.examine import difference, digest
 from somactl.operations.migration.journal import Journal
 from somactl.operations.migration.ownership import commits_of, label_of_adoption
-from somactl.operations.migration.run import Wishes
 from somactl.operations.readmission import readmit
 from somactl.report import MigrationRow
 from somactl.source.contract import Value
 from somactl.store.contract import CommitMetadata, Entry, Stat, Store
 
 if TYPE_CHECKING:
-    from somactl.operations.migration.second_reading import SecondReading
+    from somactl.operations.migration.independent_parser import SecondReading
 
 COMMAND = "migrate-json --finalize"
 _READ_AT_ONCE = 8
@@ -108,7 +108,7 @@ async def _defect(
             return f"{row.target!r} is not in the store any more"
         if stat.content != row.content:
             return f"{row.target!r} holds another {stat.kind} since version {stat.version}"
-    from somactl.operations.migration.second_reading import SecondReading
+    from somactl.operations.migration.independent_parser import SecondReading
 
     reading = SecondReading(value.data)
     for chunk in _chunks([stats[row.target] for row in rows]):
@@ -161,7 +161,7 @@ async def _adopt(
     own = commits.intersection(known)
     own |= await commits_of(store, journal.id, commits - own)
     versions = {key: stat.version for key, stat in found.items() if stat.commit_id in own}
-    tolerances = Wishes.from_json(journal.state.asked).policy.tolerances
+    tolerances = MigrationRequest.from_json(journal.state.asked).policy.tolerances
     for chunk in _chunks([stat for key, stat in found.items() if key not in versions]):
         versions |= await _adopt_chunk(store, journal, chunk, tolerances)
     return versions

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from somactl.errors import NamespaceNotFound, PlanStale
 from somactl.operations.migration.batches import values
+from somactl.operations.migration.context import MigrationContext, Progress
 from somactl.operations.migration.examine import digest, shown
 from somactl.operations.migration.plan import Plan
-from somactl.operations.migration.run import Progress, Run
 from somactl.operations.migration.target import outcome_at, replaceable
 from somactl.report import MigrationRow
 from somactl.source.contract import Value
@@ -63,7 +63,7 @@ class PlannedRows:
 
 
 async def is_fresh(
-    run: Run, names: SortedNames, planned: PlannedRows, after: str | None, stop: asyncio.Event
+    run: MigrationContext, names: SortedNames, planned: PlannedRows, after: str | None, stop: asyncio.Event
 ) -> bool:
     """Compare all of the source and every target with the plan, before anything is written: PlanStale.
 
@@ -84,7 +84,7 @@ async def is_fresh(
     return False
 
 
-async def _refuse_changes(run: Run, found: Sequence[Value], planned: PlannedRows) -> None:
+async def _refuse_changes(run: MigrationContext, found: Sequence[Value], planned: PlannedRows) -> None:
     rows = planned.take(found)
     read = {shown(value.key): digest(value.data) if value.state == "text" else "" for value in found}
     for row in rows:
@@ -93,7 +93,9 @@ async def _refuse_changes(run: Run, found: Sequence[Value], planned: PlannedRows
     await _refuse_moved_targets(run, rows, planned)
 
 
-async def _refuse_moved_targets(run: Run, rows: Sequence[MigrationRow], planned: PlannedRows) -> None:
+async def _refuse_moved_targets(
+    run: MigrationContext, rows: Sequence[MigrationRow], planned: PlannedRows
+) -> None:
     named = [row for row in rows if row.content and row.reason != "collision"]
     try:
         stats = (await run.store.stat_many([row.target for row in named])).stats if named else {}

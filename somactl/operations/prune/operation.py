@@ -18,10 +18,10 @@ from somactl.operations.prune.admission import (
     superseded_by,
     why_final,
 )
+from somactl.operations.prune.executor import PruneExecutor, SupersededError, refuse_offending
 from somactl.operations.prune.look import look, not_applied, told
 from somactl.operations.prune.record import MAX_LISTED, OrderRecord, Remembered, Settled, counts, remembered
 from somactl.operations.prune.request import PruneRequest
-from somactl.operations.prune.run import Run, SupersededError, refuse_offending
 from somactl.report import PruneReport
 from somactl.store.contract import Store
 
@@ -101,7 +101,7 @@ def _again(first: PruneReport, request: PruneRequest) -> PruneReport:
     return replace(first, replayed=True)
 
 
-async def _work(store: Store, run: Run, request: PruneRequest, final: str | None) -> str | None:
+async def _work(store: Store, run: PruneExecutor, request: PruneRequest, final: str | None) -> str | None:
     """Follow the order as far as it may be followed; why it is not to be continued later, if it is not."""
     if final is not None:
         await run.give_up()
@@ -121,14 +121,14 @@ async def _work(store: Store, run: Run, request: PruneRequest, final: str | None
 
 async def _accepted(
     store: Store, order: Order, request: PruneRequest, record: OrderRecord
-) -> tuple[Run, str | None]:
+) -> tuple[PruneExecutor, str | None]:
     """The order as accepted now or before; then also why it is not to be continued, if it is not."""
     for attempt in range(1, ACCEPT_TRIES + 1):
         known, now, why = await _judged(store, order, request, record)
         if known.record is not None:
-            return Run(store, order, request, known.record, known), why
+            return PruneExecutor(store, order, request, known.record, known), why
         record.accepted_at = now
-        run = Run(store, order, request, record, known)
+        run = PruneExecutor(store, order, request, record, known)
         if "fail" in (request.missing, request.changed):
             refuse_offending(order, await look(store, order, request, 0, len(order.items), 0))
         try:
@@ -153,7 +153,7 @@ async def _judged(
     return known, now, None if known.record.report is not None else why_final(known, order, now)
 
 
-async def _interrupted(run: Run, report: PruneReport) -> None:
+async def _interrupted(run: PruneExecutor, report: PruneReport) -> None:
     why, code = "interrupted", 4
     try:
         await asyncio.wait_for(run.give_up(), SETTLE_SECONDS)
@@ -163,7 +163,7 @@ async def _interrupted(run: Run, report: PruneReport) -> None:
     _stop(run, report, why, code)
 
 
-def _stop(run: Run, report: PruneReport, why: str, code: int) -> None:
+def _stop(run: PruneExecutor, report: PruneReport, why: str, code: int) -> None:
     """What was deleted stands, and the record knows how to go on."""
     _fill(report, run.order, run.record)
     report.stopped, report.complete, report.final = why, False, False
@@ -171,7 +171,7 @@ def _stop(run: Run, report: PruneReport, why: str, code: int) -> None:
 
 
 async def _conclude(
-    store: Store, run: Run, request: PruneRequest, report: PruneReport, final: str | None
+    store: Store, run: PruneExecutor, request: PruneRequest, report: PruneReport, final: str | None
 ) -> None:
     """Free what has no grace, see where that leaves the namespace, and keep the report in the record."""
     if request.grace == 0:

@@ -35,7 +35,7 @@ PORTION_KEYS = 10_000
 PORTION_BYTES = 256 << 20
 
 
-class Found(msgspec.Struct):
+class RestoreCandidates(msgspec.Struct):
     """Where the deleted keys are now.
 
     hidden   still deleted, by the prune: these can come back
@@ -138,7 +138,7 @@ async def restore_pruned(
     return report
 
 
-def _leave(report: RestoreReport, found: Found) -> None:
+def _leave(report: RestoreReport, found: RestoreCandidates) -> None:
     """Report the keys that are not restored."""
     report.already += len(found.already)
     listed = found.left[: MAX_LISTED - len(report.left)]
@@ -159,7 +159,7 @@ async def _note_replay(store: Store, report: RestoreReport) -> None:
 
 async def _find(
     store: Store, deleted_at: Mapping[str, int], after: str | None = None, last: str | None = None
-) -> Found:
+) -> RestoreCandidates:
     """Where the keys are now, those that can come back in byte order; all lie between `after` and `last`."""
     tombstones: dict[str, Stat] = {}
     async for page in store.scan(after=after, deleted=True):
@@ -176,7 +176,7 @@ async def _find(
 
     same = await each_of(is_back, rewritten, at_once=AT_ONCE)
     back = {key for key, one in zip(rewritten, same, strict=True) if one}
-    found = Found({}, [], [])
+    found = RestoreCandidates({}, [], [])
     for key, version in sorted(deleted_at.items(), key=lambda one: one[0].encode()):
         hidden = tombstones.get(key)
         if key in back:

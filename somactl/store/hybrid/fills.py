@@ -1,77 +1,63 @@
-"""Many who miss the same thing at once ask for it once."""
+"""What a cache is told of a key, from what the authority has said."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
 
-from somactl.errors import StoreTimeout
-from somactl.store.home import Home
+from somactl.core import framing
+from somactl.store.cached import Fill
+from somactl.store.contract import CommitMetadata, Entry, Receipt, Snapshot
 
-K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
+NEVER = 0.0
+"""The time of a state whose value is not kept: a tombstone has no age."""
 
 
-class SingleFlight(Generic[K, T]):
-    """Shares one call among all who want the same at the same time.
+def of_entry(entry: Entry, read_at: float, kinds: frozenset[str]) -> Fill:
+    """The value, if copies of its kind are kept; else a tombstone, so that no older copy is served."""
+    header = framing.peek(entry.data)
+    if header.kind not in kinds:
+        return absence(entry.key, entry.version, entry.incarnation)
+    return Fill(entry.key, entry.version, entry.incarnation, read_at, entry, header.content)
 
-    The call runs as a task of its own with its own deadline: a caller that is cancelled leaves alone, and
-    the others still get the answer. If the call fails, all who wait get that error. Nothing is remembered:
-    whoever comes after the answer starts anew; and so does whoever comes more than `joinable` seconds (by
-    `clock`) after the call began, since its answer may be as old as that.
-    """
 
-    def __init__(self, seconds: float, joinable: float, clock: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._joinable = joinable
-        self._clock = clock
-        self._tasks: dict[K, tuple[asyncio.Task[T], float]] = {}
-        self._running: set[asyncio.Task[T]] = set()
-        self._home = Home(self._leave)
+def absence(key: str, version: int, incarnation: str) -> Fill:
+    return Fill(key, version, incarnation, NEVER)
 
-    async def run(self, name: K, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of the call under way for `name`, or of `call`; StoreTimeout past the deadline."""
-        self._home.enter()
-        task, until = self._tasks.get(name, (None, 0.0))
-        if task is None or self._clock() > until:
-            task = asyncio.create_task(self._bounded(call))
-            self._tasks[name] = task, self._clock() + self._joinable
-            self._running.add(task)
-            task.add_done_callback(lambda done: self._forget(name, done))
-        return await asyncio.shield(task)
 
-    def forsake(self, names: Callable[[K], bool]) -> None:
-        """Let nobody else join the calls for these: what they will bring may already be outdated."""
-        for name in [name for name in self._tasks if names(name)]:
-            del self._tasks[name]
+def of_commit(
+    receipt: Receipt,
+    updates: Mapping[str, bytes | memoryview | None],
+    metadata: CommitMetadata,
+    read_at: float,
+    kinds: frozenset[str],
+) -> list[Fill]:
+    """Every key of a commit as it is since then, without asking for it again."""
+    fills = []
+    for key, content in receipt.keys.items():
+        data = updates[key]
+        if data is None or content is None:
+            fills.append(absence(key, receipt.version, receipt.incarnation))
+            continue
+        entry = Entry(
+            key=key,
+            version=receipt.version,
+            incarnation=receipt.incarnation,
+            commit_id=receipt.commit_id,
+            committed_at=receipt.committed_at,
+            data=data,
+            verdict=metadata.verdicts.get(content),
+            served_by="",
+        )
+        fills.append(of_entry(entry, read_at, kinds))
+    return fills
 
-    async def drain(self) -> None:
-        """Return when no call is under way any more."""
-        self._home.enter()
-        while self._running:
-            await asyncio.wait(set(self._running))
 
-    def _leave(self) -> object:
-        left = self._tasks, self._running
-        self._tasks, self._running = {}, set()
-        return left
+def of_snapshot(snapshot: Snapshot, read_at: float, kinds: frozenset[str]) -> list[Fill]:
+    """Every key of a snapshot, the absent ones as of its version; of the corrupt ones nothing is known."""
+    present = [of_entry(entry, read_at, kinds) for entry in snapshot.entries.values()]
+    return present + [absence(key, snapshot.version, snapshot.incarnation) for key in snapshot.absent]
 
-    async def _bounded(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        try:
-            async with asyncio.timeout(self._seconds) as deadline:
-                return await call()
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            raise StoreTimeout(
-                f"the store did not answer within {self._seconds:g} s",
-                hint="run it again",
-            ) from None
 
-    def _forget(self, name: K, task: asyncio.Task[T]) -> None:
-        self._running.discard(task)
-        if self._tasks.get(name, (None,))[0] is task:
-            del self._tasks[name]
-        if not task.cancelled():
-            task.exception()  # if all who waited were cancelled, nobody asks, and asyncio would complain
+def unwritten(receipt: Receipt) -> Sequence[Fill]:
+    """The least that must be known of a commit: nothing older than it may be served."""
+    return [absence(key, receipt.version, receipt.incarnation) for key in receipt.keys]

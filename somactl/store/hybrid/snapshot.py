@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from somactl.store.contract import Entry, Snapshot, Stat, Store
-from somactl.store.hybrid import states
-from somactl.store.hybrid.copies import Copies
-from somactl.store.hybrid.truth import Truth
+from somactl.store.hybrid import fills
+from somactl.store.hybrid.authority_guard import AuthorityGuard
+from somactl.store.hybrid.cache_writer import CacheWriter
 
 _ATTEMPTS = 3
 
 
 async def read_many(
-    authority: Store, truth: Truth, copies: Copies, keys: Sequence[str], kinds: frozenset[str]
+    authority: Store, truth: AuthorityGuard, copies: CacheWriter, keys: Sequence[str], kinds: frozenset[str]
 ) -> Snapshot:
     """The authority fixes the version first: at which version of the namespace each key has which version.
 
@@ -30,7 +30,7 @@ async def read_many(
 
 
 async def _attempt(
-    authority: Store, truth: Truth, copies: Copies, keys: list[str], kinds: frozenset[str]
+    authority: Store, truth: AuthorityGuard, copies: CacheWriter, keys: list[str], kinds: frozenset[str]
 ) -> Snapshot | None:
     """None where the versions moved on between the two questions."""
     stats = await truth.ask(lambda: authority.stat_many(keys))
@@ -55,7 +55,7 @@ async def _attempt(
             copies.keep_later(
                 view,
                 [
-                    states.of_entry(rest.entries[key], view.now, kinds)
+                    fills.of_entry(rest.entries[key], view.now, kinds)
                     for key in cachable
                     if key in rest.entries
                 ],

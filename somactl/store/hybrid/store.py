@@ -37,12 +37,12 @@ from somactl.store.contract import (
     Stats,
     Store,
 )
-from somactl.store.hybrid import diagnosis, marker, snapshot, states
+from somactl.store.hybrid import diagnosis, fills, marker, snapshot
+from somactl.store.hybrid.authority_guard import AuthorityGuard
 from somactl.store.hybrid.background import Background
 from somactl.store.hybrid.breaker import Breaker
-from somactl.store.hybrid.copies import Copies
-from somactl.store.hybrid.fills import SingleFlight
-from somactl.store.hybrid.truth import Truth
+from somactl.store.hybrid.cache_writer import CacheWriter
+from somactl.store.hybrid.single_flight import SingleFlight
 from somactl.store.inflight import Writes
 
 CACHED_KINDS = frozenset({"rho", "sketch"})
@@ -74,9 +74,9 @@ class HybridStore:
         self.namespace = authority.namespace
         self._allow_stale = allow_stale
         self.kinds = kinds
-        self._truth = Truth(Breaker(clock))
+        self._truth = AuthorityGuard(Breaker(clock))
         self._background = Background()
-        self._copies = Copies(cache, Breaker(clock), self.head, self._background, clock)
+        self._copies = CacheWriter(cache, Breaker(clock), self.head, self._background, clock)
         self._reads: SingleFlight[tuple[str, int], Entry] = SingleFlight(fill_seconds, cache.ttl, clock)
         self._writes = Writes()
         self._served_stale = False
@@ -207,15 +207,15 @@ class HybridStore:
         if not receipt.replayed:
             self._copies.learn(receipt.incarnation)
             if view is None:
-                return states.unwritten(receipt)
-            return states.of_commit(receipt, updates, metadata, view.now, self.kinds)
+                return fills.unwritten(receipt)
+            return fills.of_commit(receipt, updates, metadata, view.now, self.kinds)
         self._reads.forsake(lambda name: name[0] in receipt.keys)
         try:
             now = await self._truth.ask(lambda: self.authority.read_many(list(receipt.keys)))
         except SomactlError:
-            return states.unwritten(receipt)  # the commit stands, whatever became of this question
+            return fills.unwritten(receipt)  # the commit stands, whatever became of this question
         self._copies.learn(now.incarnation)
-        return states.of_snapshot(now, view.now if view else states.NEVER, self.kinds)
+        return fills.of_snapshot(now, view.now if view else fills.NEVER, self.kinds)
 
     async def read(self, key: str, version: int | None = None) -> Entry:
         """As the contract says, where `version` is given. Otherwise a copy from the cache may be served: the
@@ -263,7 +263,7 @@ class HybridStore:
             self._copies.learn(entry.incarnation)
             if view is not None:
                 wrong = [held] if held is not None and held.defect is not None else []
-                self._copies.keep_later(view, [states.of_entry(entry, view.now, self.kinds)], wrong)
+                self._copies.keep_later(view, [fills.of_entry(entry, view.now, self.kinds)], wrong)
             return entry
 
         # Whoever saw another version in the cache, a tombstone above all, does not join an older question.

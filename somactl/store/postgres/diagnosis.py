@@ -13,7 +13,7 @@ from somactl.store.postgres.committing import rehearse
 from somactl.store.postgres.connections import Connections
 from somactl.store.postgres.migration import OLDEST_SERVER
 from somactl.store.postgres.records import NAME, Row
-from somactl.store.postgres.schema import Found
+from somactl.store.postgres.schema import SchemaRow
 from somactl.store.postgres.session import BROKEN, Session
 from somactl.store.postgres.waiting import watched
 from somactl.store.request import prepare
@@ -168,7 +168,7 @@ def _clock(there: float, began: float, ended: float) -> Finding:
     )
 
 
-def _migrations(here: Found, place: str) -> Finding:
+def _migrations(here: SchemaRow, place: str) -> Finding:
     detail = f"schema {here.version}; this somactl writes {schema.SCHEMA_VERSION}"
     if here.version < schema.SCHEMA_VERSION:
         return _finding("migrations", "problem", detail, "take a backup first", run("init"))

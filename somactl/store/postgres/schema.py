@@ -27,7 +27,7 @@ class Migration(NamedTuple):
     least_writer: int
 
 
-class Found(NamedTuple):
+class SchemaRow(NamedTuple):
     """The newest row of `somactl_schema`."""
 
     version: int
@@ -73,7 +73,7 @@ def migrations() -> list[Migration]:
 class Look(NamedTuple):
     """`schema` is None where there is none; `backend` is the process that answered."""
 
-    schema: Found | None
+    schema: SchemaRow | None
     backend: int
 
 
@@ -87,7 +87,7 @@ async def look(connection: asyncpg.Connection[asyncpg.Record], place: str, timeo
     row = await connection.fetchrow(queries()["newest_schema"], timeout=timeout) if is_ours else None
     if row is None:
         raise _foreign(place)
-    return Look(Found(*row), backend)
+    return Look(SchemaRow(*row), backend)
 
 
 def _foreign(place: str) -> SchemaMismatch:
@@ -97,7 +97,7 @@ def _foreign(place: str) -> SchemaMismatch:
     )
 
 
-def admit(found: Found, place: str, *, write: bool = False) -> None:
+def admit(found: SchemaRow, place: str, *, write: bool = False) -> None:
     """Raises SchemaMismatch where the schema takes a newer somactl to read (or to write)."""
     needed = found.least_writer if write else found.least_reader
     if needed > SCHEMA_VERSION:

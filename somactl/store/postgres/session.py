@@ -19,7 +19,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 
 from somactl.errors import SomactlError
 from somactl.store.postgres import schema
-from somactl.store.postgres.schema import Found
+from somactl.store.postgres.schema import SchemaRow
 
 Row: TypeAlias = "asyncpg.Record"
 
@@ -50,7 +50,7 @@ class Session:
         connection: asyncpg.Connection[Row],
         place: str,
         timeout: float,
-        found: Found | None,
+        found: SchemaRow | None,
         named: bool,
     ) -> None:
         self.connection = connection

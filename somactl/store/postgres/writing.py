@@ -9,7 +9,14 @@ from somactl.store.contract import CommitStatus, Head, Receipt, Retention
 from somactl.store.postgres import migration, reading, records
 from somactl.store.postgres.records import Row
 from somactl.store.postgres.session import Session, milliseconds
-from somactl.store.request import Found, Request, fresh_incarnation, refuse_conflicts, refuse_expired, settle
+from somactl.store.request import (
+    KeyState,
+    Request,
+    fresh_incarnation,
+    refuse_conflicts,
+    refuse_expired,
+    settle,
+)
 
 
 async def lock(session: Session, namespace: str) -> None:
@@ -81,10 +88,10 @@ def decide(request: Request, here: Row) -> Receipt | None:
     return None
 
 
-def _found(here: Row) -> dict[str, Found]:
+def _found(here: Row) -> dict[str, KeyState]:
     columns = (here[column] or () for column in ("found_keys", "found_versions", "found_contents"))
     return {
-        key: Found(deleted_since=int(version)) if content is None else Found(int(version), content)
+        key: KeyState(deleted_since=int(version)) if content is None else KeyState(int(version), content)
         for key, version, content in zip(*columns, strict=True)
     }
 

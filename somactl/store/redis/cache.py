@@ -18,6 +18,7 @@ from somactl.store.contract import Finding
 from somactl.store.home import Home
 from somactl.store.misread import reads_replies
 from somactl.store.redis import cache_diagnosis
+from somactl.store.redis.busy_timeout import BusyAwareTimeout
 from somactl.store.redis.cache_entries import (
     ANYTHING_TOKEN,
     NAME,
@@ -30,7 +31,6 @@ from somactl.store.redis.cache_entries import (
 )
 from somactl.store.redis.connection import parse
 from somactl.store.redis.link import Link, Nodes
-from somactl.store.redis.patience import Patience
 from somactl.store.redis.scripts import Call, Command, Script
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class RedisCache:
         self._nodes = Nodes(self.server, timeout=CONNECTION_SECONDS, connect_timeout=CONNECTION_SECONDS)
         self._link = link or self._nodes.link()
         self._names = Names.of(namespace)
-        self._patience = Patience()
+        self._patience = BusyAwareTimeout()
         self._fetches = asyncio.Semaphore(_PARALLEL_FETCHES)
         self._cleaning: set[asyncio.Task[None]] = set()
         self._home = Home(self._leave)

@@ -5,9 +5,9 @@ leaves alone what is no longer what it was. Bytes are first renamed out of the w
 about 30 MB at a time: freeing takes the server some 70 microseconds a megabyte, and nothing else is done
 meanwhile.
 
-What a commit has deleted is listed in its `grave`, some hundred keys in a list. Such a list is gone through
-from front to end, and taken away when none of its keys is deleted by that commit any more; since that never
-comes back, no two clients can disagree about it.
+What a commit has deleted is listed in its `delete_batch`, some hundred keys in a list. Such a list is gone
+through from front to end, and taken away when none of its keys is deleted by that commit any more; since that
+never comes back, no two clients can disagree about it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import msgspec
 
 from somactl.store.contract import Compaction
 from somactl.store.redis import layout, revisions
-from somactl.store.redis.layout import Place
+from somactl.store.redis.layout import NamespaceHead
 from somactl.store.redis.reading import Reader, seconds
-from somactl.store.redis.revisions import Line
+from somactl.store.redis.revisions import HistoryEntry
 from somactl.store.redis.scripts import Argument, Script
 
 PRUNE = Script("prune")
@@ -70,7 +70,7 @@ class Tombstone(msgspec.Struct, frozen=True):
 class Listed(msgspec.Struct, frozen=True):
     """One list of deleted keys: of which grave, what it says, and which of them are still deleted by it."""
 
-    grave: bytes
+    delete_batch: bytes
     text: bytes
     version: int
     index: str
@@ -139,9 +139,9 @@ async def candidates(reader: Reader, limit: int | None, *, past_grace: bool = Fa
         return not found.more
 
     if (
-        await take(search.graces(), found.add)
+        await take(search.expiring_batches(), found.add)
         and not past_grace
-        and await take(search.graves(), found.add)
+        and await take(search.delete_batches(), found.add)
         and await take(search.values(), found.add)
         and await take(search.entries(), found.add)
         and await take(search.records(), found.records.append)
@@ -153,7 +153,7 @@ async def candidates(reader: Reader, limit: int | None, *, past_grace: bool = Fa
 class _Search:
     """Looks for what may go, page by page."""
 
-    def __init__(self, reader: Reader, here: Place, now: float) -> None:
+    def __init__(self, reader: Reader, here: NamespaceHead, now: float) -> None:
         kept = here.head.retention
         self.reader = reader
         self.names = reader.names
@@ -171,34 +171,38 @@ class _Search:
         fields, now = reader.link.values(await reader.link.ask(reader.head_command(), ("TIME",)))
         return cls(reader, await reader.existing(fields), seconds(now))
 
-    async def graces(self) -> AsyncIterator[Value | Entry | Tombstone]:
+    async def expiring_batches(self) -> AsyncIterator[Value | Entry | Tombstone]:
         """All that is left of keys deleted with a grace that is over, however long the retention."""
-        async for found in self._buried(self.names.graces, self.now, values_until=float("inf")):
+        async for found in self._buried(self.names.expiring_batches, self.now, values_until=float("inf")):
             yield found
 
-    async def graves(self) -> AsyncIterator[Value | Entry | Tombstone]:
+    async def delete_batches(self) -> AsyncIterator[Value | Entry | Tombstone]:
         """The same for keys that were deleted without one, and whose tombstone has had its time."""
-        async for found in self._buried(self.names.graves, self.values_until, values_until=self.values_until):
+        async for found in self._buried(
+            self.names.delete_batches, self.values_until, values_until=self.values_until
+        ):
             yield found
 
     async def _buried(
         self, index: str, until: float, *, values_until: float
     ) -> AsyncIterator[Value | Entry | Tombstone]:
         async for page in self._members(index, until):
-            for grave in page:
-                version, _, token = grave.decode().partition(" ")
-                texts = [text async for text in self._elements(self.names.grave(token))]
+            for delete_batch in page:
+                version, _, token = delete_batch.decode().partition(" ")
+                texts = [text async for text in self._elements(self.names.delete_batch(token))]
                 for text in texts or [b""]:
                     left = []
                     async for key, lines in self._histories(text.decode().split("\n") if text else []):
-                        if lines and lines[0].where == "tomb" and lines[0].version == int(version):
+                        if lines and lines[0].location == "tomb" and lines[0].version == int(version):
                             left.append(key)
                             for found in self._all_of(key, lines, values_until):
                                 yield found
-                    listed = Listed(grave, text, int(version), index, frozenset(left))
+                    listed = Listed(delete_batch, text, int(version), index, frozenset(left))
                     self.found.lists.append(listed)
 
-    def _all_of(self, key: str, lines: Sequence[Line], until: float) -> Iterator[Value | Entry | Tombstone]:
+    def _all_of(
+        self, key: str, lines: Sequence[HistoryEntry], until: float
+    ) -> Iterator[Value | Entry | Tombstone]:
         """What may go of a deleted key, newest entry first, in the order in which it must go.
 
         A value that ended after `until` (the clock was set back) stays, and so does the tombstone over it.
@@ -206,11 +210,11 @@ class _Search:
         tomb = lines[0]
         entries = []
         for number, line in enumerate(lines[1:]):
-            hidden = line.where == "live" and number == 0
+            hidden = line.location == "live" and number == 0
             if hidden or (line.token is not None and (line.ended_at or 0.0) <= until):
                 self._going.add((key, line.version))
                 yield _hidden(key, line, tomb) if hidden else _value(key, line)
-            if hidden or line.where == "gone" or (key, line.version) in self._going:
+            if hidden or line.location == "gone" or (key, line.version) in self._going:
                 entries.append(Entry(key, line.version))
         for entry in entries:
             self._going.add((key, entry.version))
@@ -238,7 +242,7 @@ class _Search:
             if value.ended_at <= self.records_until and (value.key, value.version) not in seen:
                 seen.add((value.key, value.version))
                 yield Entry(value.key, value.version)
-        async for page in self._members(self.names.bare, self.records_until):
+        async for page in self._members(self.names.bodiless, self.records_until):
             for key, version in map(_member, page):
                 if (key, version) not in seen:
                     seen.add((key, version))
@@ -262,7 +266,7 @@ class _Search:
             if not page:
                 return
 
-    async def _histories(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, list[Line]]]:
+    async def _histories(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, list[HistoryEntry]]]:
         """The keys with their history, newest entry first."""
         for start in range(0, len(keys), _HISTORIES):
             part = keys[start : start + _HISTORIES]
@@ -284,7 +288,7 @@ class _Search:
         while True:
             rows = await self._ask("ZREVRANGE", self.names.history(key), start, start + _PAGE - 1)
             for line in map(revisions.line, rows):
-                if line.is_value and line.where != "gone":
+                if line.is_value and line.location != "gone":
                     rank += 1
                     if rank > self.versions and line.token is not None:
                         yield _value(key, line)
@@ -312,7 +316,7 @@ class _Search:
 
     async def _crowded(self) -> AsyncIterator[str]:
         """Keys that may have more values than are kept: the live one counts, and stands in no count."""
-        async for keys, counts in self._ranked("ZREVRANGE", self.names.kept):
+        async for keys, counts in self._ranked("ZREVRANGE", self.names.version_counts):
             for key, count in zip(keys, counts, strict=True):
                 if count < self.versions:
                     return
@@ -342,12 +346,12 @@ def _member(text: bytes) -> tuple[str, int]:
     return key, int(version)
 
 
-def _value(key: str, line: Line) -> Value:
+def _value(key: str, line: HistoryEntry) -> Value:
     assert line.token is not None
     return Value(key, line.version, line.token, 0, line.about.size, line.ended_at or 0.0)
 
 
-def _hidden(key: str, line: Line, tomb: Line) -> Value:
+def _hidden(key: str, line: HistoryEntry, tomb: HistoryEntry) -> Value:
     return Value(key, line.version, "", tomb.version, line.about.size, tomb.at)
 
 
@@ -383,7 +387,7 @@ def _chosen(items: Sequence[T], marks: Sequence[int]) -> list[T]:
 async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
     names, token = reader.names, layout.token()
     trash = [names.trash(token, number) for number in range(len(values))]
-    keys: list[Argument] = [names.head, names.superseded, names.bare, names.kept]
+    keys: list[Argument] = [names.head, names.superseded, names.bodiless, names.version_counts]
     arguments: list[Argument] = [_TRASH_MS]
     for value, name in zip(values, trash, strict=True):
         place = names.old(value.token, value.key) if value.token else names.live(value.key)
@@ -405,7 +409,7 @@ async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
 async def _forget(reader: Reader, entries: Sequence[Entry], tombstones: Sequence[Tombstone]) -> list[int]:
     names = reader.names
     both: list[Entry | Tombstone] = [*entries, *tombstones]
-    keys: list[Argument] = [names.head, names.deleted, names.bare]
+    keys: list[Argument] = [names.head, names.deleted, names.bodiless]
     keys += [names.history(each.key) for each in both]
     arguments: list[Argument] = [len(entries)]
     for each in both:
@@ -420,10 +424,12 @@ async def _strike(reader: Reader, lists: Sequence[Listed], gone: Sequence[Tombst
     for each in lists:
         if any((key, each.version) not in forgotten for key in each.left):
             continue
-        grave = reader.names.grave(each.grave.decode().partition(" ")[2])
-        _, more = reader.link.values(await reader.link.ask(("LREM", grave, 1, each.text), ("EXISTS", grave)))
+        delete_batch = reader.names.delete_batch(each.delete_batch.decode().partition(" ")[2])
+        _, more = reader.link.values(
+            await reader.link.ask(("LREM", delete_batch, 1, each.text), ("EXISTS", delete_batch))
+        )
         if not more:
-            reader.link.values(await reader.link.ask(("ZREM", each.index, each.grave)))
+            reader.link.values(await reader.link.ask(("ZREM", each.index, each.delete_batch)))
 
 
 async def _expire(

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 from somactl.address import is_local
 from somactl.errors import NamespaceNotFound, SomactlError
 from somactl.store.contract import Finding
-from somactl.store.redis import conditions, failover
+from somactl.store.redis import failover, server_settings
 from somactl.store.redis.connection import Server
-from somactl.store.redis.layout import FURTHER_PARTS, LAYOUT, NAME, PARTS, TYPES, Place
+from somactl.store.redis.layout import FURTHER_PARTS, LAYOUT, NAME, PARTS, TYPES, NamespaceHead
 from somactl.store.redis.pool import Reply
 from somactl.store.redis.reading import STAT, Reader
 from somactl.store.redis.scripts import Call
@@ -43,7 +43,7 @@ async def diagnose(reader: Reader, server: Server) -> list[Finding]:
         namespace = await _namespace(reader)
     except SomactlError as exc:
         return [_finding("reachable", "problem", exc.message, exc.hint or "")]
-    told = {**conditions.settings(config), **conditions.info(info)}
+    told = {**server_settings.settings(config), **server_settings.info(info)}
     return [
         _finding("reachable", "ok", link.place),
         _version(told),
@@ -217,7 +217,7 @@ def _permissions(reader: Reader, looked: Reply, config: Reply) -> Finding:
 async def _namespace(reader: Reader) -> list[Finding]:
     name = reader.names.namespace
     try:
-        here: Place = await reader.place()
+        here: NamespaceHead = await reader.place()
     except NamespaceNotFound:
         detail = f"namespace {name!r} does not exist yet"
         return [

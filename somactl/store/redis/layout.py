@@ -12,11 +12,15 @@ All names of a namespace share one hash tag, so that a cluster keeps them on one
     history:K   sorted set by version: an entry for each revision of K, all that is known but its bytes
     superseded  `VERSION K` of the superseded values that have bytes, by the time they were superseded; those
                 that a tombstone hides are not among them
-    bare        `VERSION K` of the superseded entries that have none (any more), by the same time
-    kept        K by the number of its values in `superseded`
-    grave:N     list of what one commit has deleted: keys, some hundred in an element, a newline between two
-    graves      `VERSION N` of the commits that have deleted something, by their time; but
-    graces      those that did so with a grace, by the time it ends
+    bodiless    `VERSION K` of the superseded entries that have none (any more), by the same time
+    version_counts
+                K by the number of its values in `superseded`
+    delete_batch:N
+                list of what one commit has deleted: keys, some hundred in an element, a newline between two
+    delete_batches
+                `VERSION N` of the commits that have deleted something without a grace, by their time
+    expiring_batches
+                those that did so with a grace, by the time it ends
     commit:ID   hash: what became of a commit id
     log         commit ids by version
     records     commit ids by the time after which they may be forgotten
@@ -73,13 +77,13 @@ class Names:
     keys: str
     deleted: str
     superseded: str
-    bare: str
-    kept: str
+    bodiless: str
+    version_counts: str
     log: str
     records: str
     outbox: str
-    graves: str
-    graces: str
+    delete_batches: str
+    expiring_batches: str
     noted: str
     notes: str
 
@@ -98,8 +102,8 @@ class Names:
     def note(self, name: str) -> str:
         return f"{self.tag}note:{name}"
 
-    def grave(self, token: str) -> str:
-        return f"{self.tag}grave:{token}"
+    def delete_batch(self, token: str) -> str:
+        return f"{self.tag}delete_batch:{token}"
 
     def stage(self, token: str, number: int) -> str:
         return f"{self.tag}stage:{token}:{number}"
@@ -109,10 +113,10 @@ class Names:
 
 
 PARTS = (
-    "head", "keys", "deleted", "superseded", "bare", "kept", "log", "records", "outbox",
+    "head", "keys", "deleted", "superseded", "bodiless", "version_counts", "log", "records", "outbox",
 )  # fmt: skip
 """The parts that a namespace has once each; all but the head are missing while they would be empty."""
-FURTHER_PARTS = ("graves", "graces", "noted", "notes")
+FURTHER_PARTS = ("delete_batches", "expiring_batches", "noted", "notes")
 """The rest of them: the scripts know a key by its place among `PARTS`, so these come behind."""
 
 
@@ -120,7 +124,7 @@ TYPES = {"head": "hash", "outbox": "stream", "noted": "hash"}
 """What these parts are; all others are sorted sets."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class NamespaceHead(msgspec.Struct, frozen=True):
     """A namespace's head. `floor`: below this version entries of the history may be gone."""
 
     head: Head
@@ -135,7 +139,7 @@ def token() -> str:
     return os.urandom(8).hex()
 
 
-def place(namespace: str, fields: Sequence[bytes | None]) -> Place | None:
+def place(namespace: str, fields: Sequence[bytes | None]) -> NamespaceHead | None:
     """The head from its `HEAD_FIELDS`, whatever stands behind them; None where there is none.
 
     Raises StoreDamaged where it is not a head, and SchemaMismatch where this somactl may not read it.
@@ -147,7 +151,7 @@ def place(namespace: str, fields: Sequence[bytes | None]) -> Place | None:
         named = dict(zip(HEAD_FIELDS, told, strict=True))
         retention = Retention(int(named["versions"]), float(named["seconds"]), float(named["record_seconds"]))
         version, created_at = int(named["version"]), float(named["created_at"])
-        found = Place(
+        found = NamespaceHead(
             Head(namespace, named["incarnation"], version, created_at, retention),
             int(named["floor"]),
             float(named["records_removed_until"]),
@@ -171,7 +175,7 @@ def newer(namespace: str, layout: int, needed: int, verb: str) -> SchemaMismatch
     )
 
 
-def refuse_newer(here: Place) -> None:
+def refuse_newer(here: NamespaceHead) -> None:
     """Raises SchemaMismatch for a namespace that this somactl may only read."""
     if here.least_writer > LAYOUT:
         raise newer(here.head.namespace, here.layout, here.least_writer, "write")

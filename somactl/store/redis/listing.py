@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from somactl.core.names import Pattern
 from somactl.store.contract import NamespaceSummary, Stat
 from somactl.store.redis import layout, revisions
-from somactl.store.redis.layout import HEAD_FIELDS, Place
+from somactl.store.redis.layout import HEAD_FIELDS, NamespaceHead
 from somactl.store.redis.reading import Reader
 from somactl.store.redis.scripts import Script
 
@@ -88,7 +88,7 @@ async def _page(
         seen |= dict.fromkeys(bytes(key).decode() for key in told[0])
 
 
-def _stats(here: Place, rows: Sequence[Sequence[bytes | None]]) -> list[Stat]:
+def _stats(here: NamespaceHead, rows: Sequence[Sequence[bytes | None]]) -> list[Stat]:
     stats = []
     for name, newest, hidden in rows:
         key = bytes(name or b"").decode()

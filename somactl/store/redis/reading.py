@@ -18,10 +18,10 @@ from somactl.errors import CorruptValue, KeyNotFound, NotPrimary, StoreBusy, Sto
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
 from somactl.store.redis import failover, layout, records, revisions
 from somactl.store.redis.failures import reply as error_reply
-from somactl.store.redis.layout import HEAD_FIELDS, Names, Place
+from somactl.store.redis.layout import HEAD_FIELDS, Names, NamespaceHead
 from somactl.store.redis.link import ClusterLink, Link
 from somactl.store.redis.pool import Reply
-from somactl.store.redis.revisions import Line
+from somactl.store.redis.revisions import HistoryEntry
 from somactl.store.redis.scripts import Argument, Command, Script
 from somactl.suggestion import run
 
@@ -47,8 +47,8 @@ class AsOf(msgspec.Struct, frozen=True):
     there no longer, or not for long.
     """
 
-    here: Place
-    line: Line | None
+    here: NamespaceHead
+    line: HistoryEntry | None
     lapsed: bool
 
 
@@ -60,14 +60,14 @@ class Reader:
         self.registry = registry
         self.names = names
 
-    async def place(self) -> Place:
+    async def place(self) -> NamespaceHead:
         (fields,) = self.link.values(await self.link.ask(self.head_command()))
         return await self.existing(fields)
 
     def head_command(self) -> Command:
         return ("HMGET", self.names.head, *HEAD_FIELDS)
 
-    async def existing(self, fields: Sequence[bytes | None]) -> Place:
+    async def existing(self, fields: Sequence[bytes | None]) -> NamespaceHead:
         """The head that `fields` are.
 
         Raises NamespaceNotFound, SchemaMismatch, and StoreDamaged where only the head is missing.
@@ -124,7 +124,7 @@ class Reader:
                 continue  # superseded and removed since: what is there now is newer
         raise self._restless(f"key {key!r}")
 
-    def _live_line(self, key: str, entries: Sequence[bytes]) -> Line | None:
+    def _live_line(self, key: str, entries: Sequence[bytes]) -> HistoryEntry | None:
         """The entry of the live value, None where the key has no history; raises KeyNotFound."""
         line = revisions.line(entries[0]) if entries else None
         if line is not None and not line.is_value:
@@ -166,7 +166,7 @@ class Reader:
             )
         if line is None and not 0 < version < here.floor:
             raise KeyNotFound(f"key {key!r} did not exist at version {version}")
-        gone = line is None or (line.is_value and line.where == "gone") or found.lapsed
+        gone = line is None or (line.is_value and line.location == "gone") or found.lapsed
         if line is None or gone or (line.ended is not None and line.ended <= version):
             raise VersionCompacted(
                 f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
@@ -192,11 +192,11 @@ class Reader:
             )
         )
         line = revisions.line(entries[0]) if entries else None
-        hidden = line is not None and line.where == "live" and bool(newest)
+        hidden = line is not None and line.location == "live" and bool(newest)
         lapsed = hidden and revisions.line(newest[0]).is_over(seconds(now))
         return AsOf(await self.existing(fields), line, lapsed)
 
-    async def _fetch(self, here: Place, key: str, line: Line, first: Reply = None) -> Entry:
+    async def _fetch(self, here: NamespaceHead, key: str, line: HistoryEntry, first: Reply = None) -> Entry:
         """The bytes of a revision, wherever they are by now; `first` as in `_bytes`.
 
         What does not fit is corrupt only if the revision lay in the same place before and after.
@@ -209,21 +209,21 @@ class Reader:
                 problem = exc
             found = await self._as_of(key, line.version)
             again = found.line
-            if again is None or again.version != line.version or again.where == "gone" or found.lapsed:
+            if again is None or again.version != line.version or again.location == "gone" or found.lapsed:
                 raise VersionCompacted(
                     f"version {line.version} of key {key!r} is no longer kept: retention has removed it",
                     next=run("log", key),
                     key=key,
                 )
-            if again.where == before:
+            if again.location == before:
                 raise problem
-            line, before, first = again, again.where, None
+            line, before, first = again, again.location, None
         raise StoreDamaged(f"version {line.version} of key {key!r} is in none of the places it is said to be")
 
-    def _place_of(self, key: str, line: Line) -> str:
+    def _place_of(self, key: str, line: HistoryEntry) -> str:
         return self.names.old(line.token, key) if line.token else self.names.live(key)
 
-    async def _bytes(self, key: str, line: Line, first: Reply = None) -> bytes | memoryview:
+    async def _bytes(self, key: str, line: HistoryEntry, first: Reply = None) -> bytes | memoryview:
         """What lies where the revision is; `first` is its beginning, where that has been fetched already.
 
         A large value comes in pieces, and so is never held twice, neither here nor in the server.
@@ -249,7 +249,7 @@ class Reader:
     def _beginning(self, name: str) -> Command:
         return ("GETRANGE", name, 0, _WHOLE_BYTES - 1)
 
-    def _own(self, key: str, line: Line, data: Reply) -> bytes:
+    def _own(self, key: str, line: HistoryEntry, data: Reply) -> bytes:
         """The bytes, unless something of a foreign type lies there."""
         if isinstance(data, Exception) and error_reply(data)[0] == "WRONGTYPE":
             defect = "its name holds a foreign value of another type"
@@ -257,7 +257,9 @@ class Reader:
         found: bytes = self.link.value(data)
         return found
 
-    async def _entry(self, here: Place, key: str, line: Line, data: bytes | memoryview) -> Entry:
+    async def _entry(
+        self, here: NamespaceHead, key: str, line: HistoryEntry, data: bytes | memoryview
+    ) -> Entry:
         arguments = (self.names.namespace, here.head.incarnation, key, line, data)
         if len(data) < _THREAD_BYTES:
             return revisions.entry(*arguments)
@@ -265,7 +267,9 @@ class Reader:
 
     # Many keys
 
-    async def _lines(self, keys: Sequence[str], *, verdicts: bool) -> tuple[Place, dict[str, Line]]:
+    async def _lines(
+        self, keys: Sequence[str], *, verdicts: bool
+    ) -> tuple[NamespaceHead, dict[str, HistoryEntry]]:
         """The newest entry of each key that has a history, all at the one version of the head."""
         names = [self.names.history(key) for key in keys]
         for attempt in range(_ATTEMPTS):
@@ -296,7 +300,9 @@ class Reader:
             return Snapshot(here.head.incarnation, here.head.version, entries, absent, corrupt)
         raise self._restless(f"one of {len(unique)} keys")
 
-    async def _values(self, here: Place, wanted: Mapping[str, Line]) -> dict[str, Entry | CorruptValue]:
+    async def _values(
+        self, here: NamespaceHead, wanted: Mapping[str, HistoryEntry]
+    ) -> dict[str, Entry | CorruptValue]:
         found: dict[str, Entry | CorruptValue] = {}
         for batch in _batches(wanted.items()):
             asked = (self._beginning(self._place_of(key, line)) for key, line in batch)
@@ -330,7 +336,7 @@ class Reader:
                 f"key {key!r} has no history: it was never written, or retention has forgotten it"
             )
         over = lines[0].is_over(seconds(now))
-        return [revisions.revision(key, line, lapsed=over and line.where == "live") for line in lines]
+        return [revisions.revision(key, line, lapsed=over and line.location == "live") for line in lines]
 
     async def log(self, before: int | None, limit: int) -> list[CommitRecord]:
         here = await self.place()
@@ -401,9 +407,9 @@ def seconds(now: Sequence[bytes]) -> float:
     return int(now[0]) + int(now[1]) / 1e6
 
 
-def _batches(wanted: Iterable[tuple[str, Line]]) -> Iterable[list[tuple[str, Line]]]:
+def _batches(wanted: Iterable[tuple[str, HistoryEntry]]) -> Iterable[list[tuple[str, HistoryEntry]]]:
     """Portions of about `_BATCH_BYTES`, one key at least."""
-    batch: list[tuple[str, Line]] = []
+    batch: list[tuple[str, HistoryEntry]] = []
     size = 0
     for key, line in wanted:
         if batch and size + line.about.size > _BATCH_BYTES:

@@ -24,7 +24,7 @@ class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
     user: Mapping[str, str]
     verdicts: Mapping[str, Mapping[str, Any]]
     command: str
-    stands_for: str | None = None
+    idempotency_key: str | None = None
     grace: float | None = None
     facts: Mapping[str, Any] = {}
 
@@ -40,7 +40,7 @@ def detail(request: Request) -> bytes:
             known.user,
             known.verdicts,
             known.command,
-            known.stands_for,
+            known.idempotency_key,
             known.grace,
             known.facts,
         )
@@ -69,7 +69,7 @@ def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecor
     except (TypeError, ValueError, IndexError, msgspec.DecodeError, RecursionError) as exc:
         raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
     metadata = CommitMetadata(
-        known.user, known.verdicts, known.command, known.stands_for, known.grace, facts=known.facts
+        known.user, known.verdicts, known.command, known.idempotency_key, known.grace, facts=known.facts
     )
     return CommitRecord(commit_id, "committed", receipt.committed_at, receipt, metadata)
 

@@ -14,7 +14,7 @@ from somactl.store.redis.layout import NAME
 from somactl.suggestion import run
 
 
-class About(msgspec.Struct, frozen=True, omit_defaults=True):
+class EntryMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is told of a value without its bytes: the second line of its entry.
 
     The order counts: the scripts look for the first `"content"` and `"size"`, and find no other's.
@@ -32,8 +32,8 @@ class About(msgspec.Struct, frozen=True, omit_defaults=True):
     until: float | None = None
 
 
-class Line(msgspec.Struct, frozen=True):
-    """An entry of a history. `where` is `live`, `tomb`, `gone` (no bytes), or the token of `old:N:K`.
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """An entry of a history. `location` is `live`, `tomb`, `gone` (no bytes), or the token of `old:N:K`.
 
     The bytes of a value that a tombstone hides are still where they were live, and its entry is not closed:
     it ended with the next one.
@@ -43,8 +43,8 @@ class Line(msgspec.Struct, frozen=True):
     at: float
     ended: int | None
     ended_at: float | None
-    where: str
-    about: About
+    location: str
+    about: EntryMetadata
     verdict: bytes
 
     @property
@@ -54,19 +54,19 @@ class Line(msgspec.Struct, frozen=True):
     @property
     def token(self) -> str | None:
         """N in the name `old:N:K` of its bytes, for a superseded value that has them."""
-        return None if self.where in ("live", "tomb", "gone") else self.where
+        return None if self.location in ("live", "tomb", "gone") else self.location
 
     def is_over(self, now: float) -> bool:
         """Whether this is a tombstone whose own grace is over: what it hides cannot come back."""
         return self.about.until is not None and self.about.until <= now
 
 
-_decode_about = msgspec.json.Decoder(About).decode
+_decode_about = msgspec.json.Decoder(EntryMetadata).decode
 
 
 def about(header: Header, commit_id: str) -> bytes:
     return msgspec.json.encode(
-        About(
+        EntryMetadata(
             header.content,
             header.total_length,
             header.envelope,
@@ -79,17 +79,17 @@ def about(header: Header, commit_id: str) -> bytes:
     )
 
 
-def line(text: bytes) -> Line:
+def line(text: bytes) -> HistoryEntry:
     """Parse an entry; raises StoreDamaged."""
     try:
         state, rest, *verdict = text.split(b"\n", 2)
-        version, at, ended, ended_at, where = state.decode().split(" ")
-        return Line(
+        version, at, ended, ended_at, location = state.decode().split(" ")
+        return HistoryEntry(
             int(version),
             float(at),
             None if ended == "-" else int(ended),
             None if ended_at == "-" else float(ended_at),
-            where,
+            location,
             _decode_about(rest),
             verdict[0] if verdict else b"",
         )
@@ -97,7 +97,7 @@ def line(text: bytes) -> Line:
         raise StoreDamaged(f"an entry of a history is not what was written ({exc})") from exc
 
 
-def revision(key: str, entry: Line, *, lapsed: bool) -> Revision:
+def revision(key: str, entry: HistoryEntry, *, lapsed: bool) -> Revision:
     """`lapsed`: the tombstone over it has seen the end of its grace."""
     return Revision(
         key=key,
@@ -108,14 +108,14 @@ def revision(key: str, entry: Line, *, lapsed: bool) -> Revision:
         content=entry.about.content,
         kind=entry.about.kind,
         verdict=verdict(entry.verdict),
-        compacted=entry.is_value and (entry.where == "gone" or lapsed),
+        compacted=entry.is_value and (entry.location == "gone" or lapsed),
     )
 
 
-def stat(key: str, entry: Line, hidden: Line | None, retention: Retention) -> Stat:
+def stat(key: str, entry: HistoryEntry, hidden: HistoryEntry | None, retention: Retention) -> Stat:
     """The listing's row of a live value, or of a tombstone with the value that it hides."""
     deleted = not entry.is_value
-    described = (hidden.about if hidden else About()) if deleted else entry.about
+    described = (hidden.about if hidden else EntryMetadata()) if deleted else entry.about
     return Stat(
         key=key,
         version=entry.version,
@@ -132,12 +132,12 @@ def stat(key: str, entry: Line, hidden: Line | None, retention: Retention) -> St
     )
 
 
-def _recoverable_until(tombstone: Line, retention: Retention) -> float:
+def _recoverable_until(tombstone: HistoryEntry, retention: Retention) -> float:
     own = tombstone.about.until
     return tombstone.at + retention.seconds if own is None else own
 
 
-def entry(namespace: str, incarnation: str, key: str, told: Line, data: bytes | memoryview) -> Entry:
+def entry(namespace: str, incarnation: str, key: str, told: HistoryEntry, data: bytes | memoryview) -> Entry:
     """The value that `told` tells of, if `data` is byte for byte what was committed; raises CorruptValue."""
     about = told.about
     if len(data) == 0:

@@ -31,10 +31,10 @@ from somactl.store.inflight import Writes
 from somactl.store.misread import reads_replies, understood
 from somactl.store.notes import check_note_names, check_note_prefix, check_notes
 from somactl.store.redis import compaction, connection, diagnosis, layout, listing, notes, writing
-from somactl.store.redis.conditions import Gate
 from somactl.store.redis.layout import Names
 from somactl.store.redis.link import Link, Nodes
 from somactl.store.redis.reading import Reader
+from somactl.store.redis.server_settings import WriteGuard
 from somactl.store.request import check_retention, prepare
 
 T = TypeVar("T")
@@ -69,14 +69,14 @@ class RedisStore:
         self._registry = self._nodes.link()
         self._link = self._nodes.link()
         self._reader = self._reader_of(namespace, self._link)
-        self._gate = Gate(self._link)
+        self._gate = WriteGuard(self._link)
         self._writes = Writes()
 
     def _reader_of(self, namespace: str, link: Link) -> Reader:
         return Reader(link, self._registry, Names(namespace))
 
     async def durability(self) -> str:
-        return (await self._gate.conditions()).durability
+        return (await self._gate.settings()).durability
 
     async def diagnose(self) -> list[Finding]:
         return await diagnosis.diagnose(self._reader, self._server)
@@ -116,8 +116,8 @@ class RedisStore:
 
         async def commit() -> Receipt:
             with understood(self.place):
-                conditions = await self._gate.writable()
-            return await writing.commit(self._reader, request, conditions, self._server.wait_replicas)
+                settings = await self._gate.writable()
+            return await writing.commit(self._reader, request, settings, self._server.wait_replicas)
 
         return await self._write(commit_id, commit(), sent=commit_id)
 

@@ -20,13 +20,13 @@ from somactl.core.names import commit_id_time
 from somactl.errors import SomactlError, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Durable, Expect, Head, Receipt, Retention
 from somactl.store.redis import layout, records, recovery, revisions
-from somactl.store.redis.conditions import Conditions
 from somactl.store.redis.layout import NAME, Names
 from somactl.store.redis.reading import Reader
 from somactl.store.redis.replication import Confirmation
 from somactl.store.redis.scripts import Argument, Call, Command, Script
+from somactl.store.redis.server_settings import ServerSettings
 from somactl.store.request import (
-    Found,
+    KeyState,
     Put,
     Request,
     fresh_incarnation,
@@ -93,7 +93,9 @@ def _small(values: Sequence[tuple[str, Put]]) -> list[Command | Call]:
     return [Call(STAGE, [name for name, _ in values], [STAGED_MS, *(put.data for _, put in values)])]
 
 
-async def commit(reader: Reader, request: Request, conditions: Conditions, wait_replicas: int = 0) -> Receipt:
+async def commit(
+    reader: Reader, request: Request, settings: ServerSettings, wait_replicas: int = 0
+) -> Receipt:
     """See `Store.commit_matrix_update`; the request has passed `prepare`.
 
     With `wait_replicas`, the receipt says `replicated:K` if so many replicas have confirmed it in time.
@@ -106,13 +108,13 @@ async def commit(reader: Reader, request: Request, conditions: Conditions, wait_
             reader.link.values(await reader.link.ask(*batch))
         outcome = [b"other"]
         if _is_plain_delete(request):
-            call = _delete(reader.names, request, conditions.durability)
+            call = _delete(reader.names, request, settings.durability)
             outcome = await _ask(reader, request, call, confirmation)
         if outcome[0] == b"other":
-            call = _call(reader.names, request, staging, conditions.durability)
+            call = _call(reader.names, request, staging, settings.durability)
             outcome = await _ask(reader, request, call, confirmation)
         if outcome[0] == b"done":
-            receipt = _receipt(request, outcome[1:], confirmation.durability or conditions.durability)
+            receipt = _receipt(request, outcome[1:], confirmation.durability or settings.durability)
             if request.metadata.grace is not None:
                 await _let_lapse(reader, receipt, request.metadata.grace)
             return receipt
@@ -154,7 +156,8 @@ def _delete(names: Names, request: Request, durability: str) -> Call:
     deletes, token, grace = sorted(request.updates), layout.token(), request.metadata.grace
     keys: list[Argument] = [
         names.head, names.keys, names.deleted, names.log, names.records, names.outbox,
-        names.commit(request.commit_id), names.graves, names.graces, names.grave(token),
+        names.commit(request.commit_id), names.delete_batches, names.expiring_batches,
+        names.delete_batch(token),
     ]  # fmt: skip
     keys += map(names.history, deletes)
     lists = _lists(deletes)
@@ -194,14 +197,19 @@ async def _let_lapse(reader: Reader, receipt: Receipt, grace: float) -> None:
 
 
 def _lists(keys: Sequence[str]) -> list[str]:
-    """Keys as `grave` lists them; none of them holds a newline."""
+    """Keys as `delete_batch` lists them; none of them holds a newline."""
     return ["\n".join(keys[start : start + _LISTED_KEYS]) for start in range(0, len(keys), _LISTED_KEYS)]
 
 
 def _call(names: Names, request: Request, staging: Staging, durability: str) -> Call:
     """The commit script with its keys and arguments; `lua/commit.lua` says what they are."""
     keys: list[Argument] = [getattr(names, part) for part in layout.PARTS]
-    keys += names.commit(request.commit_id), names.graves, names.graces, names.grave(staging.token)
+    keys += (
+        names.commit(request.commit_id),
+        names.delete_batches,
+        names.expiring_batches,
+        names.delete_batch(staging.token),
+    )
     lists = _lists(staging.deletes)
     values: list[Argument] = []
     for stage, (key, put) in zip(staging.names, staging.puts.items(), strict=True):
@@ -291,9 +299,9 @@ async def _replay(reader: Reader, request: Request, fields: Sequence[Any]) -> Re
     return replace(record.receipt, replayed=True)
 
 
-def _found(subject: Sequence[bytes | None]) -> Found:
+def _found(subject: Sequence[bytes | None]) -> KeyState:
     version, content, since = subject
-    return Found(
+    return KeyState(
         int(version or 0),
         None if content is None else bytes(content).decode(),
         None if since is None else int(since),

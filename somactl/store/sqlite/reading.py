@@ -52,7 +52,7 @@ _SCANNED_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NamespaceHead:
     """A namespace's row. `floor`: below this version entries of the history may be gone."""
 
     id: int
@@ -61,14 +61,14 @@ class Place:
     records_removed_until: float
 
 
-def place(connection: sqlite3.Connection, namespace: str) -> Place | None:
+def place(connection: sqlite3.Connection, namespace: str) -> NamespaceHead | None:
     row = connection.execute(queries()["namespace"], {"namespace": namespace}).fetchone()
     if row is None:
         return None
-    return Place(row["id"], _head(row), row["floor"], row["records_removed_until"])
+    return NamespaceHead(row["id"], _head(row), row["floor"], row["records_removed_until"])
 
 
-def existing(connection: sqlite3.Connection, namespace: str) -> Place:
+def existing(connection: sqlite3.Connection, namespace: str) -> NamespaceHead:
     """The namespace's row; raises NamespaceNotFound."""
     found = place(connection, namespace)
     if found is None:
@@ -163,7 +163,7 @@ def commit_status(connection: sqlite3.Connection, namespace: str, commit_id: str
         return status_of(connection, here, commit_id)
 
 
-def status_of(connection: sqlite3.Connection, here: Place, commit_id: str) -> CommitStatus:
+def status_of(connection: sqlite3.Connection, here: NamespaceHead, commit_id: str) -> CommitStatus:
     """What is recorded of a commit id, within the caller's transaction."""
     row = recorded(connection, here, commit_id)
     if row is None:
@@ -172,7 +172,7 @@ def status_of(connection: sqlite3.Connection, here: Place, commit_id: str) -> Co
     return CommitStatus(commit_id, record.state, record)
 
 
-def recorded(connection: sqlite3.Connection, here: Place, commit_id: str) -> sqlite3.Row | None:
+def recorded(connection: sqlite3.Connection, here: NamespaceHead, commit_id: str) -> sqlite3.Row | None:
     parameters = {"id": here.id, "commit_id": commit_id}
     row: sqlite3.Row | None = connection.execute(queries()["commit_record"], parameters).fetchone()
     return row
@@ -198,7 +198,7 @@ def commit_record(head: Head, row: sqlite3.Row) -> CommitRecord:
         user=detail["user"],
         verdicts=detail["verdicts"],
         command=detail["command"],
-        stands_for=detail.get("stands_for"),  # a record of schema 1 has none of these
+        idempotency_key=detail.get("idempotency_key"),  # a record of schema 1 has none of these
         grace=detail.get("grace"),
         facts=detail.get("facts", {}),
     )
@@ -241,14 +241,14 @@ def page(
     return stats, None
 
 
-def newest_revision(connection: sqlite3.Connection, here: Place, key: str) -> sqlite3.Row | None:
+def newest_revision(connection: sqlite3.Connection, here: NamespaceHead, key: str) -> sqlite3.Row | None:
     """The key's newest row, value or tombstone."""
     parameters = {"id": here.id, "key": key}
     row: sqlite3.Row | None = connection.execute(queries()["newest_revision"], parameters).fetchone()
     return row
 
 
-def _newest(connection: sqlite3.Connection, here: Place, key: str) -> sqlite3.Row:
+def _newest(connection: sqlite3.Connection, here: NamespaceHead, key: str) -> sqlite3.Row:
     """The row of the live value; raises KeyNotFound."""
     row = newest_revision(connection, here, key)
     if row is None:
@@ -262,7 +262,7 @@ def _newest(connection: sqlite3.Connection, here: Place, key: str) -> sqlite3.Ro
     return row
 
 
-def _as_of(connection: sqlite3.Connection, here: Place, key: str, version: int) -> sqlite3.Row:
+def _as_of(connection: sqlite3.Connection, here: NamespaceHead, key: str, version: int) -> sqlite3.Row:
     """The row that was live at `version`; raises KeyNotFound, VersionCompacted."""
     if version > here.head.version:
         raise KeyNotFound(
@@ -288,7 +288,7 @@ def _as_of(connection: sqlite3.Connection, here: Place, key: str, version: int) 
     return row
 
 
-def _entry(connection: sqlite3.Connection, here: Place, row: sqlite3.Row) -> Entry:
+def _entry(connection: sqlite3.Connection, here: NamespaceHead, row: sqlite3.Row) -> Entry:
     return Entry(
         key=row["key"],
         version=row["version"],

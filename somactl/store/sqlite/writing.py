@@ -14,7 +14,7 @@ from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import CommitStatus, Durable, Head, Receipt, Retention
 from somactl.store.request import (
-    Found,
+    KeyState,
     Put,
     Request,
     fresh_incarnation,
@@ -24,7 +24,7 @@ from somactl.store.request import (
 )
 from somactl.store.sqlite import failures, reading
 from somactl.store.sqlite.database import transaction
-from somactl.store.sqlite.reading import Place
+from somactl.store.sqlite.reading import NamespaceHead
 from somactl.store.sqlite.schema import queries
 
 _CHUNK_BYTES = 1 << 20
@@ -96,7 +96,7 @@ def _commit(connection: sqlite3.Connection, request: Request) -> Receipt:
     return _write(connection, here, request, rows, now)
 
 
-def _replay(connection: sqlite3.Connection, here: Place, request: Request) -> Receipt | None:
+def _replay(connection: sqlite3.Connection, here: NamespaceHead, request: Request) -> Receipt | None:
     row = reading.recorded(connection, here, request.commit_id)
     if row is None:
         return None
@@ -107,7 +107,7 @@ def _replay(connection: sqlite3.Connection, here: Place, request: Request) -> Re
 
 
 def _newest_rows(
-    connection: sqlite3.Connection, here: Place | None, keys: Iterable[str]
+    connection: sqlite3.Connection, here: NamespaceHead | None, keys: Iterable[str]
 ) -> dict[str, sqlite3.Row]:
     """Key -> its newest revision, tombstone or value, for the keys that have one."""
     if here is None:
@@ -120,14 +120,18 @@ def _newest_rows(
     return rows
 
 
-def _found(row: sqlite3.Row) -> Found:
+def _found(row: sqlite3.Row) -> KeyState:
     if row["content"] is None:
-        return Found(deleted_since=row["version"])
-    return Found(row["version"], row["content"])
+        return KeyState(deleted_since=row["version"])
+    return KeyState(row["version"], row["content"])
 
 
 def _write(
-    connection: sqlite3.Connection, here: Place, request: Request, rows: dict[str, sqlite3.Row], now: float
+    connection: sqlite3.Connection,
+    here: NamespaceHead,
+    request: Request,
+    rows: dict[str, sqlite3.Row],
+    now: float,
 ) -> Receipt:
     version = here.head.version + 1
     grace = request.metadata.grace
@@ -154,7 +158,7 @@ def _write(
         "user": metadata.user,
         "verdicts": metadata.verdicts,
         "command": metadata.command,
-        "stands_for": metadata.stands_for,
+        "idempotency_key": metadata.idempotency_key,
         "grace": metadata.grace,
         "facts": metadata.facts,
     }
@@ -188,7 +192,7 @@ def _supersede(connection: sqlite3.Connection, old: sqlite3.Row, version: int, n
 
 def _revise(
     connection: sqlite3.Connection,
-    here: Place,
+    here: NamespaceHead,
     commit_id: str,
     version: int,
     now: float,
@@ -233,7 +237,7 @@ def _fill_payload(connection: sqlite3.Connection, revision: int, data: memoryvie
 
 def _record(
     connection: sqlite3.Connection,
-    here: Place,
+    here: NamespaceHead,
     commit_id: str,
     *,
     version: int | None,
@@ -255,7 +259,7 @@ def _record(
 
 def _announce(
     connection: sqlite3.Connection,
-    here: Place,
+    here: NamespaceHead,
     commit_id: str,
     version: int,
     keys: dict[str, str | None],
@@ -272,7 +276,7 @@ def _announce(
     connection.execute(queries()["insert_event"], event)
 
 
-def create(connection: sqlite3.Connection, namespace: str, retention: Retention) -> Place:
+def create(connection: sqlite3.Connection, namespace: str, retention: Retention) -> NamespaceHead:
     row = {
         "namespace": namespace,
         "incarnation": fresh_incarnation(),

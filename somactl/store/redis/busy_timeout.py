@@ -14,7 +14,7 @@ MOST = 4
 """However busy all are, nothing waits longer than this many times its deadline."""
 
 
-class Patience:
+class BusyAwareTimeout:
     """Waits for calls to one server, and gives up those that take too long.
 
     A deadline of a few milliseconds is to find out that a server is dead. Where this very process is what is

@@ -22,7 +22,7 @@ from somactl.store.contract import Degradation, Entry
 from somactl.store.hybrid import marker
 from somactl.store.hybrid.background import Background
 from somactl.store.hybrid.breaker import Breaker
-from somactl.store.hybrid.written import Written
+from somactl.store.hybrid.recent_writes import RecentWrites
 
 _TRIES = 5
 _PAUSE = 0.01
@@ -34,7 +34,7 @@ _TROUBLES = {
 }
 
 
-class Copies:
+class CacheWriter:
     """Looks at copies and keeps them, through the cache's breaker. No error of the cache reaches a caller.
 
     head   asks the authority where it is
@@ -50,7 +50,7 @@ class Copies:
         clock: Callable[[], float],
     ) -> None:
         self.breaker = breaker
-        self.written = Written(clock, cache.ttl)
+        self.written = RecentWrites(clock, cache.ttl)
         self._cache = cache
         self._head = head
         self._background = background

@@ -40,7 +40,7 @@ class SupersededError(Exception):
     """The issuer's newer order was accepted: this one, ranked before, is not followed any further."""
 
 
-class Run:
+class PruneExecutor:
     """An order that was accepted, by this run or an earlier one."""
 
     def __init__(
@@ -153,7 +153,7 @@ class Run:
     async def _commit(self, number: int, start: int, stop: int, part: Part, after: Settled) -> Receipt:
         metadata = CommitMetadata(
             command="prune",
-            stands_for=slice_identity(self.record.request, start, stop),
+            idempotency_key=slice_identity(self.record.request, start, stop),
             grace=self._request.grace,
             facts={"order": self.record.order_id, "settled": msgspec.to_builtins(after)},
         )

@@ -21,7 +21,7 @@ from somactl.store.hybrid.breaker import Breaker
 T = TypeVar("T")
 
 
-class Truth:
+class AuthorityGuard:
     """Calls to the authority. Only reads of single keys go through the breaker: where the cache cannot answer
     and the authority is known to be down, they fail at once instead of each waiting for it. Whatever else is
     asked of the authority is tried, and tells whether it is back.

@@ -10,7 +10,7 @@ from somactl.store.contract import Store
 from somactl.testing.backend import Backend
 
 
-class Chapter:
+class ContractTests:
     """`writer` is an initialised store; `store` reads from the same database, through `reader`.
 
     The fixture `make_backend` comes from the author of the store, in the subclass or in a conftest.

@@ -16,7 +16,7 @@ CHECKED_SECONDS = 60.0
 _SETTINGS = ("maxmemory-policy", "appendonly", "appendfsync")
 
 
-class Conditions(msgspec.Struct, frozen=True):
+class ServerSettings(msgspec.Struct, frozen=True):
     """`policy` is maxmemory-policy. `fsync`: every write is on disk before it is acknowledged."""
 
     policy: str
@@ -31,7 +31,7 @@ class Conditions(msgspec.Struct, frozen=True):
         return "fsync" if self.fsync else "memory"
 
 
-async def look(link: Link) -> Conditions:
+async def look(link: Link) -> ServerSettings:
     """The server's settings as they are now; raises AccessDenied where it does not tell them."""
     config, memory = await link.ask(("CONFIG", "GET", *_SETTINGS), ("INFO", "memory"))
     told = settings(config)
@@ -44,7 +44,7 @@ async def look(link: Link) -> Conditions:
             f"{link.place} does not tell its maxmemory-policy, so it may evict what a store must keep",
             hint="grant the user +info, or +config|get (the whole list: docs/STORE_REDIS.md)",
         )
-    return Conditions(policy, told.get("appendonly") == "yes" and told.get("appendfsync") == "always")
+    return ServerSettings(policy, told.get("appendonly") == "yes" and told.get("appendfsync") == "always")
 
 
 def settings(reply: Any) -> dict[str, str]:
@@ -63,16 +63,16 @@ def info(reply: Any) -> dict[str, str]:
     return {name: value for name, mark, value in lines if mark}
 
 
-class Gate:
+class WriteGuard:
     """Lets writes pass while the server behind `link` is fit for them; asks it at most once a minute."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._found: Conditions | None = None
+        self._found: ServerSettings | None = None
         self._of: tuple[str, int] = ("", 0)
         self._until = 0.0
 
-    async def conditions(self) -> Conditions:
+    async def settings(self) -> ServerSettings:
         """Those of the last minute, unless another connection was made since: that may lead elsewhere.
 
         Settings that forbid writes are looked at each time, so that mending them helps at once.
@@ -85,9 +85,9 @@ class Gate:
             self._of, self._until = self._link.connects, now + CHECKED_SECONDS
         return found
 
-    async def writable(self) -> Conditions:
-        """The conditions of a write; raises UnsafeServer where it could be evicted."""
-        found = await self.conditions()
+    async def writable(self) -> ServerSettings:
+        """The server's settings for a write; raises UnsafeServer where it could be evicted."""
+        found = await self.settings()
         if not found.safe:
             raise UnsafeServer(
                 f"{self._link.place} may evict what is committed: its maxmemory-policy is {found.policy}",

@@ -17,14 +17,14 @@ class Write(msgspec.Struct, frozen=True):
     """A key that was committed here.
 
     version  what it was committed as; None where even that is unknown, and any copy may be outdated
-    until    when every copy from before has expired, by the clock of `Written`
+    until    when every copy from before has expired, by the clock of `RecentWrites`
     """
 
     version: int | None
     until: float
 
 
-class Written:
+class RecentWrites:
     """Keys committed in the last `ttl` seconds: older copies of them are not served here.
 
     Elsewhere such copies may be, until they expire, where the cache could not be told of the commit (it is

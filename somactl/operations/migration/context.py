@@ -20,7 +20,7 @@ from somactl.store.contract import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class MigrationRequest:
     """What a migration is asked for; together with source and namespace it makes its id."""
 
     match: str | None = None
@@ -37,7 +37,7 @@ class Wishes:
         return dict(msgspec.to_builtins({**named, "kind": self.selection.kind, "match": self.match}))
 
     @classmethod
-    def from_json(cls, asked: Mapping[str, Any]) -> Wishes:
+    def from_json(cls, asked: Mapping[str, Any]) -> MigrationRequest:
         """The reverse of `as_json`; raises InputRejected for anything else."""
         try:
             selection = msgspec.convert({n: asked[n] for n in _names(Selection)}, Selection, strict=True)
@@ -80,7 +80,7 @@ def unwatched(progress: Progress) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MigrationContext:
     """One run over a source. `each` is called after every batch.
 
     words    of the command line that name the source, where they can be written down (`source.words`)
@@ -89,7 +89,7 @@ class Run:
 
     source: Source
     store: Store
-    wishes: Wishes
+    wishes: MigrationRequest
     pace: Pace
     each: Watch = unwatched
     words: Sequence[str] = ()
