@@ -29,11 +29,11 @@ from stores import plain_postgres, postgres_server, redis_server
 from somactl.core.envelope import serialize_matrix
 from somactl.core.invariants import check
 from somactl.core.legacy_json import parse_matrix
-from somactl.operations.migration.context import MigrationContext, MigrationRequest
-from somactl.operations.migration.copying import copy
-from somactl.operations.migration.pace import Pace
-from somactl.source.contract import FETCH_BYTES
-from somactl.source.postgres import PostgresSource
+from somactl.legacy.context import MigrationContext, MigrationRequest
+from somactl.legacy.copying import copy
+from somactl.legacy.pace import Pace
+from somactl.legacy.source.contract import FETCH_BYTES
+from somactl.legacy.source.postgres import PostgresSource
 from somactl.store.hybrid import HybridStore
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis.cache import RedisCache

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from somactl.address import is_address, parse, refuse_cache
 from somactl.config import Settings, source_url
 from somactl.errors import UsageError
-from somactl.source.contract import Source
+from somactl.legacy.source.contract import Source
 from somactl.store.contract import Store
 
 
@@ -53,7 +53,7 @@ async def open_source(
     """
     source = _source(words, stdin, read_only=read_only)
     if retry_seconds:
-        from somactl.source.retrying import Retrying
+        from somactl.legacy.source.retrying import Retrying
 
         source = Retrying(source, seconds=retry_seconds)
     try:
@@ -64,12 +64,12 @@ async def open_source(
 
 def _source(words: Sequence[str], stdin: BinaryIO | None, *, read_only: bool) -> Source:
     if list(words) in ([], ["-"]):
-        from somactl.source.ndjson import NdjsonSource
+        from somactl.legacy.source.ndjson import NdjsonSource
 
         if stdin is None:
             raise UsageError("no source is named", hint="write a URL, PATH.json, or - for standard input")
         return NdjsonSource(stdin)
-    from somactl.source.files import FilesSource, names_file, parse_words
+    from somactl.legacy.source.files import FilesSource, names_file, parse_words
 
     if any(word.startswith("env:") or (is_address(word) and not names_file(word)) for word in words):
         return _source_of_url(words, read_only=read_only)
@@ -81,10 +81,10 @@ def _source_of_url(words: Sequence[str], *, read_only: bool) -> Source:
         raise UsageError("a URL names a whole source: it cannot stand beside another", hint="run it for each")
     url = source_url(words[0])
     if parse(url, "source").kind == "postgres":
-        from somactl.source.postgres import PostgresSource
+        from somactl.legacy.source.postgres import PostgresSource
 
         return PostgresSource(url, read_only=read_only)
-    from somactl.source.redis import RedisSource
+    from somactl.legacy.source.redis import RedisSource
 
     return RedisSource(url, read_only=read_only)
 

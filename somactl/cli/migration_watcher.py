@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 
 from somactl.cli.command import Session
-from somactl.operations.migration.context import Progress
-from somactl.operations.migration.examine import shown
-from somactl.operations.migration.journal import Original
+from somactl.legacy.context import Progress
+from somactl.legacy.examine import shown
+from somactl.legacy.journal import Original
 
 
 class MigrationWatcher:

@@ -8,8 +8,8 @@ from typing import Any
 
 from somactl.cli.command import Session
 from somactl.cli.suggest import with_same_input
+from somactl.legacy.context import MigrationRequest
 from somactl.operations.admission import Policy
-from somactl.operations.migration.context import MigrationRequest
 from somactl.report import MigrateReport
 from somactl.suggestion import Suggestion, run
 
@@ -37,7 +37,7 @@ class Words:
     def lasting(self) -> list[str]:
         """The words for the source that the store may keep: they tell no secret, and mean the same from any
         folder."""
-        from somactl.source.files import lasting_words
+        from somactl.legacy.source.files import lasting_words
 
         if not self.source or any("://" in word for word in self.source):
             return []

@@ -1,6 +1,6 @@
 """What stands where a number was meant: the spellings of numbers, and what programs leave where one was lost.
 
-One table for all who ask. Whether a value is a matrix at all (`legacy_values`) and what is wrong with it
+One table for all who ask. Whether a value is a matrix at all (`legacy/values.py`) and what is wrong with it
 (`json_pointer`, `legacy_json`) must agree on what is a damaged number, or a damage in one place would hide
 the matrix, and the same damage in another be reported. Only JSON's own numbers are ever read as such.
 

@@ -50,9 +50,9 @@ def test_a_list_that_is_not_all_of_it_says_where_the_rest_is() -> None:
 def test_the_first_matrix_is_not_charged_with_what_is_loaded_for_it() -> None:
     code = """
 import sys
-from somactl.operations.migration.batches import Examiner
-from somactl.operations.migration import examine
-from somactl.source.contract import Value
+from somactl.legacy.batches import Examiner
+from somactl.legacy import examine
+from somactl.legacy.source.contract import Value
 before = []
 original = examine.find_matrices
 def find(*arguments, **options):

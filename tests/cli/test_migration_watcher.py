@@ -12,8 +12,8 @@ from somactl.cli.command import Session
 from somactl.cli.migration_watcher import MigrationWatcher
 from somactl.cli.output import Output
 from somactl.config import Settings
-from somactl.operations.migration.context import Progress
-from somactl.operations.migration.journal import Original
+from somactl.legacy.context import Progress
+from somactl.legacy.journal import Original
 from somactl.report import MigrationRow, Move
 
 

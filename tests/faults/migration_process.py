@@ -22,17 +22,17 @@ import msgspec
 
 from somactl import runtime
 from somactl.cli import main as somactl
-from somactl.operations.migration import batches, revert
+from somactl.legacy import batches, revert
 
 NEEDED = (
     "somactl.cli.app",
     "somactl.cli.commands.migrate",
     "somactl.cli.render",
     "somactl.core.envelope",
-    "somactl.core.legacy_kind",
-    "somactl.operations.migration.independent_parser",
-    "somactl.source.postgres",
-    "somactl.source.redis",
+    "somactl.legacy.kinds",
+    "somactl.legacy.independent_parser",
+    "somactl.legacy.source.postgres",
+    "somactl.legacy.source.redis",
     "somactl.store.hybrid",
     "somactl.store.postgres",
     "somactl.store.redis",

@@ -26,7 +26,7 @@ from servers import watchdog
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
-from somactl.operations.migration.journal import Journal, State, recorded
+from somactl.legacy.journal import Journal, State, recorded
 from somactl.runtime import open_store
 from somactl.store.contract import Store
 

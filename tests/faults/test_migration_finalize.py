@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from faults.migrations import Ground, Legacy, Running, Target, live, lost, originals, state
-from somactl.core.json_edit import REFERENCE_KEY
+from somactl.legacy.json_edit import REFERENCE_KEY
 
 FINALIZE = ("--finalize", "--yes")
 WAYS = [("sqlite", "redis"), ("redis", "postgres"), ("postgres", "postgres")]

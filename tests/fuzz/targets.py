@@ -16,17 +16,17 @@ from somactl.cli import inputs
 from somactl.config_file import read_file
 from somactl.core import framing, names, npy_header
 from somactl.core.envelope import deserialize_matrix, serialize_matrix
-from somactl.core.json_edit import read_reference
 from somactl.core.json_pointer import locate
 from somactl.core.legacy_json import parse_matrix
-from somactl.core.legacy_kind import judge
-from somactl.core.legacy_values import find_matrices
 from somactl.core.matrix_file import parse_matrix_file
 from somactl.core.ndjson_line import split
 from somactl.core.order import parse_order
 from somactl.errors import SomactlError
-from somactl.operations.migration.plan import Head, Plan, PlanWriter
-from somactl.source.files import parse_words
+from somactl.legacy.json_edit import read_reference
+from somactl.legacy.kinds import judge
+from somactl.legacy.plan import Head, Plan, PlanWriter
+from somactl.legacy.source.files import parse_words
+from somactl.legacy.values import find_matrices
 from somactl.store.postgres import target as postgres
 from somactl.store.redis import connection as redis
 

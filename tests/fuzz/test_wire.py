@@ -22,7 +22,7 @@ from fuzz.mutation import mutated
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.errors import SomactlError
-from somactl.source.redis import RedisSource
+from somactl.legacy.source.redis import RedisSource
 from somactl.store.contract import Store
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis import RedisStore

@@ -15,18 +15,18 @@ from msgspec.structs import asdict
 
 from somactl.config import Settings
 from somactl.core.envelope import deserialize_matrix
+from somactl.legacy.context import MigrationContext, MigrationRequest, Progress
+from somactl.legacy.copying import copy, look
+from somactl.legacy.examine import Selection
+from somactl.legacy.finalize import finalize
+from somactl.legacy.journal import Journal, find, identify
+from somactl.legacy.pace import Pace
+from somactl.legacy.plan import FORMAT, Head, Plan, PlanWriter
+from somactl.legacy.revert import forget, revert
+from somactl.legacy.source.contract import Source
 from somactl.operations.admission import Policy
-from somactl.operations.migration.context import MigrationContext, MigrationRequest, Progress
-from somactl.operations.migration.copying import copy, look
-from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.finalize import finalize
-from somactl.operations.migration.journal import Journal, find, identify
-from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.plan import FORMAT, Head, Plan, PlanWriter
-from somactl.operations.migration.revert import forget, revert
 from somactl.report import MigrateReport, MigrationRow
 from somactl.runtime import open_store
-from somactl.source.contract import Source
 from somactl.store.contract import Store
 
 WHOLE = MigrationRequest()
@@ -131,7 +131,7 @@ def lines(values: Mapping[str, bytes]) -> bytes:
 
 def of_lines(values: Mapping[str, bytes], settings: Settings, wishes: MigrationRequest = WHOLE) -> Migration:
     """A migration of values that come by a pipe, the same ones each time."""
-    from somactl.source.ndjson import NdjsonSource
+    from somactl.legacy.source.ndjson import NdjsonSource
 
     text = lines(values)
     return Migration(lambda *, read_only: NdjsonSource(BytesIO(text)), settings, wishes)

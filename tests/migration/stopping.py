@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from somactl.operations.migration.pace import Pace
+from somactl.legacy.pace import Pace
 
 
 @dataclass(slots=True)

@@ -21,11 +21,11 @@ from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.errors import NamespaceNotFound, ReadOnlyStore
+from somactl.legacy.copying import copy
+from somactl.legacy.source.postgres import PostgresSource
+from somactl.legacy.source.redis import RedisSource
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration.copying import copy
 from somactl.report import MigrationRow
-from somactl.source.postgres import PostgresSource
-from somactl.source.redis import RedisSource
 from source.backends import Backend, PostgresBackend, RedisBackend
 
 WRITES = {

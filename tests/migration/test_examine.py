@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from migration.forms import density, numpy_form, text, wrapped
 from somactl.core.envelope import deserialize_matrix
-from somactl.core.json_edit import Reference, replace_nodes
 from somactl.core.json_pointer import parse_pointer
+from somactl.legacy import examine as examine_module
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.examine import Examined, Selection, difference, examine, examine_each
+from somactl.legacy.independent_parser import SecondReading
+from somactl.legacy.json_edit import Reference, replace_nodes
+from somactl.legacy.source.contract import Value
 from somactl.operations.admission import Policy
-from somactl.operations.migration import examine as examine_module
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.examine import Examined, Selection, difference, examine, examine_each
-from somactl.operations.migration.independent_parser import SecondReading
-from somactl.source.contract import Value
 
 EVERYTHING = Selection(discover=True, kind="matrix")
 

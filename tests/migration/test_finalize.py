@@ -17,9 +17,9 @@ from migration.running import DISCOVER, Migration, of_lines, outcomes, same_bits
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import NotFound, UsageError
+from somactl.legacy import batches, finalize, independent_parser, revert
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches, finalize, independent_parser, revert
 from source.backends import Backend, RedisBackend
 from support.sqlite_backend import SqliteBackend
 
@@ -199,15 +199,15 @@ async def test_a_first_reading_that_was_wrong_is_found_by_the_second(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Had the fast parser mistaken a number, its envelope would agree with it, and nobody would know."""
-    from somactl.core import legacy_kind
+    from somactl.legacy import kinds
 
-    parse = legacy_kind.parse_matrix
+    parse = kinds.parse_matrix
 
     def mistaken(text: bytes) -> np.ndarray:
         array = parse(text)
         return array if array.shape != (4, 4) else array[::-1, ::-1].copy()
 
-    monkeypatch.setattr(legacy_kind, "parse_matrix", mistaken)
+    monkeypatch.setattr(kinds, "parse_matrix", mistaken)
     migration = await migrated(redis_values, sqlite, finalized=False)
     report = await migration.finalize()
     assert (report.finalized, report.code) == (1, 4)  # the list of two rows alone

@@ -11,7 +11,7 @@ from migration.places import VALUES, fill
 from migration.running import DISCOVER, Migration
 from somactl.config import Settings
 from somactl.errors import SomactlError
-from somactl.operations.migration.revert import forget_named
+from somactl.legacy.revert import forget_named
 from somactl.report import MigrateReport
 from source.backends import RedisBackend
 

@@ -14,12 +14,12 @@ from migration.stopping import after_batches
 from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.core.envelope import serialize_matrix
+from somactl.legacy import batches
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.examine import Selection
+from somactl.legacy.source.redis import RedisSource
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.examine import Selection
-from somactl.source.redis import RedisSource
 
 RHO = density(5)
 

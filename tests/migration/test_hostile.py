@@ -19,9 +19,9 @@ from servers.external import ExternalPostgres
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.examine import Selection
-from somactl.source.redis import RedisSource
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.examine import Selection
+from somactl.legacy.source.redis import RedisSource
 from source.backends import Backend, PostgresBackend, RedisBackend
 
 RHO = density(4)

@@ -15,12 +15,12 @@ from migration.places import LEFT, RHO, VALUES, fill, same, shown
 from migration.running import DISCOVER, Migration
 from somactl.config import Settings
 from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable, UsageError
-from somactl.operations.migration import batches
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.finalize import finalize
-from somactl.operations.migration.journal import Journal, find
-from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.revert import revert
+from somactl.legacy import batches
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.finalize import finalize
+from somactl.legacy.journal import Journal, find
+from somactl.legacy.pace import Pace
+from somactl.legacy.revert import revert
 from source.backends import Backend, RedisBackend
 
 Swap = Callable[[Any, Any], Awaitable[list[bool]]]

@@ -15,8 +15,8 @@ from migration.places import shown
 from migration.running import DISCOVER, Migration, outcomes
 from servers.redis import RedisServer
 from somactl.config import Settings
-from somactl.source.postgres import PostgresSource
-from somactl.source.redis import RedisSource
+from somactl.legacy.source.postgres import PostgresSource
+from somactl.legacy.source.redis import RedisSource
 
 FINALIZED = 55
 

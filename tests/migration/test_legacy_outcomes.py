@@ -13,12 +13,12 @@ from migration.legacy import LISTS, SQUARE, Wanted
 from migration.running import DISCOVER, WHOLE, Migration, by_place, outcomes, reasons, same_bits, without
 from servers.redis import RedisServer
 from somactl.config import Settings
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.examine import Selection
+from somactl.legacy.source.postgres import PostgresSource
+from somactl.legacy.source.redis import RedisSource
 from somactl.operations.admission import Policy
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.examine import Selection
 from somactl.report import MigrationRow
-from somactl.source.postgres import PostgresSource
-from somactl.source.redis import RedisSource
 
 Make = Callable[..., Migration]
 SOURCES = ("postgres", "redis")

@@ -11,12 +11,12 @@ from migration.forms import density, text
 from migration.running import DISCOVER, Migration, by_place, of_lines, outcomes
 from migration.stopping import after_batches
 from somactl.config import Settings
+from somactl.legacy import batches, examine, independent_parser, tally
+from somactl.legacy.context import MigrationContext
+from somactl.legacy.copying import copy
+from somactl.legacy.journal import find
+from somactl.legacy.pace import Pace
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches, examine, independent_parser, tally
-from somactl.operations.migration.context import MigrationContext
-from somactl.operations.migration.copying import copy
-from somactl.operations.migration.journal import find
-from somactl.operations.migration.pace import Pace
 from somactl.store import request
 from source.backends import RedisBackend
 

@@ -15,10 +15,10 @@ from migration.running import DISCOVER, Migration, of_lines, outcomes
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import InputRejected, LockHeld, PlanStale, UsageError
+from somactl.legacy import batches
+from somactl.legacy.pace import Pace
+from somactl.legacy.plan import Plan
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches
-from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.plan import Plan
 from source.backends import RedisBackend
 
 
@@ -258,7 +258,7 @@ async def test_a_value_that_changes_in_the_middle_ends_it_and_what_stands_is_tol
 async def test_a_target_that_is_written_in_the_middle_ends_it(
     redis_values: RedisBackend, migration: Migration, path: Path
 ) -> None:
-    from somactl.operations.migration import copying
+    from somactl.legacy import copying
 
     await fill(redis_values)
     await migration.plan(path)

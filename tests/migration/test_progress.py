@@ -11,13 +11,13 @@ from migration.places import VALUES, fill
 from migration.running import DISCOVER, Migration
 from migration.stopping import after_batches
 from somactl.config import Settings
-from somactl.operations.migration import batches
-from somactl.operations.migration.context import Progress
-from somactl.operations.migration.copying import copy
-from somactl.operations.migration.finalize import finalize
-from somactl.operations.migration.journal import Original, find
-from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.revert import revert
+from somactl.legacy import batches
+from somactl.legacy.context import Progress
+from somactl.legacy.copying import copy
+from somactl.legacy.finalize import finalize
+from somactl.legacy.journal import Original, find
+from somactl.legacy.pace import Pace
+from somactl.legacy.revert import revert
 from source.backends import FilesBackend
 
 

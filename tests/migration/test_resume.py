@@ -15,12 +15,12 @@ from migration.running import DISCOVER, Migration, of_lines, outcomes, settled
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import LockHeld, StoreDamaged, UsageError
+from somactl.legacy import batches
+from somactl.legacy.batches import until_told
+from somactl.legacy.context import Progress
+from somactl.legacy.journal import Journal, find
+from somactl.legacy.pace import Pace
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches
-from somactl.operations.migration.batches import until_told
-from somactl.operations.migration.context import Progress
-from somactl.operations.migration.journal import Journal, find
-from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport
 from source.backends import RedisBackend
 from support.sqlite_backend import SqliteBackend
@@ -195,7 +195,7 @@ async def test_of_two_runs_at_once_one_is_told_that_it_is_not_alone(
 async def test_somebody_who_writes_a_target_meanwhile_is_not_overwritten(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from somactl.operations.migration import copying
+    from somactl.legacy import copying
 
     await fill(redis_values)
     migration = Migration(redis_values.open, sqlite, DISCOVER)

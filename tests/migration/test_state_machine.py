@@ -25,13 +25,13 @@ from migration.running import DISCOVER, Migration, same_bits
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import KeyNotFound, NamespaceNotFound, NotFound, UsageError
+from somactl.legacy import batches
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.examine import Selection
+from somactl.legacy.journal import Journal
+from somactl.legacy.source.contract import Source
 from somactl.operations.commit import commit_matrix_update
-from somactl.operations.migration import batches
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.journal import Journal
 from somactl.report import MigrateReport
-from somactl.source.contract import Source
 from source.backends import FilesBackend
 
 KEYS = ("a", "b")

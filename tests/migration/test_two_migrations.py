@@ -13,12 +13,12 @@ from migration.places import OTHER, RHO, shown
 from migration.running import DISCOVER, Migration, outcomes, same_bits
 from somactl.config import Settings
 from somactl.errors import KeyNotFound
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.finalize import finalize
-from somactl.operations.migration.journal import find
-from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.revert import revert
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.examine import Selection
+from somactl.legacy.finalize import finalize
+from somactl.legacy.journal import find
+from somactl.legacy.pace import Pace
+from somactl.legacy.revert import revert
 from somactl.report import MigrateReport
 from source.backends import FilesBackend, RedisBackend
 
@@ -133,8 +133,8 @@ async def test_a_matrix_that_a_third_one_wrote_anew_is_made_ones_own_too(
 async def test_a_target_that_changes_while_it_is_made_ones_own_keeps_the_value(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from somactl.legacy import safety
     from somactl.operations.commit import commit_matrix_update
-    from somactl.operations.migration import safety
 
     migration, (_, b) = await both_copied(redis_values, sqlite)
     readmit = safety.readmit
@@ -167,7 +167,7 @@ async def test_its_own_copies_are_its_own_after_their_records_have_expired(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finalized a year later, a migration must still be able to take its matrices back."""
-    from somactl.operations.migration import ownership
+    from somactl.legacy import ownership
 
     async def expired(store: object, commits: Iterable[str]) -> dict[str, dict[str, str]]:
         return {commit: {} for commit in commits}

@@ -16,12 +16,12 @@ from servers.external import ExternalPgBouncer, ExternalPostgres, ExternalRedis
 from servers.pgbouncer import PgBouncer
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
-from somactl.source.contract import Source
-from somactl.source.files import FilesSource
-from somactl.source.ndjson import NdjsonSource
-from somactl.source.postgres import PostgresSource
-from somactl.source.redis import RedisSource
-from somactl.source.workspace import to_bytes
+from somactl.legacy.source.contract import Source
+from somactl.legacy.source.files import FilesSource
+from somactl.legacy.source.ndjson import NdjsonSource
+from somactl.legacy.source.postgres import PostgresSource
+from somactl.legacy.source.redis import RedisSource
+from somactl.legacy.source.workspace import to_bytes
 
 TABLE = "CREATE TABLE kv_store (key text PRIMARY KEY, value jsonb NOT NULL)"
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from somactl.core.names import Pattern
 from somactl.errors import ReadOnlyStore
-from somactl.source.contract import FETCH_BYTES, Change, Source, Value
+from somactl.legacy.source.contract import FETCH_BYTES, Change, Source, Value
 from source.backends import Backend
 
 Opener: TypeAlias = Callable[..., Source]

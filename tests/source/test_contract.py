@@ -16,7 +16,7 @@ from source.suite import MEGABYTE, ReadingContract, SwappingContract
 
 
 class TestPostgres(SwappingContract):
-    module = "somactl.source.postgres"
+    module = "somactl.legacy.source.postgres"
 
     @pytest.fixture
     def backend(self, postgres_server: PostgresServer | ExternalPostgres) -> Iterator[PostgresBackend]:
@@ -26,7 +26,7 @@ class TestPostgres(SwappingContract):
 
 
 class TestPostgresBehindPgBouncer(SwappingContract):
-    module = "somactl.source.postgres"
+    module = "somactl.legacy.source.postgres"
     largest = 20 * MEGABYTE
 
     @pytest.fixture
@@ -41,7 +41,7 @@ class TestPostgresBehindPgBouncer(SwappingContract):
 class TestPostgresInAnotherOrder(SwappingContract):
     """A table of odd names, in whose keys' order `a` stands before `B`, and blanks count for less."""
 
-    module = "somactl.source.postgres"
+    module = "somactl.legacy.source.postgres"
     largest = 20 * MEGABYTE
 
     @pytest.fixture
@@ -59,7 +59,7 @@ class TestPostgresInAnotherOrder(SwappingContract):
 
 
 class TestRedis(SwappingContract):
-    module = "somactl.source.redis"
+    module = "somactl.legacy.source.redis"
 
     @pytest.fixture
     def backend(self, redis_server: RedisServer | ExternalRedis) -> Iterator[RedisBackend]:
@@ -69,7 +69,7 @@ class TestRedis(SwappingContract):
 
 
 class TestFiles(SwappingContract):
-    module = "somactl.source.files"
+    module = "somactl.legacy.source.files"
 
     @pytest.fixture
     def backend(self, tmp_path: Path) -> FilesBackend:
@@ -77,7 +77,7 @@ class TestFiles(SwappingContract):
 
 
 class TestNdjson(ReadingContract):
-    module = "somactl.source.ndjson"
+    module = "somactl.legacy.source.ndjson"
 
     @pytest.fixture
     def backend(self) -> NdjsonBackend:

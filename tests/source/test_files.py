@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from somactl.errors import InvalidFile, InvalidName, StoreUnavailable, UsageError
-from somactl.source import files
-from somactl.source.contract import Change, Value
-from somactl.source.files import FilesSource, lasting_words, parse_words
+from somactl.legacy.source import files
+from somactl.legacy.source.contract import Change, Value
+from somactl.legacy.source.files import FilesSource, lasting_words, parse_words
 from source.suite import all_names, plain
 
 

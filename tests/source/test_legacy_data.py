@@ -14,9 +14,9 @@ from servers.external import ExternalPgBouncer, ExternalPostgres
 from servers.pgbouncer import PgBouncer
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
-from somactl.source.contract import Change, Source, Value
-from somactl.source.postgres import PostgresSource
-from somactl.source.redis import RedisSource
+from somactl.legacy.source.contract import Change, Source, Value
+from somactl.legacy.source.postgres import PostgresSource
+from somactl.legacy.source.redis import RedisSource
 from source.suite import all_names, all_values
 
 KEYS = 481

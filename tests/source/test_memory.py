@@ -22,7 +22,7 @@ LISTING = """
 import asyncio, re, sys
 from pathlib import Path
 from somactl.runtime import open_source
-from somactl.source.workspace import Workspace
+from somactl.legacy.source.workspace import Workspace
 
 async def main():
     words = sys.argv[1:]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from somactl.errors import InvalidFile, ReadOnlyStore, StoreFull
-from somactl.source import ndjson
-from somactl.source.contract import Change, Value
-from somactl.source.ndjson import NdjsonSource, split
+from somactl.legacy.source import ndjson
+from somactl.legacy.source.contract import Change, Value
+from somactl.legacy.source.ndjson import NdjsonSource, split
 from source.backends import line
 from source.suite import all_names, all_values
 

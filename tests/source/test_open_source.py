@@ -18,8 +18,8 @@ from somactl.errors import (
     SomactlError,
     UsageError,
 )
+from somactl.legacy.source.contract import Change, Value
 from somactl.runtime import open_source
-from somactl.source.contract import Change, Value
 from source.backends import line
 from source.suite import all_names
 

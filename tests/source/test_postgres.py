@@ -22,9 +22,9 @@ from somactl.errors import (
     SomactlError,
     StoreUnavailable,
 )
-from somactl.source import postgres
-from somactl.source.contract import Change, Value
-from somactl.source.postgres import PostgresSource
+from somactl.legacy.source import postgres
+from somactl.legacy.source.contract import Change, Value
+from somactl.legacy.source.postgres import PostgresSource
 from source.backends import TABLE, PostgresBackend
 from source.suite import all_names, all_values, value_of
 

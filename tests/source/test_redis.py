@@ -23,9 +23,9 @@ from somactl.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from somactl.source import redis as source_module
-from somactl.source.contract import Change, Value
-from somactl.source.redis import RedisSource
+from somactl.legacy.source import redis as source_module
+from somactl.legacy.source.contract import Change, Value
+from somactl.legacy.source.redis import RedisSource
 from somactl.store.redis.pool import Pool
 from source.backends import RedisBackend
 from source.suite import all_names, all_values

@@ -11,8 +11,8 @@ import pytest
 from servers.postgres import PostgresServer
 from somactl.core.names import Pattern
 from somactl.errors import AccessDenied, OutcomeUnknown, SomactlError, StoreUnavailable
-from somactl.source.contract import Change, Value
-from somactl.source.retrying import MOST_LISTINGS, Retrying
+from somactl.legacy.source.contract import Change, Value
+from somactl.legacy.source.retrying import MOST_LISTINGS, Retrying
 from source.backends import PostgresBackend
 from source.suite import all_names, all_values, value_of
 

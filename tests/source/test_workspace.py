@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somactl.errors import StoreFull
-from somactl.source.workspace import PAGE_NAMES, Workspace, room
+from somactl.legacy.source.workspace import PAGE_NAMES, Workspace, room
 
 RAW = st.binary(max_size=12)
 
@@ -87,7 +87,7 @@ def test_what_is_no_matter_of_the_disk_is_not_taken_for_one() -> None:
 
 KILLED = """
 import glob, os, signal
-from somactl.source.workspace import Workspace
+from somactl.legacy.source.workspace import Workspace
 workspace = Workspace()
 workspace.names.add(f"{number:0500d}" for number in range(100_000))
 size = 0

@@ -15,8 +15,8 @@ from servers.redis import RedisServer
 from somactl.address import Use, parse
 from somactl.config import Settings
 from somactl.errors import ConfigurationError
+from somactl.legacy.source.contract import Change
 from somactl.runtime import open_source, open_store
-from somactl.source.contract import Change
 from somactl.testing.values import put
 
 DATABASES = range(4)

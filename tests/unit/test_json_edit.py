@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somactl.core.json_edit import Reference, node_bytes, read_reference, replace_node, replace_nodes
 from somactl.core.json_pointer import format_pointer, locate
 from somactl.errors import InvalidJson, LimitExceeded, UsageError
+from somactl.legacy.json_edit import Reference, node_bytes, read_reference, replace_node, replace_nodes
 from unit.test_json_pointer import json_texts, nodes
 
 REFERENCE = Reference("acme:(1.0, 2.0):data#/rho", 3, "00ff" * 8)

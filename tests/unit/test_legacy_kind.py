@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from somactl.core.envelope import serialize_matrix
-from somactl.core.legacy_kind import Judged, decide_kind, judge
-from somactl.core.legacy_values import Discovery, Site, find_matrices
 from somactl.errors import InputRejected, InvariantViolated, UsageError
+from somactl.legacy.kinds import Judged, decide_kind, judge
+from somactl.legacy.values import Discovery, Site, find_matrices
 from somactl.operations.admission import Policy, admit
 
 DUMP = Path(__file__).parents[1] / "data" / "legacy" / "kv_store.sql"

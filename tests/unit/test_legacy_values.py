@@ -12,12 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somactl.core import framing, legacy_values
+from somactl.core import framing
 from somactl.core.envelope import serialize_matrix
-from somactl.core.json_edit import Reference, replace_node
 from somactl.core.json_pointer import format_pointer
-from somactl.core.legacy_kind import judge
-from somactl.core.legacy_values import Discovery, Site, find_matrices, target_key
 from somactl.errors import (
     BadBase64,
     DigestMismatch,
@@ -28,6 +25,10 @@ from somactl.errors import (
     Truncated,
     UsageError,
 )
+from somactl.legacy import values as legacy_values
+from somactl.legacy.json_edit import Reference, replace_node
+from somactl.legacy.kinds import judge
+from somactl.legacy.values import Discovery, Site, find_matrices, target_key
 
 
 def numpy_form(array: np.ndarray, **changes: Any) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import pytest
 import somactl
 from somactl.core import json_pointer
 from somactl.core.legacy_json import MAX_ROWS, parse_matrix
-from somactl.core.legacy_values import find_matrices
 from somactl.core.matrix_file import MAX_DIRECTORY_BYTES, parse_matrix_file
 from somactl.core.ndjson_line import split
 from somactl.errors import InputRejected, InvalidFile, SomactlError
+from somactl.legacy.values import find_matrices
 from somactl.store.postgres.framing import MAX_MESSAGE_BYTES, MAX_ROW_BYTES, FrameReader
 from somactl.store.redis.bounded_parser import EXCHANGE_BYTES, TALK_BYTES, allowance
 

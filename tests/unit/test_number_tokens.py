@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somactl.core.legacy_json import parse_matrix
-from somactl.core.legacy_kind import judge
-from somactl.core.legacy_values import find_matrices
 from somactl.core.number_tokens import MAX_COUNTED, rows_lost, spells_a_number
 from somactl.errors import InputRejected
+from somactl.legacy.kinds import judge
+from somactl.legacy.values import find_matrices
 
 BARE = [
     *("NaN", "nan", "-nan", "NAN", "nan(0x7ff8)", "Infinity", "-Infinity", "inf", "-inf", "+Inf", "1.#QNAN"),

@@ -17,22 +17,22 @@ from somactl.cli.migration_words import Words
 from somactl.cli.quantities import parse_duration, parse_rate
 from somactl.cli.signals import abortable
 from somactl.core.json_pointer import parse_pointer
-from somactl.core.legacy_values import A_LIST, AN_OBJECT
 from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, PlanStale, StoreUnavailable, UsageError
+from somactl.legacy.context import MigrationContext, MigrationRequest
+from somactl.legacy.copying import copy, look
+from somactl.legacy.examine import Selection
+from somactl.legacy.finalize import finalize as finalize_migration
+from somactl.legacy.journal import Journal, find
+from somactl.legacy.pace import Pace
+from somactl.legacy.plan import FORMAT as PLAN_FORMAT
+from somactl.legacy.plan import Head, Plan, PlanWriter
+from somactl.legacy.revert import forget_named
+from somactl.legacy.revert import revert as revert_migration
+from somactl.legacy.source.contract import Source
+from somactl.legacy.source.ndjson import NdjsonSource
+from somactl.legacy.values import A_LIST, AN_OBJECT
 from somactl.operations.admission import Policy
-from somactl.operations.migration.context import MigrationContext, MigrationRequest
-from somactl.operations.migration.copying import copy, look
-from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.finalize import finalize as finalize_migration
-from somactl.operations.migration.journal import Journal, find
-from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.plan import FORMAT as PLAN_FORMAT
-from somactl.operations.migration.plan import Head, Plan, PlanWriter
-from somactl.operations.migration.revert import forget_named
-from somactl.operations.migration.revert import revert as revert_migration
 from somactl.report import MigrateReport, Report
-from somactl.source.contract import Source
-from somactl.source.ndjson import NdjsonSource
 from somactl.suggestion import again
 
 

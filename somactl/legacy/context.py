@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import msgspec
 
 from somactl.errors import InputRejected
+from somactl.legacy.batches import Examiner
+from somactl.legacy.examine import Selection
+from somactl.legacy.journal import identify
+from somactl.legacy.pace import Pace
+from somactl.legacy.source.contract import Source
 from somactl.operations.admission import Policy
-from somactl.operations.migration.batches import Examiner
-from somactl.operations.migration.examine import Selection
-from somactl.operations.migration.journal import identify
-from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport, MigrationRow
-from somactl.source.contract import Source
 from somactl.store.contract import Store
 
 

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from somactl.core.names import Pattern
 from somactl.errors import OutcomeUnknown, ReadOnlyStore, StoreBusy, StoreUnavailable
-from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
-from somactl.source.portions import portions
-from somactl.source.workspace import to_bytes, to_text
+from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
+from somactl.legacy.source.portions import portions
+from somactl.legacy.source.workspace import to_bytes, to_text
 from somactl.store.misread import reads_replies
 from somactl.store.redis import connection
 from somactl.store.redis.failures import reply as error_reply
@@ -39,7 +39,7 @@ _TYPES = {"zset": "sorted set"}
 
 @reads_replies(__name__, "")  # in this module too: who calls it gives it names alone
 class RedisSource:
-    """The database at `url`; see `somactl.source.contract.Source`. A cluster is not read.
+    """The database at `url`; see `somactl.legacy.source.contract.Source`. A cluster is not read.
 
     Constructing it touches nothing; raises ConfigurationError for a URL that is not understood. `timeout` is
     how long, in seconds, the server may take to answer, `connect_timeout` to accept a connection.

@@ -10,12 +10,12 @@ from functools import cache
 from typing import TypeVar
 
 from somactl.core.names import Pattern
+from somactl.legacy.examine import Selection, examine_each
+from somactl.legacy.pace import Pace
+from somactl.legacy.source.contract import Source, Value
+from somactl.legacy.source.workspace import SortedNames
 from somactl.operations.admission import Admitted, Policy
-from somactl.operations.migration.examine import Selection, examine_each
-from somactl.operations.migration.pace import Pace
 from somactl.report import MigrationRow
-from somactl.source.contract import Source, Value
-from somactl.source.workspace import SortedNames
 
 T = TypeVar("T")
 BATCH_VALUES = 500
@@ -74,12 +74,12 @@ def _load() -> None:
     """Load what the first matrix would load, numpy and LAPACK, so that it does not pass for a slow one."""
     import numpy as np
 
-    from somactl.core import legacy_kind
     from somactl.core.envelope import deserialize_matrix, serialize_matrix
     from somactl.core.invariants import check
+    from somactl.legacy import kinds
 
     one = np.ones((1, 1))
-    legacy_kind.decide_kind(one)
+    kinds.decide_kind(one)
     check(one)
     deserialize_matrix(serialize_matrix(one, key="one"))
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from somactl.legacy.journal import Journal
 from somactl.operations.bounded import each_of
-from somactl.operations.migration.journal import Journal
 from somactl.store.contract import Stat, Store
 
 _ADOPTED = "adopted"

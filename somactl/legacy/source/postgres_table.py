@@ -7,7 +7,7 @@ from typing import NamedTuple
 import asyncpg
 
 from somactl.errors import AccessDenied, ConfigurationError, NotFound, SomactlError, StoreDamaged
-from somactl.source import postgres_sql as sql
+from somactl.legacy.source import postgres_sql as sql
 from somactl.store.postgres import failures
 from somactl.store.postgres.session import Session
 

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Sequence
 
 from somactl.errors import NamespaceNotFound, PlanStale
-from somactl.operations.migration.batches import values
-from somactl.operations.migration.context import MigrationContext, Progress
-from somactl.operations.migration.examine import digest, shown
-from somactl.operations.migration.plan import Plan
-from somactl.operations.migration.target import outcome_at, replaceable
+from somactl.legacy.batches import values
+from somactl.legacy.context import MigrationContext, Progress
+from somactl.legacy.examine import digest, shown
+from somactl.legacy.plan import Plan
+from somactl.legacy.source.contract import Value
+from somactl.legacy.source.workspace import SortedNames
+from somactl.legacy.target import outcome_at, replaceable
 from somactl.report import MigrationRow
-from somactl.source.contract import Value
-from somactl.source.workspace import SortedNames
 
 _AGAIN = "make the plan again; nothing of this one was carried out"
 _STOPPED = "what was copied before stands; make a new plan for the rest"

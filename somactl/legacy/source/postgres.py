@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 from somactl.core.names import Pattern
 from somactl.errors import OutcomeUnknown, ReadOnlyStore, SomactlError
-from somactl.source import postgres_sql as sql
-from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
-from somactl.source.portions import portions, size_of
-from somactl.source.postgres_table import DEFAULT_TABLE, Table, find_table, translate
+from somactl.legacy.source import postgres_sql as sql
+from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
+from somactl.legacy.source.portions import portions, size_of
+from somactl.legacy.source.postgres_table import DEFAULT_TABLE, Table, find_table, translate
 from somactl.store.home import Home
 from somactl.store.misread import reads_replies
 from somactl.store.postgres import failures, framing, target
@@ -36,7 +36,7 @@ _REFUSED = ("22", "23", "54")
 
 @reads_replies(__name__, "")
 class PostgresSource:
-    """The table that `?table=` in `url` names, `kv_store` by default; see `somactl.source.contract.Source`.
+    """The table that `?table=` in `url` names, `kv_store` by default; see `source.contract.Source`.
 
     Constructing it touches nothing; raises ConfigurationError for a URL that is not understood. `timeout` is
     how long, in seconds, the server may take to answer, beyond what a value's size excuses.

@@ -13,11 +13,11 @@ import numpy as np
 from somactl.core import framing
 from somactl.core.json_pointer import decode_string
 from somactl.core.legacy_json import parse_matrix
-from somactl.core.legacy_values import Site, target_key
 from somactl.core.names import KINDS
 from somactl.core.projection import trace
 from somactl.core.text_encoding import without_mark
 from somactl.errors import InputRejected, LimitExceeded, UsageError
+from somactl.legacy.values import Site, target_key
 
 TRACE_WINDOW = 0.1
 MIRROR_WINDOW = 0.1

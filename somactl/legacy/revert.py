@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from somactl.errors import LockHeld, NamespaceNotFound, NotFound, UsageError, VersionConflict
+from somactl.legacy.batches import until_told
+from somactl.legacy.context import Progress, Watch, unwatched
+from somactl.legacy.examine import shown
+from somactl.legacy.journal import PREFIX, Journal, Original, Page, find, put_back
+from somactl.legacy.leaving import conclude, leave
+from somactl.legacy.pace import Pace
+from somactl.legacy.source.contract import Source
+from somactl.legacy.source.workspace import Texts, Workspace, to_text
 from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.migration.batches import until_told
-from somactl.operations.migration.context import Progress, Watch, unwatched
-from somactl.operations.migration.examine import shown
-from somactl.operations.migration.journal import PREFIX, Journal, Original, Page, find, put_back
-from somactl.operations.migration.leaving import conclude, leave
-from somactl.operations.migration.pace import Pace
 from somactl.report import MigrateReport
-from somactl.source.contract import Source
-from somactl.source.workspace import Texts, Workspace, to_text
 from somactl.store.contract import CommitMetadata, Store
 from somactl.suggestion import again
 

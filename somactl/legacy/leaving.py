@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from somactl.operations.migration.examine import shown
+from somactl.legacy.examine import shown
 from somactl.report import MigrateReport
 
 _MAX_LEFT_ALONE = 10_000

@@ -30,10 +30,10 @@ from somactl.errors import (
     UsageError,
     VersionConflict,
 )
+from somactl.legacy.source.contract import Change
+from somactl.legacy.source.workspace import to_bytes, to_text
 from somactl.operations.bounded import each_of, in_portions
 from somactl.report import MigrateReport, MigrationRow, Tally
-from somactl.source.contract import Change
-from somactl.source.workspace import to_bytes, to_text
 from somactl.store.contract import Note, Store
 from somactl.suggestion import again, run
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from somactl.core.names import Pattern
 from somactl.errors import OutcomeUnknown, SomactlError
-from somactl.source.contract import Change, Source, Value
+from somactl.legacy.source.contract import Change, Source, Value
 from somactl.store.pauses import pauses
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from somactl.core.names import Pattern
 from somactl.core.ndjson_line import split
 from somactl.core.text_encoding import wide_encoding, without_mark
 from somactl.errors import InvalidFile, ReadOnlyStore
-from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
-from somactl.source.workspace import PAGE_NAMES, open_database, room, to_bytes, to_text
+from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
+from somactl.legacy.source.workspace import PAGE_NAMES, open_database, room, to_bytes, to_text
 
 MAX_LINE_BYTES = MAX_VALUE_BYTES + (64 << 10)
 """A line is a key, a value, and a few characters around them."""
@@ -35,7 +35,7 @@ CREATE INDEX defect_names ON defects (name);
 
 
 class NdjsonSource:
-    """The lines of `stream`, all of them read when it is constructed; see `somactl.source.contract.Source`.
+    """The lines of `stream`, all of them read when it is constructed; see `source.contract.Source`.
 
     Raises InvalidFile where the stream cannot be read, StoreFull where the temporary files find no room.
     """

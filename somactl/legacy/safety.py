@@ -11,23 +11,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from somactl.core.json_edit import Reference, replace_nodes
 from somactl.core.verdict import Tolerances
 from somactl.errors import CorruptValue, InputRejected, InvariantViolated, NotFound, VersionConflict
+from somactl.legacy.context import MigrationRequest
+from somactl.legacy.examine import difference, digest
+from somactl.legacy.journal import Journal
+from somactl.legacy.json_edit import Reference, replace_nodes
+from somactl.legacy.ownership import commits_of, label_of_adoption
+from somactl.legacy.source.contract import Value
 from somactl.operations.bounded import each_of, in_portions
 from somactl.operations.commit import verdicts_of
 from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.migration.context import MigrationRequest
-from somactl.operations.migration.examine import difference, digest
-from somactl.operations.migration.journal import Journal
-from somactl.operations.migration.ownership import commits_of, label_of_adoption
 from somactl.operations.readmission import readmit
 from somactl.report import MigrationRow
-from somactl.source.contract import Value
 from somactl.store.contract import CommitMetadata, Entry, Stat, Store
 
 if TYPE_CHECKING:
-    from somactl.operations.migration.independent_parser import SecondReading
+    from somactl.legacy.independent_parser import SecondReading
 
 COMMAND = "migrate-json --finalize"
 _READ_AT_ONCE = 8
@@ -108,7 +108,7 @@ async def _defect(
             return f"{row.target!r} is not in the store any more"
         if stat.content != row.content:
             return f"{row.target!r} holds another {stat.kind} since version {stat.version}"
-    from somactl.operations.migration.independent_parser import SecondReading
+    from somactl.legacy.independent_parser import SecondReading
 
     reading = SecondReading(value.data)
     for chunk in _chunks([stats[row.target] for row in rows]):

@@ -2,7 +2,7 @@
 
 `docs/LEGACY_VALUES.md` is the norm. `find_matrices` asks what *looks like* a matrix, and a broken one does
 too: it must be rejected aloud, not passed over. So it asks as little as it can, and no numbers are read:
-`legacy_kind.judge` does that, and the parsers have the last word.
+`kinds.judge` does that, and the parsers have the last word.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from somactl.core import framing
-from somactl.core.json_edit import ambiguous, read_reference
 from somactl.core.json_pointer import Bite, Container, bite, decode_string, format_pointer, locate, scan
 from somactl.core.names import MAX_KEY_BYTES, validate_key
 from somactl.core.number_tokens import MAX_COUNTED, number_begins, rows_lost, two_rows_begin
 from somactl.core.text_encoding import wide_encoding, without_mark
 from somactl.errors import InputRejected, InvalidJson, InvalidName, LimitExceeded
+from somactl.legacy.json_edit import ambiguous, read_reference
 
 Form = Literal["numpy", "lists", "string", "envelope", "unreadable"]
 

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from somactl.errors import SomactlError, UsageError
-from somactl.operations.migration.batches import until_told
-from somactl.operations.migration.context import Progress, Watch, unwatched
-from somactl.operations.migration.examine import shown
-from somactl.operations.migration.journal import (
+from somactl.legacy.batches import until_told
+from somactl.legacy.context import Progress, Watch, unwatched
+from somactl.legacy.examine import shown
+from somactl.legacy.journal import (
     Journal,
     Original,
     Page,
@@ -23,12 +23,12 @@ from somactl.operations.migration.journal import (
     lock_held,
     put_back,
 )
-from somactl.operations.migration.leaving import conclude, leave
-from somactl.operations.migration.pace import Pace
-from somactl.operations.migration.safety import Removal, judge
+from somactl.legacy.leaving import conclude, leave
+from somactl.legacy.pace import Pace
+from somactl.legacy.safety import Removal, judge
+from somactl.legacy.source.contract import Change, Source, Value
+from somactl.legacy.source.workspace import to_bytes
 from somactl.report import MigrateReport, MigrationRow
-from somactl.source.contract import Change, Source, Value
-from somactl.source.workspace import to_bytes
 from somactl.store.contract import MAX_NOTE_BYTES, Store
 from somactl.suggestion import afresh, again
 

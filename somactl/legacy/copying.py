@@ -18,11 +18,8 @@ from somactl.errors import (
     UsageError,
     VersionConflict,
 )
-from somactl.operations.admission import Admitted
-from somactl.operations.commit import verdicts_of
-from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.migration import tally
-from somactl.operations.migration.batches import (
+from somactl.legacy import tally
+from somactl.legacy.batches import (
     Batch,
     batches,
     list_names,
@@ -30,15 +27,18 @@ from somactl.operations.migration.batches import (
     until_told,
     values,
 )
-from somactl.operations.migration.context import MigrationContext, Progress
-from somactl.operations.migration.journal import Journal, Page, State, encode, lock_held
-from somactl.operations.migration.ownership import label_of_copy
-from somactl.operations.migration.plan import Plan
-from somactl.operations.migration.resuming import reclaim, recover, settled_key
-from somactl.operations.migration.staleness import PlannedRows, is_fresh, refuse_difference
-from somactl.operations.migration.target import claim, compare
+from somactl.legacy.context import MigrationContext, Progress
+from somactl.legacy.journal import Journal, Page, State, encode, lock_held
+from somactl.legacy.ownership import label_of_copy
+from somactl.legacy.plan import Plan
+from somactl.legacy.resuming import reclaim, recover, settled_key
+from somactl.legacy.source.workspace import Texts, Workspace, to_bytes
+from somactl.legacy.staleness import PlannedRows, is_fresh, refuse_difference
+from somactl.legacy.target import claim, compare
+from somactl.operations.admission import Admitted
+from somactl.operations.commit import verdicts_of
+from somactl.operations.commit_ids import new_commit_id
 from somactl.report import MigrateReport, MigrationRow
-from somactl.source.workspace import Texts, Workspace, to_bytes
 from somactl.store.contract import CommitMetadata, Store
 from somactl.suggestion import afresh, again
 

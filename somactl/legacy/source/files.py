@@ -24,8 +24,8 @@ from somactl.errors import (
     StoreUnavailable,
     UsageError,
 )
-from somactl.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
-from somactl.source.workspace import to_bytes
+from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
+from somactl.legacy.source.workspace import to_bytes
 
 SUFFIX = ".json"
 _PLAIN = re.compile(r"[\w ()./-]*\.[A-Za-z]{1,6}").fullmatch
@@ -34,7 +34,7 @@ _ATTRIBUTES = re.compile(r"mode=([0-7]{4}) uid=([0-9]{1,10}) gid=([0-9]{1,10})\Z
 
 
 class FilesSource:
-    """Files by their keys; see `somactl.source.contract.Source`.
+    """Files by their keys; see `somactl.legacy.source.contract.Source`.
 
     A change writes a new file beside the old one and puts it in its place, so that whoever reads sees the one
     or the other whole, after a crash as well. The old content is compared at the last moment before that; no

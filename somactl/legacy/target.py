@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from somactl.operations.migration.ownership import outdated
+from somactl.legacy.ownership import outdated
+from somactl.legacy.source.workspace import Texts
 from somactl.report import MigrationRow
-from somactl.source.workspace import Texts
 from somactl.store.contract import Stat, Store
 
 _TWIN = ("identical", "collision")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from somactl.errors import CorruptValue, KeyNotFound, NotFound, StoreDamaged
-from somactl.operations.migration.journal import Journal, Page
-from somactl.operations.migration.ownership import label_of_copy
+from somactl.legacy.journal import Journal, Page
+from somactl.legacy.ownership import label_of_copy
+from somactl.legacy.source.workspace import to_text
 from somactl.report import MigrationRow
-from somactl.source.workspace import to_text
 from somactl.store.contract import Stat, Store
 
 

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 
 from somactl.errors import NamespaceNotFound
+from somactl.legacy.copying import COMMAND
+from somactl.legacy.examine import Selection, examine
+from somactl.legacy.source.contract import Source
+from somactl.legacy.target import compare
 from somactl.operations.admission import Policy
 from somactl.operations.commit import verdicts_of
 from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.migration.copying import COMMAND
-from somactl.operations.migration.examine import Selection, examine
-from somactl.operations.migration.target import compare
 from somactl.report import MigrationRow
-from somactl.source.contract import Source
 from somactl.store.contract import CommitMetadata, Store
 
 

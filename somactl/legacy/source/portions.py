@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from somactl.source.contract import Change
+from somactl.legacy.source.contract import Change
 
 
 def portions(

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from somactl.core.framing import MAX_COMMIT_BYTES
-from somactl.core.legacy_values import Site, find_matrices
 from somactl.errors import InputRejected, InvariantViolated
+from somactl.legacy.source.contract import Value
+from somactl.legacy.values import Site, find_matrices
 from somactl.operations.admission import Admitted, Policy, Proven, admit_bytes, encode_proven, prove
 from somactl.operations.bounded import in_portions
 from somactl.report import MigrationRow, Move, without_witness_vector
-from somactl.source.contract import Value
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from somactl.core.legacy_kind import Judged
+    from somactl.legacy.kinds import Judged
 
 _SHOWN = 2048
 _TOGETHER_BYTES = 1 << 20
@@ -215,7 +215,7 @@ def _take(matrix: _Matrix, step: Callable[[_Matrix], None]) -> None:
 
 
 def _read(matrix: _Matrix, kind: str) -> None:
-    from somactl.core.legacy_kind import judge
+    from somactl.legacy.kinds import judge
 
     row = matrix.row
     matrix.judged = judged = judge(matrix.of.value.key, matrix.site, kind=kind)
