@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from somactl.cli.output import Output
 from somactl.cli.render import render, render_error

@@ -9,8 +9,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from migration.forms import density, numpy_form, text, wrapped
 from somactl.core.envelope import deserialize_matrix

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from migration.forms import density, text

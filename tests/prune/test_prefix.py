@@ -7,8 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prune.stage import Event, KilledError, Stage, check_prefix
 from somactl.core.order import Item, Order, content_digest

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from somactl.errors import StoreFull
 from somactl.legacy.source.workspace import PAGE_NAMES, Workspace, room

@@ -17,8 +17,7 @@ from somactl.errors import KeyNotFound, StoreUnavailable
 from somactl.store.contract import Receipt
 from somactl.store.hybrid import HybridStore
 from somactl.store.redis.cache import RedisCache
-from somactl.store.redis.cache_entries import NAME as CACHE
-from somactl.store.redis.cache_entries import Names
+from somactl.store.redis.cache_entries import NAME as CACHE, Names
 from somactl.store.sqlite import SqliteStore
 from somactl.testing.values import content_of, delete, envelope, fresh_id, put, write
 from store.hybrid_backend import ALL_KINDS, PATIENT

@@ -20,8 +20,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import msgspec
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,

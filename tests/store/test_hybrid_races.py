@@ -14,8 +14,7 @@ from somactl.store.cached import INITIALISING
 from somactl.store.contract import CommitMetadata, Entry, Receipt, Snapshot
 from somactl.store.hybrid import HybridStore
 from somactl.store.redis.cache_entries import NAME as CACHE
-from store.hybrid_model import NAME as AUTHORITY
-from store.hybrid_model import TTL, Held, Scene, value_of
+from store.hybrid_model import NAME as AUTHORITY, TTL, Held, Scene, value_of
 
 MOMENT = 0.001
 """Redis keeps a key to the very end of its last millisecond."""

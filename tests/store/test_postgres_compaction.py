@@ -12,10 +12,13 @@ from somactl.store.contract import Receipt, Retention
 from somactl.store.postgres import PostgresStore, compaction, failures
 from somactl.store.postgres.session import Session
 from somactl.testing.values import compact_fully, delete, envelope, put
-from store.postgres_backend import Opener, PostgresBackend
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import (
+    Opener,
+    PostgresBackend,
+    backend as backend,
+    opener as opener,
+    store as store,
+)
 
 KEEP = Retention(10, 1000.0, 5000.0)
 

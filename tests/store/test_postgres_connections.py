@@ -12,10 +12,14 @@ from servers.pgbouncer import PgBouncer
 from somactl.errors import SomactlError, StoreBusy, StoreUnavailable
 from somactl.store.postgres import PostgresStore, connections
 from somactl.testing.values import envelope, put, write
-from store.postgres_backend import Opener, PostgresBackend, until
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import (
+    Opener,
+    PostgresBackend,
+    backend as backend,
+    opener as opener,
+    store as store,
+    until,
+)
 
 
 async def test_reads_cancelled_at_random_points_leave_a_working_pool(

@@ -13,10 +13,14 @@ from somactl.store.contract import CommitMetadata, Receipt
 from somactl.store.postgres import PostgresStore
 from somactl.store.postgres.session import Session
 from somactl.testing.values import envelope, listed, put, write
-from store.postgres_backend import Opener, PostgresBackend, until
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import (
+    Opener,
+    PostgresBackend,
+    backend as backend,
+    opener as opener,
+    store as store,
+    until,
+)
 
 MANY = 10_000
 

@@ -28,10 +28,13 @@ from somactl.errors import (
 )
 from somactl.store.postgres import PostgresStore, failures
 from somactl.testing.values import put
-from store.postgres_backend import Opener, PostgresBackend
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import (
+    Opener,
+    PostgresBackend,
+    backend as backend,
+    opener as opener,
+    store as store,
+)
 
 
 @pytest.mark.parametrize(

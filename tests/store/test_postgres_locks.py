@@ -18,10 +18,14 @@ from somactl.errors import (
 )
 from somactl.store.postgres import PostgresStore, committing, failures
 from somactl.testing.values import put
-from store.postgres_backend import Opener, PostgresBackend, until
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import (
+    Opener,
+    PostgresBackend,
+    backend as backend,
+    opener as opener,
+    store as store,
+    until,
+)
 
 
 async def test_a_lock_that_is_held_too_long(

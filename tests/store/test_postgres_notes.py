@@ -10,10 +10,13 @@ import pytest
 from somactl.errors import OutcomeUnknown, StoreBusy, VersionConflict
 from somactl.store.postgres import PostgresStore, notes, reading
 from somactl.testing.values import put
-from store.postgres_backend import Opener, PostgresBackend
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import (
+    Opener,
+    PostgresBackend,
+    backend as backend,
+    opener as opener,
+    store as store,
+)
 
 
 async def test_of_many_who_make_a_note_one_does(opener: Opener, store: PostgresStore) -> None:

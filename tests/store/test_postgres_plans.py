@@ -8,10 +8,14 @@ from typing import Any
 
 from somactl.store.postgres import PostgresStore, schema
 from somactl.testing.values import delete, put
-from store.postgres_backend import Opener, PostgresBackend, until
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import (
+    Opener,
+    PostgresBackend,
+    backend as backend,
+    opener as opener,
+    store as store,
+    until,
+)
 
 FILL = """
 INSERT INTO somactl.namespace (name, incarnation, version, created_at, keep_versions, keep_seconds,

@@ -17,9 +17,7 @@ from somactl.package_data import data_file
 from somactl.store.postgres import PostgresStore, schema
 from somactl.store.postgres.schema import Migration
 from somactl.testing.values import delete, listed, put
-from store.postgres_backend import Opener, PostgresBackend
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
+from store.postgres_backend import Opener, PostgresBackend, backend as backend, opener as opener
 
 ALL = list(range(1, schema.SCHEMA_VERSION + 1))
 ADD_COLUMN = "ALTER TABLE somactl.namespace ADD COLUMN more text NOT NULL DEFAULT 'x'"

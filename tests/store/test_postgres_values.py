@@ -7,10 +7,7 @@ import pytest
 from somactl.errors import CorruptValue
 from somactl.store.postgres import PostgresStore, reading
 from somactl.testing.values import content_of, envelope, put, write
-from store.postgres_backend import PostgresBackend
-from store.postgres_backend import backend as backend
-from store.postgres_backend import opener as opener
-from store.postgres_backend import store as store
+from store.postgres_backend import PostgresBackend, backend as backend, opener as opener, store as store
 
 
 async def test_values_that_come_in_portions(

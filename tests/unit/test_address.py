@@ -6,8 +6,7 @@ from contextlib import suppress
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from somactl.address import Use, is_local, parse, public
 from somactl.errors import ConfigurationError

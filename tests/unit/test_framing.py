@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from somactl.core import framing, header
 from somactl.core.framing import from_text, payload, peek, to_text, verify

@@ -9,8 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from somactl.core import blas as blas_module
-from somactl.core import hermitian, invariants
+from somactl.core import blas as blas_module, hermitian, invariants
 from somactl.core.invariants import check, check_factor, check_packed
 from somactl.core.lapack import flapack, rfp_diagonal
 from somactl.core.trace import factor_trace_error, trace_error

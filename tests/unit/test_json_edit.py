@@ -7,8 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from somactl.core.json_pointer import format_pointer, locate
 from somactl.errors import InvalidJson, LimitExceeded, UsageError

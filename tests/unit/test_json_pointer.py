@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from somactl.core import json_pointer
 from somactl.core.json_pointer import MAX_DEPTH, format_pointer, locate, parse_pointer, scan

@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from somactl.core.legacy_json import parse_matrix
 from somactl.core.number_tokens import MAX_COUNTED, rows_lost, spells_a_number

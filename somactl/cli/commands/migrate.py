@@ -24,10 +24,8 @@ from somactl.legacy.examine import Selection
 from somactl.legacy.finalize import finalize as finalize_migration
 from somactl.legacy.journal import Journal, find
 from somactl.legacy.pace import Pace
-from somactl.legacy.plan import FORMAT as PLAN_FORMAT
-from somactl.legacy.plan import Head, Plan, PlanWriter
-from somactl.legacy.revert import forget_named
-from somactl.legacy.revert import revert as revert_migration
+from somactl.legacy.plan import FORMAT as PLAN_FORMAT, Head, Plan, PlanWriter
+from somactl.legacy.revert import forget_named, revert as revert_migration
 from somactl.legacy.source.contract import Source
 from somactl.legacy.source.ndjson import NdjsonSource
 from somactl.legacy.values import A_LIST, AN_OBJECT

@@ -12,8 +12,7 @@ from somactl.cli.command import Session, command
 from somactl.errors import UsageError
 from somactl.operations import undo
 from somactl.operations.admission import Policy
-from somactl.operations.commit import Request
-from somactl.operations.commit import commit as commit_operation
+from somactl.operations.commit import Request, commit as commit_operation
 from somactl.report import CommitReport, Report
 from somactl.suggestion import again
 

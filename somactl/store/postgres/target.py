@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from somactl.address import Address, Use, is_local
-from somactl.address import parse as parse_address
+from somactl.address import Address, Use, is_local, parse as parse_address
 from somactl.address.address import DEFAULT_PORTS
 from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError

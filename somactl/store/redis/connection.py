@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from somactl.address import Address, Use, is_local
-from somactl.address import parse as parse_address
+from somactl.address import Address, Use, is_local, parse as parse_address
 from somactl.address.address import DEFAULT_PORTS
 from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError

@@ -10,8 +10,7 @@ from typing import Any
 from somactl.errors import ConfigurationError, StoreUnavailable
 from somactl.store.redis import connection
 from somactl.store.redis.connection import Server
-from somactl.store.redis.failures import refused, translate
-from somactl.store.redis.failures import reply as error_reply
+from somactl.store.redis.failures import refused, reply as error_reply, translate
 from somactl.store.redis.pool import Behind, Pool, Reply
 from somactl.store.redis.scripts import Argument, Call, Command, Script
 
