@@ -31,9 +31,9 @@ from somactl.core.invariants import check
 from somactl.core.legacy_json import parse_matrix
 from somactl.legacy.context import MigrationContext, MigrationRequest
 from somactl.legacy.copying import copy
-from somactl.legacy.pace import Pace
 from somactl.legacy.source.contract import FETCH_BYTES
 from somactl.legacy.source.postgres import PostgresSource
+from somactl.operations.jobs.pace import Pace
 from somactl.store.hybrid import HybridStore
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis.cache import RedisCache

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from somactl.core.names import Pattern
 from somactl.legacy.examine import Selection, examine_each
-from somactl.legacy.pace import Pace
 from somactl.legacy.source.contract import Source, Value
 from somactl.legacy.source.workspace import SortedNames
 from somactl.operations.admission import Admitted, Policy
+from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrationRow
 
 T = TypeVar("T")

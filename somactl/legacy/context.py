@@ -12,9 +12,9 @@ from somactl.errors import InputRejected
 from somactl.legacy.batches import Examiner
 from somactl.legacy.examine import Selection
 from somactl.legacy.journal import identify
-from somactl.legacy.pace import Pace
 from somactl.legacy.source.contract import Source
 from somactl.operations.admission import Policy
+from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport, MigrationRow
 from somactl.store.contract import Store
 

@@ -24,10 +24,10 @@ from somactl.legacy.journal import (
     put_back,
 )
 from somactl.legacy.leaving import conclude, leave
-from somactl.legacy.pace import Pace
 from somactl.legacy.safety import Removal, judge
 from somactl.legacy.source.contract import Change, Source, Value
 from somactl.legacy.source.workspace import to_bytes
+from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport, MigrationRow
 from somactl.store.contract import MAX_NOTE_BYTES, Store
 from somactl.suggestion import afresh, again

@@ -20,11 +20,11 @@ from somactl.legacy.copying import copy, look
 from somactl.legacy.examine import Selection
 from somactl.legacy.finalize import finalize
 from somactl.legacy.journal import Journal, find, identify
-from somactl.legacy.pace import Pace
 from somactl.legacy.plan import FORMAT, Head, Plan, PlanWriter
 from somactl.legacy.revert import forget, revert
 from somactl.legacy.source.contract import Source
 from somactl.operations.admission import Policy
+from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport, MigrationRow
 from somactl.runtime import open_store
 from somactl.store.contract import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from somactl.legacy.pace import Pace
+from somactl.operations.jobs.pace import Pace
 
 
 @dataclass(slots=True)

@@ -19,8 +19,8 @@ from somactl.legacy import batches
 from somactl.legacy.context import MigrationRequest
 from somactl.legacy.finalize import finalize
 from somactl.legacy.journal import Journal, find
-from somactl.legacy.pace import Pace
 from somactl.legacy.revert import revert
+from somactl.operations.jobs.pace import Pace
 from source.backends import Backend, RedisBackend
 
 Swap = Callable[[Any, Any], Awaitable[list[bool]]]

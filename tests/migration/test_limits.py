@@ -15,8 +15,8 @@ from somactl.legacy import batches, examine, independent_parser, tally
 from somactl.legacy.context import MigrationContext
 from somactl.legacy.copying import copy
 from somactl.legacy.journal import find
-from somactl.legacy.pace import Pace
 from somactl.operations.commit import commit_matrix_update
+from somactl.operations.jobs.pace import Pace
 from somactl.store import request
 from source.backends import RedisBackend
 

@@ -16,9 +16,9 @@ from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import InputRejected, LockHeld, PlanStale, UsageError
 from somactl.legacy import batches
-from somactl.legacy.pace import Pace
 from somactl.legacy.plan import Plan
 from somactl.operations.commit import commit_matrix_update
+from somactl.operations.jobs.pace import Pace
 from source.backends import RedisBackend
 
 
@@ -337,7 +337,7 @@ async def test_a_comparison_keeps_the_pace(
         self._paused -= seconds  # as if it had passed
 
     monkeypatch.setattr(Pace, "_sleep", waited)
-    assert (await migration.apply(path, pace=Pace(values=2))).phase == "copied"
+    assert (await migration.apply(path, pace=Pace(items=2))).phase == "copied"
     assert 5.0 < sum(waits) <= 7.0
 
 

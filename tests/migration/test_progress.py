@@ -16,8 +16,8 @@ from somactl.legacy.context import Progress
 from somactl.legacy.copying import copy
 from somactl.legacy.finalize import finalize
 from somactl.legacy.journal import Original, find
-from somactl.legacy.pace import Pace
 from somactl.legacy.revert import revert
+from somactl.operations.jobs.pace import Pace
 from source.backends import FilesBackend
 
 

@@ -19,8 +19,8 @@ from somactl.legacy import batches
 from somactl.legacy.batches import until_told
 from somactl.legacy.context import Progress
 from somactl.legacy.journal import Journal, find
-from somactl.legacy.pace import Pace
 from somactl.operations.commit import commit_matrix_update
+from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport
 from source.backends import RedisBackend
 from support.sqlite_backend import SqliteBackend
@@ -221,7 +221,7 @@ async def test_somebody_who_writes_a_target_meanwhile_is_not_overwritten(
 async def test_the_rate_is_kept_in_values(sqlite: Settings) -> None:
     """Thirty values at 20 a second: the second batch waits until a second has passed."""
     began = time.monotonic()
-    report = await of_lines(MANY, sqlite).copy(pace=Pace(values=20.0))
+    report = await of_lines(MANY, sqlite).copy(pace=Pace(items=20.0))
     assert 0.9 < time.monotonic() - began < 10
     assert report.complete
 

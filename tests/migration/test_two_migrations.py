@@ -17,8 +17,8 @@ from somactl.legacy.context import MigrationRequest
 from somactl.legacy.examine import Selection
 from somactl.legacy.finalize import finalize
 from somactl.legacy.journal import find
-from somactl.legacy.pace import Pace
 from somactl.legacy.revert import revert
+from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport
 from source.backends import FilesBackend, RedisBackend
 

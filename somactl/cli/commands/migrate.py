@@ -23,13 +23,13 @@ from somactl.legacy.copying import copy, look
 from somactl.legacy.examine import Selection
 from somactl.legacy.finalize import finalize as finalize_migration
 from somactl.legacy.journal import Journal, find
-from somactl.legacy.pace import Pace
 from somactl.legacy.plan import FORMAT as PLAN_FORMAT, Head, Plan, PlanWriter
 from somactl.legacy.revert import forget_named, revert as revert_migration
 from somactl.legacy.source.contract import Source
 from somactl.legacy.source.ndjson import NdjsonSource
 from somactl.legacy.values import A_LIST, AN_OBJECT
 from somactl.operations.admission import Policy
+from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport, Report
 from somactl.suggestion import again
 

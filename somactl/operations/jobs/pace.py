@@ -1,4 +1,4 @@
-"""No faster than is allowed, not while somebody asks for a pause, and no longer than was given."""
+"""The pace of a job: no faster than is allowed, not while a pause file exists, no longer than was given."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ _PAUSE_LOOK_SECONDS = 0.5
 class Pace:
     """How gentle a run is.
 
-    values, bytes_   at most so many per second; None: as many as go
+    items, bytes_    at most so many per second; None: as many as go
     pause_file       as long as a file of that name exists, nothing new is begun
     max_seconds      after so many seconds nothing new is begun
     remark           called with a sentence when a pause begins and ends
     """
 
-    values: float | None = None
+    items: float | None = None
     bytes_: float | None = None
     pause_file: str | None = None
     max_seconds: float | None = None
     remark: Callable[[str], None] = lambda sentence: None
     _began: float = field(default_factory=time.monotonic)
     _paused: float = 0.0
-    _done_values: int = 0
+    _done_items: int = 0
     _done_bytes: int = 0
 
-    async def turn(self, stop: asyncio.Event) -> bool:
-        """Wait until the next batch may begin; False where the time is up, or `stop` is set first."""
+    async def turn(self, stop: asyncio.Event | None = None) -> bool:
+        """Wait until the next step may begin; False where the time is up, or `stop` is set first."""
+        stop = stop or asyncio.Event()
         await self._while_paused(stop)
-        ahead = max(self._ahead(self._done_values, self.values), self._ahead(self._done_bytes, self.bytes_))
+        ahead = max(self._ahead(self._done_items, self.items), self._ahead(self._done_bytes, self.bytes_))
         if ahead > 0:
             await self._sleep(ahead, stop)
         return not stop.is_set() and not self.time_is_up
 
     def portion(self, most: int) -> int:
-        """How many values to take at once, `most` at most: no more than the rate allows in a second."""
-        return most if self.values is None else max(1, min(most, int(self.values)))
+        """How many items to take at once, `most` at most: no more than the rate allows in a second."""
+        return most if self.items is None else max(1, min(most, int(self.items)))
 
     @property
     def time_is_up(self) -> bool:
         return self._left() <= 0
 
-    def did(self, values: int, bytes_: int) -> None:
-        """So much more was read."""
-        self._done_values += values
+    def did(self, items: int, bytes_: int) -> None:
+        """So much more was read or moved."""
+        self._done_items += items
         self._done_bytes += bytes_
 
     def _ahead(self, done: int, rate: float | None) -> float:
