@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from somactl.address.address import KINDS, Use
+from somactl.address.parameters import by_name
 from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError
 
@@ -20,79 +21,42 @@ class Notation(NamedTuple):
 _POSTGRES = "postgresql://USER@HOST:PORT/DATABASE, with the password in PGPASSWORD or ~/.pgpass"
 _REDIS = "redis://[USER:PASSWORD@]HOST:PORT/DATABASE, or rediss:// with TLS"
 _SLASHES = "a server's URL has two slashes, and a host behind them: "
-_PAIR = r"(?:^|[\s;,])\s*{}\s*="
-_NOTATIONS: tuple[tuple[str, Notation], ...] = tuple(
-    (pattern, Notation(name, hint))
-    for pattern, name, hint in (
-        (r"jdbc:", "a JDBC URL", f"write {_POSTGRES}"),
-        (
-            r".*,\s*(password|user|ssl|abortConnect|defaultDatabase|allowAdmin|connectTimeout|syncTimeout)\s*=",
-            "the notation of StackExchange.Redis",
-            f"write {_REDIS}",
-        ),
-        (
-            r".*"
-            + _PAIR.format("(password|pwd|username|user id|uid|host|server|data source|database)")
-            + ".*;",
-            "an ADO.NET connection string",
-            f"write {_POSTGRES}",
-        ),
-        (
-            r".*"
-            + _PAIR.format(
-                "(host|hostaddr|port|user|password|passfile|dbname|service|sslmode|connect_timeout)"
-            ),
-            "PostgreSQL's keyword notation (host=... dbname=...)",
-            f"write {_POSTGRES}",
-        ),
-        (r"(postgres\w*|pgsql)(\+\w+)?:", "a URL without its host", f"{_SLASHES}{SHAPES['postgres']}"),
-        (r"(rediss?|valkeys?|unix)(\+\w+)?:", "a URL without its host", f"{_SLASHES}{SHAPES['redis']}"),
-        (r"sqlite\w*(\+\w+)?:", "a SQLite URL with too few slashes", f"write {SHAPES['sqlite']}"),
-        (r"//", "a URL without its scheme", f"write {SHAPES['postgres']}; or {SHAPES['redis']}"),
-        (r"[^=]*:[^=]*@", "a login and a host without a scheme", f"write {SHAPES['postgres']}; or {_REDIS}"),
-        (r"[^\s/:=,]+:\d+(/\d*)?\Z", "a host and a port without a scheme", f"write {SHAPES['redis']}"),
-        (
-            r".*(password|passwd|pwd|secret|token)\s*[=:]",
-            "a password without a server",
-            f"write {_POSTGRES}; or {_REDIS}",
-        ),
-    )
-)
-_SCHEMES = {
-    **dict.fromkeys(
-        (
-            "postgresql+asyncpg",
-            "postgresql+psycopg",
-            "postgresql+psycopg2",
-            "postgres+asyncpg",
-            "pgsql",
-            "pg",
-        ),
-        "postgresql://",
-    ),
-    **dict.fromkeys(("valkey", "redis+tcp", "keydb"), "redis://"),
-    **dict.fromkeys(("valkeys", "redis+tls", "redis+ssl", "redis-tls"), "rediss://"),
-    **dict.fromkeys(("redis+unix", "redis+socket", "unix+redis", "valkey+unix"), "unix:///PATH"),
-    **dict.fromkeys(("redis-cluster", "rediscluster"), "redis+cluster://"),
-    **dict.fromkeys(("sqlite3", "file"), "sqlite:////absolute/path.db"),
-}
-"""What other programs write for a scheme of ours."""
-_OTHERS = frozenset(
+_EXCHANGE = "password|user|ssl|abortConnect|defaultDatabase|allowAdmin|connectTimeout|syncTimeout"
+_ADO = "password|pwd|username|user id|uid|host|server|data source|database"
+_LIBPQ = "host|hostaddr|port|user|password|passfile|dbname|service|sslmode|connect_timeout"
+_BEGIN = r".*(?:^|[\s;,])\s*"
+_NOTATIONS = (
+    (r"jdbc:", "a JDBC URL", f"write {_POSTGRES}"),
+    (rf".*,\s*({_EXCHANGE})\s*=", "the notation of StackExchange.Redis", f"write {_REDIS}"),
+    (rf"{_BEGIN}({_ADO})\s*=.*;", "an ADO.NET connection string", f"write {_POSTGRES}"),
+    (rf"{_BEGIN}({_LIBPQ})\s*=", "PostgreSQL's keyword notation (host=... dbname=...)", f"write {_POSTGRES}"),
+    (r"(postgres\w*|pgsql)(\+\w+)?:", "a URL without its host", f"{_SLASHES}{SHAPES['postgres']}"),
+    (r"(rediss?|valkeys?|unix)(\+\w+)?:", "a URL without its host", f"{_SLASHES}{SHAPES['redis']}"),
+    (r"sqlite\w*(\+\w+)?:", "a SQLite URL with too few slashes", f"write {SHAPES['sqlite']}"),
+    (r"//", "a URL without its scheme", f"write {SHAPES['postgres']}; or {SHAPES['redis']}"),
+    (r"[^=]*:[^=]*@", "a login and a host without a scheme", f"write {SHAPES['postgres']}; or {_REDIS}"),
+    (r"[^\s/:=,]+:\d+(/\d*)?\Z", "a host and a port without a scheme", f"write {SHAPES['redis']}"),
     (
-        *("http", "https", "ftp", "sftp", "ssh", "s3", "gs", "tcp", "mysql", "mariadb", "mssql", "oracle"),
-        *(
-            "mongodb",
-            "mongodb+srv",
-            "memcached",
-            "amqp",
-            "kafka",
-            "etcd",
-            "cassandra",
-            "cockroachdb",
-            "duckdb",
-        ),
-        *("redis-sentinel", "redis+sentinel"),
-    )
+        r".*(password|passwd|pwd|secret|token)\s*[=:]",
+        "a password without a server",
+        f"write {_POSTGRES}; or {_REDIS}",
+    ),
+)
+"""A pattern, and the notation of the text that begins so."""
+_SCHEMES = by_name(
+    {
+        "postgresql+asyncpg postgresql+psycopg postgresql+psycopg2 postgres+asyncpg pgsql pg": "postgresql://",
+        "valkey redis+tcp keydb": "redis://",
+        "valkeys redis+tls redis+ssl redis-tls": "rediss://",
+        "redis+unix redis+socket unix+redis valkey+unix": "unix:///PATH",
+        "redis-cluster rediscluster": "redis+cluster://",
+        "sqlite3 file": "sqlite:////absolute/path.db",
+    }
+)
+"""What other programs write for a scheme of ours."""
+_OTHERS = (
+    "http https ftp sftp ssh s3 gs tcp mysql mariadb mssql oracle mongodb mongodb+srv memcached amqp kafka "
+    "etcd cassandra cockroachdb duckdb redis-sentinel redis+sentinel"
 )
 """Schemes that may be named in an error: they are surely none, and no secret."""
 
@@ -100,7 +64,7 @@ _OTHERS = frozenset(
 def notation(text: str) -> Notation | None:
     """What the text looks like; None for a text that is no address in any notation known here."""
     flags = re.IGNORECASE | re.DOTALL  # compiled when the first address is wrong, not at every start
-    return next((notation for pattern, notation in _NOTATIONS if re.match(pattern, text, flags)), None)
+    return next((Notation(*found) for pattern, *found in _NOTATIONS if re.match(pattern, text, flags)), None)
 
 
 def is_address(text: str) -> bool:
@@ -139,7 +103,7 @@ def refuse(text: str, use: Use) -> ConfigurationError:
 
 def refuse_scheme(scheme: str, use: Use) -> ConfigurationError:
     """The error for a URL whose scheme does not fit; one that is not well known is not named."""
-    known = scheme in _SCHEMES or scheme in _OTHERS or scheme in KINDS
+    known = scheme in _SCHEMES or scheme in _OTHERS.split() or scheme in KINDS
     message = _NONE[use].format(f"{scheme}://" if known else "such")
     ours = _SCHEMES.get(scheme)
     return ConfigurationError(message, hint=f"write {ours}" if ours else _HINTS[use])

@@ -30,33 +30,40 @@ NAMES = frozenset(name for names in KNOWN.values() for name in names)
 _LOGIN = "user and password stand before the host: {scheme}://USER:PASSWORD@HOST"
 _ROLE = "server settings belong to the role or the database: ALTER ROLE ... SET ..."
 _TIMES = "SFM_RHO_READ_TIMEOUT_MS bounds a cache's reads, SOMACTL_RETRY_SECONDS how long a store is retried"
+
+
+def by_name(of_names: Mapping[str, str]) -> dict[str, str]:
+    """A table by single names, of one whose keys hold several names each."""
+    return {name: value for names, value in of_names.items() for name in names.split()}
+
+
 _ELSEWHERE: Mapping[Kind, Mapping[str, str]] = {
-    "redis": {
-        **dict.fromkeys(("user", "username", "password", "auth", "pass", "pwd"), _LOGIN),
-        **dict.fromkeys(
-            ("database", "dbname", "defaultdatabase"), "the database is ?db=N, or /N behind the host"
-        ),
-        **dict.fromkeys(("ssl", "tls", "sslmode"), "TLS is asked for by the scheme: rediss://"),
-        "sslrootcert": "the authority's certificate is ?ssl_ca_certs=FILE",
-        **dict.fromkeys(("host", "port"), "the server stands before the path: {scheme}://HOST:PORT"),
-        **dict.fromkeys(("timeout", "socket_timeout", "socket_connect_timeout", "connect_timeout"), _TIMES),
-        "wait_replicas": "only a store's commits wait for replicas: take it out of this URL",
-        "table": "Redis has no tables; it goes with postgresql://",
-    },
-    "postgres": {
-        "db": "the database is the path, or ?dbname=NAME",
-        "username": "write ?user=NAME, or the user before the host",
-        **dict.fromkeys(("pass", "pwd", "passwd"), "write ?password=..., or better set PGPASSWORD"),
-        **dict.fromkeys(
-            ("ssl", "tls", "ssl_cert_reqs"), "write ?sslmode=verify-full, or another of its values"
-        ),
-        "ssl_ca_certs": "the authority's certificate is ?sslrootcert=FILE",
-        "hostaddr": "write the address as ?host=, or before the path",
-        "service": "name host and database in the URL: no service file is read",
-        "table": "a table is named by the SOURCE of a migration alone",
-        **dict.fromkeys(("timeout", "command_timeout"), "write ?connect_timeout=SECONDS"),
-        **dict.fromkeys(("options", "search_path", "work_mem", "statement_timeout", "lock_timeout"), _ROLE),
-    },
+    "redis": by_name(
+        {
+            "user username password auth pass pwd": _LOGIN,
+            "database dbname defaultdatabase": "the database is ?db=N, or /N behind the host",
+            "ssl tls sslmode": "TLS is asked for by the scheme: rediss://",
+            "sslrootcert": "the authority's certificate is ?ssl_ca_certs=FILE",
+            "host port": "the server stands before the path: {scheme}://HOST:PORT",
+            "timeout socket_timeout socket_connect_timeout connect_timeout": _TIMES,
+            "wait_replicas": "only a store's commits wait for replicas: take it out of this URL",
+            "table": "Redis has no tables; it goes with postgresql://",
+        }
+    ),
+    "postgres": by_name(
+        {
+            "db": "the database is the path, or ?dbname=NAME",
+            "username": "write ?user=NAME, or the user before the host",
+            "pass pwd passwd": "write ?password=..., or better set PGPASSWORD",
+            "ssl tls ssl_cert_reqs": "write ?sslmode=verify-full, or another of its values",
+            "ssl_ca_certs": "the authority's certificate is ?sslrootcert=FILE",
+            "hostaddr": "write the address as ?host=, or before the path",
+            "service": "name host and database in the URL: no service file is read",
+            "table": "a table is named by the SOURCE of a migration alone",
+            "timeout command_timeout": "write ?connect_timeout=SECONDS",
+            "options search_path work_mem statement_timeout lock_timeout": _ROLE,
+        }
+    ),
     "sqlite": {},
 }
 _PLAIN = re.compile(r"[a-z]+(_[a-z]+){0,4}\Z|[a-z]+([A-Z][a-z]+){1,3}\Z")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from somactl.address import foreign, parameters, text
 from somactl.address.address import KINDS, Address, Use
-from somactl.address.postgres import parse_postgres
-from somactl.address.redis import parse_redis
-from somactl.address.sqlite import parse_sqlite
+from somactl.address.rules import RULES
 from somactl.errors import ConfigurationError
 
 _USES = {"sqlite": ("store",), "postgres": ("store", "source"), "redis": ("store", "cache", "source")}
-_RULES = {"sqlite": parse_sqlite, "postgres": parse_postgres, "redis": parse_redis}
 
 
 def parse(url: str, use: Use = "store") -> Address:
@@ -28,7 +25,7 @@ def parse(url: str, use: Use = "store") -> Address:
     try:
         parts = text.cut(url)
         parameters.refuse_unknown(parts.query, kind, use, parts.scheme)
-        address = _RULES[kind](parts)
+        address = RULES[kind](parts)
     except ConfigurationError as exc:
         hint = exc.hint if exc.hint and "://" in exc.hint else f"{exc.hint}; the form is {text.SHAPES[kind]}"
         raise ConfigurationError(exc.message, hint=hint) from None
