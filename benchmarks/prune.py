@@ -214,7 +214,7 @@ def redis(effort: Effort) -> list[Row]:
 
 
 def _longest(raw: Any) -> float:
-    """The longest script since the slow log was reset, in seconds: nobody else was served meanwhile."""
+    """The longest script since the slow log was reset, in seconds: no other client was served meanwhile."""
     scripts = (e["duration"] for e in raw.slowlog_get(128) if e["command"].upper().startswith(b"EVAL"))
     return max(scripts, default=0.0) / 1e6
 

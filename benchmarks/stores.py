@@ -131,7 +131,7 @@ async def _plain_redis(url: str) -> Any:
 
 
 def redis_script(effort: Effort) -> list[Row]:
-    """What the commit script takes inside Redis, by its slow log: nobody else is served meanwhile."""
+    """What the commit script takes inside Redis, by its slow log: no other client is served meanwhile."""
     times: dict[str, list[float]] = {}
     config = {"slowlog-log-slower-than": "0", "slowlog-max-len": "1024"}
     with redis_server(**config) as server, asyncio.Runner() as runner, server.client() as raw:

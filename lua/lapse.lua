@@ -4,7 +4,7 @@
 -- ARGV  1 version of the tombstones  2 when the bytes expire, in milliseconds since 1970
 --       3 'told' where the histories are, or ''
 -- Reply how many were found; 0 where the time has come already, since freeing them is not for a script; nil
---       where there were commits since, and nobody has said where the histories are: then each one must tell
+--       where there were commits since, and no caller has said where the histories are: then each one must tell
 
 local time = redis.call('TIME')
 if tonumber(ARGV[2]) <= tonumber(time[1]) * 1000 + 1000 then

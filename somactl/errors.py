@@ -347,7 +347,7 @@ class TooFewReplicas(StoreUnavailable):
 
 
 class WritesStopped(StoreUnavailable):
-    """The server cannot persist, and refuses writes until somebody mends that."""
+    """The server cannot persist, and refuses writes until an operator mends that."""
 
     retryable = False
 

@@ -30,7 +30,7 @@ class Witness:
     """A vector x with `x^H rho x / x^H x < 0` beyond rounding: proof that rho is not PSD.
 
     value is a rigorous upper bound of `lambda_min`; vector lists the components of x (complex ones as
-    `[re, im]` pairs), normalised to about length 1, so that anybody can recompute the quotient.
+    `[re, im]` pairs), normalised to about length 1, so that the quotient can be recomputed.
     """
 
     value: float

@@ -1,7 +1,7 @@
 """Bring the old service's JSON values into a store: plan, copy, finalize, revert, forget.
 
     examine.py    one value: which matrices it holds, and the envelopes they become
-    batches.py    all values, read and examined ahead of whoever uses them; pace.py: how fast
+    batches.py    all values, read and examined ahead of their use; pace.py: how fast
     target.py     where a matrix goes, and what stands there already
     context.py    what is asked for, and what one run works on
     copying.py    a dry run, a copy, or exactly what a plan says

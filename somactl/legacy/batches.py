@@ -1,4 +1,4 @@
-"""The values of a source in batches, read and examined ahead of whoever uses them."""
+"""The values of a source in batches, read and examined ahead of their use."""
 
 from __future__ import annotations
 

@@ -56,9 +56,9 @@ def _names(kind: type[Selection] | type[Policy]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """For whoever watches.
+    """One step of a migration, for the progress display.
 
-    done, total  how many of how many `what`; the total is None where nobody has counted
+    done, total  how many of how many `what`; the total is None where it was not counted
     json_bytes   read since the last time
     rows         settled since the last time, those of matrices alone
     slowest      of them the key that took longest to examine, with its seconds
@@ -76,7 +76,7 @@ Watch: TypeAlias = Callable[[Progress], None]
 
 
 def unwatched(progress: Progress) -> None:
-    """Nobody looks."""
+    """Drop the progress: there is no display."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ async def _begin(run: MigrationContext, journal: Journal, plan: Plan | None) -> 
 async def _copy_batch(
     run: MigrationContext, journal: Journal, batch: Batch, planned: PlannedRows | None, *, resumed: bool
 ) -> Page:
-    """Write down what is to be done, and do it. Where somebody writes a target in between, begin again."""
+    """Write down what is to be done, and do it; again where another client writes a target meanwhile."""
     done = journal.state.pages + journal.state.begun
     wanted = None if planned is None else planned.take(batch.values)
     for _ in range(_ATTEMPTS):

@@ -182,7 +182,7 @@ async def _take_out(
     try:
         now = await journal.overtaken()
     except SomactlError:
-        # Nobody can say whether a revert came in between, which would not put these back once more. Where
+        # It cannot be told whether a revert came in between, which would not put these back once more. Where
         # none did, they are back too early, and the next run takes them out.
         await _undo(source, removals, swapped)
         raise
@@ -199,7 +199,7 @@ async def _take_out(
 
 
 def _goes_on(mine: State, now: State) -> bool:
-    """Whether whoever wrote the state since takes out the same values, and reverted nothing before."""
+    """Whether the run that wrote the state since takes out the same values, and reverted nothing before."""
     return now.phase in _TAKING and (now.first_page, now.dead) == (mine.first_page, mine.dead)
 
 

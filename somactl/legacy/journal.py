@@ -5,7 +5,7 @@
     migration/ID/original/DIGEST  a value that `--finalize` took out of the source, as it was
     migration/ID/restored/DIGEST  says that `--revert` put it back; the original stays until `--forget`
 
-Before a batch is committed, its page and its commit id are written down; so whoever comes after a crash can
+Before a batch is committed, its page and its commit id are written down; so the next run after a crash can
 ask the store what became of that very commit. One write tells of the end of a batch and the beginning of the
 next, and each expects the state to be where it was left: of two runs of one migration, one stops (LockHeld).
 """
@@ -244,7 +244,7 @@ class Journal:
         return [name for name in names if _restored(name) not in restored]
 
     async def overtaken(self) -> State | None:
-        """The state that somebody else wrote since this object wrote or read its own; None where nobody has.
+        """The state that another run wrote since this object wrote or read its own; None where none has.
 
         Raises LockHeld where the journal is gone.
         """
@@ -298,7 +298,7 @@ def _are(found: Mapping[str, Note], changes: Mapping[str, bytes | None]) -> bool
 
 
 def lock_held(migration: str) -> LockHeld:
-    """Whoever finds the state elsewhere than it left it, or its commit given up, is not alone."""
+    """Another run of this migration moved the state, or gave its commit up."""
     return LockHeld(
         f"another run of migration {migration} is under way, or has been since this one began",
         hint="let it finish; a copy of which there is no other run goes on with --resume",

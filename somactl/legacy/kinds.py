@@ -72,7 +72,7 @@ def judge(key: str, site: Site, *, kind: str = "auto") -> Judged:
 
 
 def decide_kind(array: np.ndarray) -> tuple[str, str]:
-    """The kind of a finite matrix that nobody named, and the reason.
+    """The kind of a finite matrix for which none was named, and the reason.
 
     A matrix with fewer rows than columns is a sketch; a square one that is meant as a density matrix is a
     rho, even if it breaks an invariant; every other is a matrix.

@@ -32,7 +32,7 @@ async def migrate_json_payload_to_matrix(
     committed has outcome `migrate`. A matrix that is rejected, or whose target is taken, is left where it
     is and does not keep the others back. The source is not touched.
 
-    Raises VersionConflict where a target is written by somebody else at this moment, and what source and
+    Raises VersionConflict where a target is written by another client at this moment, and what source and
     store raise; NamespaceNotFound, but in a dry run, where the store does not exist yet.
     """
     (value,) = await source.fetch([key])

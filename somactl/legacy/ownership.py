@@ -1,6 +1,6 @@
 """Which commits of a store are a migration's own: their labels say so, as long as the store keeps them.
 
-A commit whose record has expired is nobody's: nothing is overwritten on the strength of it.
+A commit whose record has expired has no owner: nothing is overwritten on the strength of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def commits_of(store: Store, migration: str, commits: Iterable[str]) -> se
 async def outdated(store: Store, migration: str, there: Collection[Stat]) -> set[str]:
     """Targets among those of `there` whose place a newer value of the source may take.
 
-    They hold copies of this very migration, which nobody has written over, and none of the values that may
+    They hold copies of this very migration, which have not been written over, and none of the values that may
     have been copied there was taken out of the source: of these they would be all that is left.
     """
     journal = await Journal.open(store, migration)

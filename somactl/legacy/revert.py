@@ -75,7 +75,7 @@ async def revert(
                 return
             await staying.find_targets(journal)
             while journal.state.settled < journal.state.pages and await pace.turn(stop):
-                # The newest first: what a later pass wrote over an earlier one's copy is not somebody else's.
+                # The newest first: what a later pass wrote over an earlier one's copy is ours as well.
                 page = await journal.page(journal.state.pages + journal.state.dead - journal.state.settled)
                 await _withdraw(store, page, staying, report)
                 await journal.advance(settled=journal.state.settled + 1)
@@ -165,7 +165,7 @@ async def _restore(
 
 
 async def _withdraw(store: Store, page: Page, staying: _Staying, report: MigrateReport) -> None:
-    """Delete what the page's commit wrote and nobody has written since, in one commit."""
+    """Delete what the page's commit wrote and has not been written since, in one commit."""
     ours = [row for row in page.rows if row.outcome == "migrate" and not staying.has(row.target)]
     for _ in range(_ATTEMPTS):
         stats = (await store.stat_many([row.target for row in ours])).stats if ours else {}

@@ -62,7 +62,7 @@ async def judge(
     migration, however long ago the store has dropped their records.
 
     A matrix that this migration found in the store is committed again in its name before a value is said to
-    be safe: so whoever put it there, another migration say, cannot take it back from under this one.
+    be safe: so its writer, another migration say, cannot take it back from under this one.
     """
     judged = Judged()
     open_ = []
@@ -177,7 +177,7 @@ async def _adopt_chunk(
             try:
                 puts[entry.key] = await asyncio.to_thread(readmit, entry, tolerances)
             except InvariantViolated:
-                continue  # somebody committed it under wider tolerances than this migration's
+                continue  # it was committed under wider tolerances than this migration's
     expected = {stat.key: stat.version for stat in chunk if stat.key in puts}
     metadata = CommitMetadata(label_of_adoption(journal), verdicts_of(puts), COMMAND)
     while puts:

@@ -75,7 +75,7 @@ def _count_pointer(report: MigrateReport, pointer: str) -> None:
 
 def _keep_largest(report: MigrateReport, row: MigrationRow) -> None:
     if row.form == "unreadable":
-        return  # nobody knows how large it is
+        return  # its size is unknown
     if len(report.largest) == _LARGEST and row.json_bytes <= report.largest[-1].json_bytes:
         return
     # Of equals the first one read stays: the order of the source is the same in every run.

@@ -173,7 +173,7 @@ async def put(store: CachedStore, fills: Sequence[Fill], report: CacheWarmReport
         if outcome == "stored":
             report.filled += 1
             report.bytes_filled += len(one.entry.data) if one.entry else 0
-        elif outcome in ("same", "older"):  # somebody else was faster
+        elif outcome in ("same", "older"):  # another process was faster
             report.current += 1
         else:
             report.complete = False

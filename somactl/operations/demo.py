@@ -92,7 +92,7 @@ async def _clamp(store: Store, states: dict[str, np.ndarray], say: Say) -> None:
 
 
 async def _refuse(store: Store, states: dict[str, np.ndarray], say: Say) -> None:
-    """One state becomes far negative: refused, with a witness that anybody can check."""
+    """One state becomes far negative: refused, with a witness that can be checked by hand."""
     before = await store.head()
     rho = _with_negative_direction(states["digit:7"], 3e-2)
     try:

@@ -22,7 +22,7 @@ Refusal = Literal["unmarked", "blocked", "foreign", "read-only"]
 INITIALISING = "!"
 ESTABLISHING = "?"
 """A marker that begins so names no incarnation, and nothing is served under it: `init` is at work (or
-died at work), or somebody is just asking the authority for its incarnation."""
+died at work), or another process is just asking the authority for its incarnation."""
 
 
 class Fill(msgspec.Struct, frozen=True):
@@ -143,7 +143,7 @@ class Cache(Protocol):
     async def find(self, keys: Sequence[str], *, payloads: bool = True, hurry: bool = False) -> View:
         """What is held under `keys`, in one look; with `payloads` also the values, verified.
 
-        `hurry`: somebody waits who could as well ask the authority, so give up soon.
+        `hurry`: the caller could as well ask the authority, so give up soon.
         """
         ...
 

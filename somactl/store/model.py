@@ -286,7 +286,7 @@ class Degradation(msgspec.Struct, frozen=True):
 class Finding(msgspec.Struct, frozen=True):
     """What `diagnose` found about one aspect of a service.
 
-    `problem`: promises do not hold, or not for long; `warning`: they hold, and somebody should know;
+    `problem`: promises do not hold, or not for long; `warning`: they hold, and an operator should know;
     `unknown`: could not be looked at. `advice` says what to do, and is empty where nothing is; `next` are
     the commands that do it, or tell more. No field ever holds a secret.
     """

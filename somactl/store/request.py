@@ -297,7 +297,7 @@ def settle(request: Request, recorded_identity: str | None) -> None:
 
 
 def refuse_expired(commit_id: str, now: float, retention: Retention, records_removed_until: float) -> None:
-    """Refuse a generated id that nobody can prove unused any more; raises CommitExpired.
+    """Refuse a generated id that can no longer be proven unused; raises CommitExpired.
 
     Only for an id without a record. `now` is the store's clock; `records_removed_until` is the latest
     time up to which `compact` ever removed records, so that neither a longer retention nor a clock that

@@ -115,7 +115,7 @@ class Retrying:
         there, and returns if that is exactly what it was to write.
 
         It is sent again only where `expected` names every note it changes: then the two cannot both be
-        done, however late the first arrives, unless somebody deletes one of the notes and makes it anew
+        done, however late the first arrives, unless one of the notes is deleted and made anew
         meanwhile. Whatever else is found stays OutcomeUnknown: the first may have been done and been
         written over, or may still arrive.
         """

@@ -1,4 +1,4 @@
-"""What a store is held to, shipped for anyone who writes one. `docs/STORES.md` shows how to use it.
+"""The contract suite, shipped for authors of stores. `docs/STORES.md` shows how to use it.
 
 Needs pytest, pytest-asyncio and hypothesis, which somactl itself does not.
 """

@@ -4,7 +4,7 @@
 -- least_writer: 1
 --
 -- Times are seconds since 1970 by the server's clock; digests are hex. Names are always qualified: behind a
--- connection pooler nobody can rely on a search_path. There are no foreign keys: each would lock a row for
+-- connection pooler a search_path cannot be relied on. There are no foreign keys: each would lock a row for
 -- every row that a commit writes, and rows here are written by one function and removed by `compact` alone.
 
 CREATE SCHEMA somactl;
@@ -97,7 +97,7 @@ CREATE UNIQUE INDEX commit_record_version ON somactl.commit_record (namespace, v
 -- What is always true keeps the planner of a table it knows nothing of yet from looking up an id here.
 CREATE INDEX commit_record_age ON somactl.commit_record (namespace, recorded_at) WHERE recorded_at IS NOT NULL;
 
--- One event per commit, in commit order within a namespace, for whoever publishes them.
+-- One event per commit, in commit order within a namespace, for the relay that publishes them.
 CREATE TABLE somactl.outbox (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     namespace   text COLLATE "C" NOT NULL,

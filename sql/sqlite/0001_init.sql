@@ -76,7 +76,7 @@ CREATE TABLE commit_record (
 CREATE UNIQUE INDEX commit_record_version ON commit_record (namespace, version) WHERE version IS NOT NULL;
 CREATE INDEX commit_record_age ON commit_record (namespace, recorded_at);
 
--- One event per commit, in commit order, for whoever publishes them.
+-- One event per commit, in commit order, for the relay that publishes them.
 CREATE TABLE outbox (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     namespace   TEXT NOT NULL,

@@ -363,7 +363,7 @@ def test_an_interrupted_audit_reports_what_it_found(shell: Shell) -> None:
     os.close(read)
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["outcome"] == "violated"
-    time.sleep(0.3)  # now it reads the pipe, which nobody closes
+    time.sleep(0.3)  # now it reads the pipe, which is never closed
     process.send_signal(signal.SIGTERM)
     report = json.loads(process.communicate(timeout=30)[0])
     os.close(write)

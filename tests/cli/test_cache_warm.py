@@ -186,7 +186,7 @@ def test_reconcile_measures_and_mends(warm: Warm) -> None:
 
 
 def test_a_copy_that_the_authority_has_never_known_is_a_finding(warm: Warm, shell: Shell) -> None:
-    """Somebody put an older file in place of the database, and did not say so."""
+    """An older file was put in place of the database without a word."""
     warm.commit("a")
     warm.report()
     backup = (shell.folder / "somactl.db").read_bytes()
@@ -226,12 +226,12 @@ def test_reconcile_makes_a_cache_of_another_incarnation_serve_this_one(warm: War
 
 def test_a_cache_blocked_by_an_init_is_left_to_it(warm: Warm) -> None:
     warm.commit("a")
-    warm.raw.set(NAMES.marker, "!somebody")
+    warm.raw.set(NAMES.marker, "!another")
     for words in ([], ["--reconcile"]):
         result = warm("cache-warm", "--output", "json", *words)
         assert result.code == 13
         assert "init --new-incarnation" in result.error["hint"]
-    assert warm.raw.get(NAMES.marker) == b"!somebody"
+    assert warm.raw.get(NAMES.marker) == b"!another"
     assert warm("init", "--new-incarnation").code == 0
     assert warm.report()["filled"] == 1
 

@@ -82,7 +82,7 @@ def offered(shell: Shell, line: str) -> list[str]:
         ("somactl ls --namespace=ot", ["--namespace=other-tenant"]),
         ("somactl show pl", ["plain"]),
         ("somactl -n other-tenant show pl", ["plain"]),
-        ("somactl -n nobody show pl", []),
+        ("somactl -n absent show pl", []),
         ("somactl --store sqlite:///missing.db show pl", []),
         ("somactl --store nonsense show pl", []),
         ("somactl show -- -", ["-dash"]),

@@ -165,7 +165,7 @@ def test_a_command_line_that_makes_no_sense_ends_2_and_writes_nothing(files: She
 
 
 def test_a_password_on_the_command_line_is_refused_and_an_environment_variable_is_not(shell: Shell) -> None:
-    url = "postgresql://somebody:secret@127.0.0.1:1/db"
+    url = "postgresql://client:secret@127.0.0.1:1/db"
     exposed = shell("migrate-json", url, "--dry-run", "--output", "json")
     assert exposed.code == 10
     named = shell("migrate-json", "env:LEGACY", "--dry-run", "--output", "json", env={"LEGACY": url})

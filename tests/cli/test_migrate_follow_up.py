@@ -190,7 +190,7 @@ def on_a_terminal(shell: Shell, answer: bytes, *words: str) -> tuple[int, str]:
         while True:
             try:
                 said += os.read(leader, 65536)
-            except OSError:  # nobody holds the other end any more
+            except OSError:  # the other end is closed
                 break
         return process.wait(timeout=60), said.decode()
     finally:

@@ -155,7 +155,7 @@ def test_a_message_out_of_sequence_or_under_a_used_id_is_refused(filled: Shell) 
 
 BAD_ORDERS: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "names no key"),
-    "only-comments": (b"# nobody\n\n", "names no key"),
+    "only-comments": (b"# comment\n\n", "names no key"),
     "duplicate": (b"a\nb\na\n", "line 3"),
     "rubbish": (bytes(range(128, 256)) * 8, "UTF-8"),
     "utf-16": ("a\nb\n".encode("utf-16"), "UTF-16"),
@@ -233,7 +233,7 @@ def test_without_an_order_there_is_only_a_limit_to_compare_with(filled: Shell) -
 
 
 def test_a_namespace_that_does_not_exist_is_not_made(filled: Shell) -> None:
-    result = filled("prune", "--namespace", "nobody", "--order-file", "-", "-o", "json", stdin=b"a\n")
+    result = filled("prune", "--namespace", "absent", "--order-file", "-", "-o", "json", stdin=b"a\n")
     assert (result.code, result.error["error"]) == (15, "NamespaceNotFound")
     assert len(filled.ok("namespaces", "-o", "json").json["namespaces"]) == 1
 

@@ -195,11 +195,11 @@ def test_doctor_on_the_embedded_store(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("store", "code"),
     [
-        (f"redis://somebody:{SECRET}@127.0.0.1:1/0", 13),
-        (f"postgresql://somebody:{SECRET}@127.0.0.1:1/soma", 13),
-        (f"redis+cluster://somebody:{SECRET}@127.0.0.1:1", 13),
-        (f"redis://somebody:{SECRET}@127.0.0.1:1/x", 10),
-        (f"ftp://somebody:{SECRET}@127.0.0.1/", 10),
+        (f"redis://client:{SECRET}@127.0.0.1:1/0", 13),
+        (f"postgresql://client:{SECRET}@127.0.0.1:1/soma", 13),
+        (f"redis+cluster://client:{SECRET}@127.0.0.1:1", 13),
+        (f"redis://client:{SECRET}@127.0.0.1:1/x", 10),
+        (f"ftp://client:{SECRET}@127.0.0.1/", 10),
     ],
 )
 def test_nothing_is_there_and_no_secret_is_told(shell: Shell, store: str, code: int) -> None:

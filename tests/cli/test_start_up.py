@@ -141,7 +141,7 @@ def test_a_question_that_cannot_be_seen_is_not_asked(shell: Shell) -> None:
 def test_a_signal_ends_the_wait_for_a_reader_and_tells_what_stands(
     shell: Shell, number: signal.Signals
 ) -> None:
-    """Nobody reads the pipe: the report does not fit into it, and the commit stands."""
+    """The pipe is not read: the report does not fit into it, and the commit stands."""
     lines = b"".join(b'{"key": "key-%05d", "value": [[1.0]]}\n' % i for i in range(700))
     told = (shell.folder / "err").open("wb")
     process = subprocess.Popen(

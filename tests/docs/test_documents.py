@@ -68,7 +68,7 @@ def test_blocks_are_of_a_known_kind(page: Path) -> None:
     for language, source, line in _blocks(page):
         assert language in UNRUN | {"console", "python"}, f"line {line}: an unknown kind of block"
         prompts = [text for text in source.splitlines() if text.startswith("$ ")]
-        assert language == "console" or not prompts, f"line {line}: a session that nobody runs"
+        assert language == "console" or not prompts, f"line {line}: a session that is not run"
 
 
 @every_page

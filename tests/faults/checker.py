@@ -3,7 +3,7 @@
 `judge` returns what is wrong, as sentences; none, if every promise held. It reads through a store object of
 its own. What it looks at:
 
-- every commit whose outcome nobody knew is settled by `commit_status(resolve=True)`, and stays so: sent
+- every commit whose outcome was unknown is settled by `commit_status(resolve=True)`, and stays so: sent
   again, an aborted one is refused;
 - an acknowledged commit is recorded where its receipt says, a refused one is nowhere;
 - the log has the versions 1..head, each made by one commit that was really sent, with those contents;
@@ -121,7 +121,7 @@ async def _model(store: Store, history: History) -> tuple[Model | None, list[str
     for receipt in reversed(receipts):
         attempt = history.attempts.get(receipt.commit_id)
         if attempt is None:
-            return None, [f"version {receipt.version} was made by {receipt.commit_id}, which nobody sent"]
+            return None, [f"version {receipt.version} was made by {receipt.commit_id}, which no client sent"]
         commits.append(attempt)
         if receipt.keys != attempt.contents(history.namespace):
             defects.append(f"version {receipt.version} has other contents than {attempt}")

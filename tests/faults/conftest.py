@@ -41,7 +41,7 @@ def durable_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
     settings = {"fsync": "on", "full_page_writes": "on"}
     with PostgresServer(tmp_path_factory.mktemp("durable-postgres"), settings=settings) as server:
         yield server
-        server.kill()  # nobody needs its last checkpoint
+        server.kill()  # its last checkpoint is not needed
 
 
 @pytest.fixture(scope="module")

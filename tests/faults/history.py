@@ -24,7 +24,7 @@ class Attempt:
 
     updates   key -> marker, None for a delete
     expected  key -> version that was demanded
-    floor     the newest version that anybody knew to be committed before this was sent
+    floor     the newest version that any client knew to be committed before this was sent
     ended     time.time() when the client knew what it was going to know
     """
 
@@ -58,7 +58,7 @@ class Attempt:
 class Look:
     """What one read returned. `version` is that of a snapshot, None for a read of one key.
 
-    floor  the newest version that anybody knew to be committed before the read began
+    floor  the newest version that any client knew to be committed before the read began
     began  time.time() before the read was sent
     """
 
@@ -75,7 +75,7 @@ class Look:
 class History:
     """Attempts by commit id, and looks in the order in which they ended.
 
-    `failed_reads` counts reads that the store could not answer; `torn` says what nobody may ever see.
+    `failed_reads` counts reads that the store could not answer; `torn` says what no reader may ever see.
     """
 
     namespace: str
@@ -191,6 +191,6 @@ class History:
 
 
 def _check_passing(error: StoreUnavailable) -> None:
-    """Raise `error` unless it may go away by itself, or when somebody makes room."""
+    """Raise `error` unless it may go away by itself, or when room is made."""
     if not error.retryable and not isinstance(error, StoreFull):
         raise error

@@ -1,6 +1,6 @@
 """Matrices that say which commit wrote them: every entry is the commit's marker.
 
-A commit writes the same marker under all its keys, so that a torn one shows, whoever looks. They are of a
+A commit writes the same marker under all its keys, so that a torn one shows to every reader. They are of a
 kind that is cached and needs no verdict. No numpy: the writer processes import this too.
 """
 

@@ -351,7 +351,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A migration that nobody killed."""
+    """A migration that was not killed."""
 
     outcome: Outcome
     report: dict[str, Any]

@@ -54,7 +54,7 @@ class Place:
         raise NotImplementedError
 
     def connections(self) -> int:
-        """How many clients the server has now, besides whoever counts."""
+        """How many clients the server has now, besides the one that counts."""
         raise NotImplementedError
 
 

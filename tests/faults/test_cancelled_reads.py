@@ -17,7 +17,7 @@ READS = {"redis": 4_000, "postgres": 3_000, "postgres+redis": 3_000}
 """By the store's name; ten thousand in sum."""
 AT_ONCE = 40
 LONGEST = 0.03
-"""Seconds in which most of so many reads come to their end, where nobody cancels them."""
+"""Seconds in which most of so many reads come to their end, where they are not cancelled."""
 KEYS = [f"key-{number}" for number in range(100)]
 MOST_CONNECTIONS = 64
 

@@ -156,7 +156,7 @@ async def test_a_commit_that_nobody_sent_is_found(run: Run) -> None:
     place, history = run
     commit_id = next(id_ for id_, attempt in history.attempts.items() if attempt.outcome == "acknowledged")
     del history.attempts[commit_id]
-    assert any("which nobody sent" in defect for defect in await judge(place, history))
+    assert any("which no client sent" in defect for defect in await judge(place, history))
 
 
 async def test_a_cached_value_may_be_stale_for_so_long_and_no_longer(run: Run) -> None:

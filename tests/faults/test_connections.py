@@ -147,7 +147,7 @@ async def test_a_connection_cut_at_any_byte(
 @pytest.mark.parametrize("how", ["freeze", "swallow"])
 @pytest.mark.parametrize("side", [SMALL, LARGE], ids=["small", "large"])
 async def test_a_connection_that_falls_silent(authority: Callable[..., Place], side: int, how: How) -> None:
-    """Half-open: nobody says that it is dead. The store's own patience ends it, and names what is known."""
+    """Half-open: nothing says that it is dead. The store's own patience ends it, and names what is known."""
     place = authority(f"silent-{how}-{side}", timeout=0.25)
     async with line_to(place) as line:
         turns = decisive(place, side, *await line.conversation(side))

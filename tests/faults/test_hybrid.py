@@ -54,7 +54,7 @@ async def look_everywhere(history: History, stores: tuple[Store, ...]) -> None:
 
 
 async def kill_cache(place: HybridPlace, dice: random.Random) -> None:
-    """Its clients find nobody for a while, and then an empty Redis."""
+    """Its clients find no server for a while, and then an empty Redis."""
     await asyncio.to_thread(place.cache.kill)
     await asyncio.sleep(dice.random() * 0.2)
     await asyncio.to_thread(place.cache.start)
@@ -200,7 +200,7 @@ def replace_spec(place: HybridPlace, **changes: bool) -> HybridPlace:
 
 
 def copy_database(server: PostgresServer, source: str, target: str) -> None:
-    """Make the database `target` what `source` is now, whoever is connected to either."""
+    """Make the database `target` what `source` is now, whatever is connected to either."""
     server.run(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
     server.run(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

@@ -95,7 +95,7 @@ async def test_a_finalize_killed_between_any_two_writes_loses_nothing_and_ends_a
         run = ground.runs.run(source.url, target, *FINALIZE, signals={step: signal.SIGKILL})
         assert run.code is None, step
         await assert_nothing_is_lost(source, target, before)
-        if number % 2:  # whoever changes their mind need not finish it first
+        if number % 2:  # an operator who decides otherwise need not finish it first
             finish(ground, "redis", target, "--revert")
             await assert_undone(source, target, before)
             continue

@@ -109,7 +109,7 @@ async def test_of_two_runs_the_one_that_was_overtaken_stops(
     first = ground.runs.start(source, target, signals={step: signal.SIGSTOP})
     first.wait_until_stopped()
     second = ground.runs.run(source, target)
-    assert second.code == 2, second.err  # nobody takes a run over without saying so
+    assert second.code == 2, second.err  # no run is taken over without saying so
     second = ground.runs.run(source, target, "--resume")
     assert second.code == 3, second.err
     first.signal(signal.SIGCONT)
@@ -162,7 +162,7 @@ async def test_of_two_finalizing_runs_one_stops_and_nothing_is_lost(ground: Grou
 
 
 async def test_a_finalizing_run_that_a_revert_overtook_takes_nothing_out(ground: Ground, source: str) -> None:
-    """It may have been about to, for however long: what it then takes out, nobody else would put back."""
+    """It may have been about to, for however long: what it then takes out, no other run would put back."""
     target = await copied(ground)
     words = ("--finalize", "--yes")
     first = ground.runs.start(source, target, *words, signals={"before swap 2": signal.SIGSTOP})

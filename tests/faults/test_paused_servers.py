@@ -52,7 +52,7 @@ async def test_late_replies_reach_nobody_else(authority: Callable[..., Place]) -
             late = [asyncio.create_task(history.read(store, f"later-{turn}", key)) for key in keys]
             await asyncio.sleep(0.01)
             place.server.resume()
-            # Replies to both come now; whoever still waits may have only the one to its own question.
+            # Replies to both come now; a caller that still waits may have only the one to its own question.
             await asyncio.gather(*late)
             for key in keys:
                 look = await history.read(store, "after", key)

@@ -92,7 +92,7 @@ async def test_what_somebody_else_wrote_since_is_a_conflict(
 async def test_what_was_found_and_made_its_own_is_not_its_copy(
     redis_values: RedisBackend, sqlite: Settings
 ) -> None:
-    """Somebody else had put it there, and finalizing has committed it again; it stays theirs."""
+    """Another client had put it there, and finalizing has committed it again; it stays theirs."""
     await fill(redis_values)
     migration = Migration(redis_values.open, sqlite, DISCOVER)
     await overwrite(migration, "half#/good", OTHER)

@@ -34,7 +34,7 @@ WRITES = {
     "persist", "psetex", "rename", "restore", "rpush", "sadd", "set", "setex", "setnx", "spop", "srem",
     "unlink", "xadd", "xtrim", "zadd", "zincrby", "zrem", "zremrangebyrank", "zremrangebyscore",
 }  # fmt: skip
-"""What changes a Redis; a script's own commands are counted like anybody's."""
+"""What changes a Redis; a script's own commands are counted like any client's."""
 
 
 @dataclass(frozen=True)

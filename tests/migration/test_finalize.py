@@ -198,7 +198,7 @@ async def test_a_corrupt_target_keeps_the_value(
 async def test_a_first_reading_that_was_wrong_is_found_by_the_second(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Had the fast parser mistaken a number, its envelope would agree with it, and nobody would know."""
+    """Had the fast parser mistaken a number, its envelope would agree with it, and none would notice."""
     from somactl.legacy import kinds
 
     parse = kinds.parse_matrix

@@ -103,7 +103,7 @@ async def test_a_source_that_changed_makes_it_stale_and_nothing_is_written(
     assert "nothing of this one was carried out" in (caught.value.hint or "")
     if Path(migration.settings.store.removeprefix("sqlite:///")).exists():
         assert (await migration.contents(), await notes(migration)) == ({}, [])
-    # And it stands in nobody's way: the next plan is carried out, with no word about an earlier run.
+    # And it stands in no run's way: the next plan is carried out, with no word about an earlier run.
     await migration.plan(path)
     assert (await migration.apply(path)).phase == "copied"
 

@@ -1,4 +1,4 @@
-"""Whoever watches is told of every step: comparing, copying, finalizing and reverting."""
+"""The progress display is told of every step: comparing, copying, finalizing and reverting."""
 
 from __future__ import annotations
 

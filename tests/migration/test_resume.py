@@ -103,7 +103,7 @@ async def test_values_that_come_and_go_between_two_runs_do_not_confuse_the_secon
 async def test_a_matrix_that_was_lost_behind_the_checkpoint_is_copied_again(
     redis_values: RedisBackend, sqlite: Settings
 ) -> None:
-    """As if the store had forgotten its newest commits; what somebody deleted is not brought back."""
+    """As if the store had forgotten its newest commits; what was deleted is not brought back."""
     await redis_values.put(MANY)
     migration = Migration(redis_values.open, sqlite)
     await migration.copy(pace=after_batches(10))

@@ -1,6 +1,6 @@
 """Whatever is done in whatever order, no matrix is lost and nothing that others wrote is touched.
 
-Somebody writes the sources, somebody else the store, and three migrations to the same keys are copied,
+One client writes the sources, another the store, and three migrations to the same keys are copied,
 stopped, finalized, reverted and forgotten between them. What must hold is little, and holds after every step.
 """
 
@@ -54,7 +54,7 @@ turns = st.sampled_from([99, 99, 1])
 
 
 class Written:
-    """A value that somebody wrote: its text, and the matrices in it by their pointers."""
+    """A value that was written: its text, and the matrices in it by their pointers."""
 
     def __init__(self, data: bytes | None, held: dict[str, int]) -> None:
         self.data = data
@@ -102,9 +102,7 @@ class Journeys(RuleBasedStateMachine):
         self.source = {(place, key): Written(None, {}) for place in range(len(PLACES)) for key in KEYS}
         self.theirs: dict[str, int | None] = {}  # target -> what another writer of the store put there last
         self.forgotten: set[Spot] = set()  # whose originals are no more
-        self.referred: dict[
-            Spot, set[str]
-        ] = {}  # targets to which a value refers that somebody wrote himself
+        self.referred: dict[Spot, set[str]] = {}  # targets to which a value refers that a client wrote
         for backend in self.backends:
             asyncio.run(backend.put(dict.fromkeys(KEYS)))
         self.write((0, "a"), whole(0))
@@ -118,7 +116,7 @@ class Journeys(RuleBasedStateMachine):
 
     def write(self, spot: Spot, value: Written) -> None:
         if value.data is None and self.found(spot) is None:
-            return  # whoever deletes what is gone has done nothing
+            return  # deleting what is gone does nothing
         self.source[spot] = value
         self.forgotten.discard(spot)
         self.referred.pop(spot, None)
@@ -170,7 +168,7 @@ class Journeys(RuleBasedStateMachine):
 
     @rule(which=migrations, count=turns)
     def finalize(self, which: int, count: int) -> None:
-        """What it takes is in the store at that moment, whoever wrote there."""
+        """What it takes is in the store at that moment, whatever was written there."""
         before = {spot: self.found(spot) for spot in self.source}
         self.attempt(lambda: self.migrations[which].finalize(pace=after_batches(count)))
         stored = asyncio.run(self.stored())

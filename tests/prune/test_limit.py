@@ -1,4 +1,4 @@
-"""A namespace over its limit: it is said, for how long, and nothing is deleted that nobody ordered."""
+"""A namespace over its limit: it is said, for how long, and nothing is deleted that was not ordered."""
 
 from __future__ import annotations
 

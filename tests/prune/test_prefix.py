@@ -1,4 +1,4 @@
-"""Whatever the order, the goal, and whoever writes meanwhile or dies: a prefix of what applies is deleted."""
+"""Whatever the order, the goal, other writers and crashes: a prefix of what applies is deleted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ goals = st.one_of(
     st.builds(Goal, st.just("max-bytes"), st.integers(0, 7 * SIZE)),
 )
 orders = st.lists(
-    st.tuples(st.sampled_from([*KEYS, "nobody"]), st.sampled_from([None, None, 1, 2, 3])),
+    st.tuples(st.sampled_from([*KEYS, "absent"]), st.sampled_from([None, None, 1, 2, 3])),
     min_size=3,
     unique_by=lambda item: item[0],
 )

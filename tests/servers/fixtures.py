@@ -57,7 +57,7 @@ def pgbouncer(
 
 @pytest.fixture(scope="session")
 def legacy_postgres(postgres_server: PostgresServer | ExternalPostgres) -> Iterator[str]:
-    """The URL of a database with the old service's table. Nobody may write to it, nor stay connected."""
+    """The URL of a database with the old service's table. No test may write to it, nor stay connected."""
     url = load_postgres(postgres_server)
     yield url
     postgres_server.drop_database(url)
@@ -75,7 +75,7 @@ def legacy_postgres_copy(
 
 @pytest.fixture(scope="session")
 def legacy_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server with what the old service left in its Redis. Nobody may write to it."""
+    """A server with what the old service left in its Redis. No test may write to it."""
     with legacy_redis_server(tmp_path_factory.mktemp("legacy-redis")) as server:
         yield server
 

@@ -32,7 +32,7 @@ def load_postgres(server: PostgresServer | ExternalPostgres) -> str:
 
 
 def copy_postgres(server: PostgresServer | ExternalPostgres, url: str) -> str:
-    """The URL of a new database with what that of `url` holds, to which nobody may be connected."""
+    """The URL of a new database with what that of `url` holds, to which no client may be connected."""
     copy = server.create_database()
     names = [urlsplit(each).path.removeprefix("/") for each in (copy, url)]
     server.run(f"DROP DATABASE {names[0]}")

@@ -66,7 +66,7 @@ class Databases:
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Drop it, whoever is connected."""
+        """Drop it, whatever is connected."""
         name = urlsplit(url).path.removeprefix("/")
         assert name.startswith("somactl_test_"), f"{name} was not made by create_database"
         self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -51,7 +51,7 @@ def find(program: str, *folders: Path | str) -> Path:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
+    """A port of 127.0.0.1 that is free now."""
     for port in random.SystemRandom().sample(PORTS, 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -127,7 +127,7 @@ class Server:
     """What its log says once it answers."""
 
     clash: ClassVar[str] = "Address already in use"
-    """What its log says where somebody else has its port."""
+    """What its log says where another process has its port."""
 
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     run_as: str | None = None

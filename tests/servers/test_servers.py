@@ -248,8 +248,8 @@ async def test_databases_are_made_inside_a_loop_and_dropped_under_a_client(tmp_p
 def test_postgres_killed_keeps_what_it_committed(tmp_path: Path) -> None:
     with PostgresServer(tmp_path, settings={"fsync": "on"}) as server:
         server.run("CREATE TABLE kept AS SELECT 42 AS answer")
-        everyone = watchdog.tree(server.pid)
-        assert len(everyone) > 3
+        tree = watchdog.tree(server.pid)
+        assert len(tree) > 3
         server.kill()
         assert not listens(server.port)
         server.start()

@@ -36,7 +36,7 @@ async def main():
                     values = await source.fetch(page)
                     read += sum(value.state == "text" for value in values)
                     page = page[len(values):]
-            # `getrusage` would tell the peak of whoever made this process, if that was higher.
+            # `getrusage` would tell the peak of the process that made this one, if that was higher.
             peak = re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
             print(len(workspace.names), read, peak[1])
 

@@ -294,7 +294,7 @@ class Scene:
         """`count` stores on a namespace that exists; from now on every step is held up."""
         self._patches.enter_context(self.clock.as_redis_time())
         self._patches.enter_context(mock.patch.object(cache_writer, "_PAUSE", 0.0))
-        # Breakers let somebody try at once, and of the values some come with the first look, others apart.
+        # Breakers let one caller try at once, and of the values some come with the first look, others apart.
         pauses = {"first_pause": 0.0, "longest_pause": 0.0}
         self._patches.enter_context(mock.patch.dict(Breaker.__init__.__kwdefaults__, pauses))
         self._patches.enter_context(mock.patch.object(redis_cache, "INLINE_BYTES", 300))
@@ -335,7 +335,7 @@ class Scene:
             await settle()
 
     async def do(self, call: Coroutine[Any, Any, T]) -> T:
-        """The result of a call that nobody holds up."""
+        """The result of a call that is not held up."""
         held = await self.begin(call, None)
         return await held.task
 

@@ -66,7 +66,7 @@ class PostgresBackend:
             "WHERE namespace = (SELECT id FROM somactl.namespace WHERE name = $1)",
             namespace,
         )
-        # A payload without its revision would be missed by the join, and nobody would ever remove it.
+        # A payload without its revision would be missed by the join, and never be removed.
         ((orphans,),) = await self.rows(
             "SELECT count(*) FROM somactl.payload WHERE id NOT IN (SELECT id FROM somactl.revision)"
         )
@@ -112,7 +112,7 @@ class PostgresBackend:
         self._shelf.append(self.direct_url)
 
     async def refuse_events(self, state: str, *, in_commit: bool = False) -> None:
-        """From now on whoever writes an event fails with that SQLSTATE, at once or in COMMIT."""
+        """From now on each write of an event fails with that SQLSTATE, at once or in COMMIT."""
         await self.rows(
             "CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS "
             f"$$BEGIN RAISE EXCEPTION 'provoked' USING ERRCODE = '{state}'; END$$"
@@ -164,7 +164,7 @@ Opener: TypeAlias = "Callable[..., PostgresStore]"
 
 @pytest.fixture
 def backend(postgres_server: Databases) -> Iterator[PostgresBackend]:
-    """One whose settings a test may change: nobody uses it again."""
+    """One whose settings a test may change: it is not used again."""
     backend = PostgresBackend(postgres_server)
     yield backend
     postgres_server.drop_database(backend.direct_url)

@@ -28,10 +28,10 @@ async def attach(cluster: RedisCluster, primary: ClusterNode, replica: ClusterNo
     replica.command_of_cluster("REPLICATE", primary.id)
     with replica.client() as raw:
         await until(lambda: raw.info("replication").get("master_link_status") == "up")
-    everybody = [*cluster.nodes, replica]
+    members = [*cluster.nodes, replica]
     own_id = replica.command_of_cluster("MYID")
-    await until(lambda: all(_knows(node, own_id, primary.id) for node in everybody))
-    await until(lambda: all(_is_connected(node, len(everybody)) for node in everybody))
+    await until(lambda: all(_knows(node, own_id, primary.id) for node in members))
+    await until(lambda: all(_is_connected(node, len(members)) for node in members))
 
 
 def _knows(witness: ClusterNode, replica: bytes, primary: str) -> bool:

@@ -165,7 +165,7 @@ async def test_only_newer_displaces(
 
 
 async def test_another_content_at_the_same_version_is_replaced(bench: Bench) -> None:
-    """It cannot be, unless somebody restored the authority: and then the authority is right."""
+    """It cannot be, unless the authority was restored: and then the authority is right."""
     await bench.put(await bench.value("a", 5, seed=1))
     assert await bench.put(await bench.value("a", 5, seed=2)) == ("stored",)
     found = await bench.get("a")

@@ -84,7 +84,7 @@ async def test_a_paused_cache_costs_a_few_reads_their_patience_and_then_nothing(
             assert await served(store) == (1, "sqlite")
         receipt = await put(store, "a", seed=1)
         assert [durable.store for durable in receipt.stores] == ["sqlite"]
-        # Three failures open the breaker; after it, only whoever tries again for all fails.
+        # Three failures open the breaker; after it, only the one that tries again for all fails.
         assert breaker(store) in ("open", "half-open")
         assert 3 <= store.cache.counts.failures <= 6
         assert "may serve to others" in store.degradations[0].detail
@@ -203,7 +203,7 @@ async def test_a_cache_that_evicts_all_the_time_serves_nothing_wrong(tmp_path: P
                 await write(store, {key: newest[key]})
             probe = dice.choice(list(newest))
             # What a store wrote itself it always sees; what another wrote, unless its copy was evicted
-            # before a late fill: here nobody is late, so it sees that too.
+            # before a late fill: here no fill is late, so it sees that too.
             for reader in (store, other):
                 try:
                     found: bytes | None = bytes((await reader.read(probe)).data)

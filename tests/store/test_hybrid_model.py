@@ -73,7 +73,7 @@ class HybridMachine(RuleBasedStateMachine):
         self.waited = 0.0
 
     def lost(self, *keys: str) -> None:
-        """The cache may have lost what it took: nobody may count on that, nor on what it is just taking."""
+        """The cache may have lost what it took: no caller may count on that, nor on what is being put."""
         for key in keys or KEYS:
             self.shared.pop(key, None)
             self.losses[key] += 1
@@ -182,7 +182,7 @@ class HybridMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.scene.sleeping())
     @rule(data=st.data(), steps=STEPS)
     def wake(self, data: st.DataObject, steps: int | None) -> None:
-        """Somebody who slept goes on."""
+        """A process that slept goes on."""
         sleeping = self.scene.sleeping()
         self.go_on(sleeping[data.draw(st.integers(0, len(sleeping) - 1))], steps)
 

@@ -191,7 +191,7 @@ async def test_a_clock_that_was_set_back_makes_no_copy_younger(play: Play) -> No
 
 
 async def test_a_confirmed_copy_lives_longer(play: Play) -> None:
-    """Somebody asked the authority again: the same version is the newest still."""
+    """The authority was asked again: the same version is the newest still."""
     await play.put(play.one, 1)
     play.clock.now += 0.05 * TTL
     hasty = play.add(ttl=0.02 * TTL)
@@ -581,7 +581,7 @@ async def test_an_init_that_is_overtaken_by_one_without_a_cache_notices(play: Pl
 async def test_a_flushed_cache_learns_its_incarnation_from_the_authority_not_from_who_comes_late(
     play: Play,
 ) -> None:
-    """Somebody restored the authority, ran init without the cache, and flushed it."""
+    """The authority was restored, init run without the cache, and the cache flushed."""
     await play.put(play.one, 1)
     play.authority.make_backup()
     await play.put(play.one, 2)
@@ -607,7 +607,7 @@ async def test_whoever_is_overtaken_while_establishing_establishes_nothing(play:
 
 
 async def test_a_store_that_has_seen_the_authority_serves_no_other_incarnation(play: Play) -> None:
-    """Somebody ran init without the cache, and did not flush it: a mistake, and still bounded."""
+    """init was run without the cache, which was not flushed: a mistake, and still bounded."""
     await play.put(play.one, 1)
     await play.do(play.authority.init(new_incarnation=True))
     assert await play.read(play.two) == (1, CACHE)  # it has not asked the authority since

@@ -100,7 +100,7 @@ async def test_encrypted_connections(tmp_path: Path) -> None:
     with PostgresServer(tmp_path / "server", tls=True, settings={"fsync": "on"}) as server:
         url = server.create_database()
         for query, error in {
-            "": None,  # on this machine: encrypted where the server can, and nobody's name is asked
+            "": None,  # on this machine: encrypted where the server can, and no name is asked
             "?sslmode=require": None,
             f"?sslmode=verify-full&sslrootcert={server.ca_file}": None,
             f"?sslrootcert={server.ca_file}": None,

@@ -66,8 +66,8 @@ async def test_a_lock_is_waited_for(backend: PostgresBackend, store: PostgresSto
 async def test_a_deadlock_with_somebody_else_is_survived(
     backend: PostgresBackend, store: PostgresStore
 ) -> None:
-    """Whoever works on our tables by hand may lock rows in another order. We are the one that gives way: the
-    server looks for deadlocks on behalf of whoever has waited for the time that his own setting says."""
+    """An operator who works on our tables by hand may lock rows in another order. We give way: the server
+    looks for deadlocks on behalf of the session that has waited for the time that his own setting says."""
     await put(store, "a")
     async with backend.raw() as other:
         await other.execute("SET deadlock_timeout = '1h'")
@@ -156,7 +156,7 @@ async def test_an_answer_that_takes_too_long(
         assert all(error.retryable for error in outcomes)  # type: ignore[union-attr]
     assert (await hasty.read("a")).version == 1
     (session,) = hasty._connections._idle
-    assert session.connection.get_server_pid() not in before  # a late answer must reach nobody
+    assert session.connection.get_server_pid() not in before  # a late answer must reach no caller
 
 
 async def test_a_statement_timeout_of_the_server_s(

@@ -20,7 +20,7 @@ from store.postgres_backend import (
 
 
 async def test_of_many_who_make_a_note_one_does(opener: Opener, store: PostgresStore) -> None:
-    """Two notes, named in either order: nobody waits for whoever waits for him."""
+    """Two notes, named in either order: no two writers wait for each other."""
     crowd = [opener() for _ in range(8)]
     done = await asyncio.gather(
         *(

@@ -91,7 +91,7 @@ async def test_many_machines_migrate_a_database_at_once(
     """All of them have seen that there is no schema before one of them makes it."""
     crowd = [opener(f"space-{number}") for number in range(8)]
     seen: list[PostgresStore] = []
-    everybody = asyncio.Event()
+    all_there = asyncio.Event()
     look = schema.look
 
     async def look_together(*arguments: Any) -> Any:
@@ -99,8 +99,8 @@ async def test_many_machines_migrate_a_database_at_once(
         if len(seen) < len(crowd):
             seen.append(found)
             if len(seen) == len(crowd):
-                everybody.set()
-            await everybody.wait()
+                all_there.set()
+            await all_there.wait()
         return found
 
     monkeypatch.setattr(schema, "look", look_together)
@@ -290,10 +290,10 @@ async def test_whoever_may_only_read(backend: PostgresBackend, opener: Opener) -
     await owner.init()
     await put(owner, "a")
     role = await make_role(backend)
-    nobody = opener(url=role)
+    powerless = opener(url=role)
     with pytest.raises(AccessDenied):
-        await nobody.head()
-    (finding,) = await nobody.diagnose()
+        await powerless.head()
+    (finding,) = await powerless.diagnose()
     assert (finding.check, finding.status) == ("permissions", "problem")
     for statement in (
         "GRANT USAGE ON SCHEMA somactl TO {}",
@@ -314,7 +314,7 @@ async def test_whoever_may_only_read(backend: PostgresBackend, opener: Opener) -
     permissions = next(f for f in await reader.diagnose() if f.check == "permissions")
     assert (permissions.status, permissions.detail) == ("problem", "the role may not write nor compact")
     assert (await owner.head()).version == 1
-    await nobody.close()
+    await powerless.close()
     await reader.close()
     await drop_role(backend, role)
 

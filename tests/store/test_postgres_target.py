@@ -1,4 +1,4 @@
-"""What a URL says, before anybody connects."""
+"""What a URL says, before it is connected to."""
 
 from __future__ import annotations
 

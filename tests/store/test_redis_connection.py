@@ -127,7 +127,7 @@ async def test_an_encrypted_connection(encrypted: RedisServer, opener: Callable[
     await write(store, {"a": data})
     assert bytes((await store.read("a")).data) == data
     assert "ok" in {f.status for f in await store.diagnose() if f.check == "tls"}
-    unverified = opener(encrypted.url)  # on this machine nobody stands between
+    unverified = opener(encrypted.url)  # on this machine nothing stands between
     assert (await unverified.head()).version == 1
 
 
@@ -170,7 +170,7 @@ async def test_a_unix_socket(redis_server: RedisServer, opener: Callable[..., Re
 PASSWORD = "pa%2Fss%40%3F%23word"
 
 
-@pytest.mark.parametrize("login", ["user:wrong@", "nobody:password@", ""])
+@pytest.mark.parametrize("login", ["user:wrong@", "absent:password@", ""])
 async def test_a_wrong_login(secured: RedisServer, opener: Callable[..., RedisStore], login: str) -> None:
     store = opener(f"redis://{login}127.0.0.1:{secured.port}")
     for call in (store.head(), store.init(), put(store, "a"), store.namespaces()):

@@ -1,4 +1,4 @@
-"""The Redis store when parts of it are lost, evicted, or overwritten by somebody else."""
+"""The Redis store when parts of it are lost, evicted, or overwritten by another program."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ async def test_a_commit_can_wait_for_replicas(tmp_path: Path) -> None:
         await store.close()
 
 
-# Replies that are late, lost or for somebody else
+# Replies that are late, lost or for another caller
 
 
 @asynccontextmanager

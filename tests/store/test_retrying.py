@@ -219,7 +219,7 @@ async def test_a_lost_write_of_notes_is_not_sent_again_where_it_could_undo_a_lat
 async def test_notes_that_another_writer_moved_on_meanwhile_stay_unknown(
     inner: SqliteStore, theirs: list[bytes]
 ) -> None:
-    """Whether ours was there in between, nobody can tell any more."""
+    """Whether ours was there in between cannot be told any more."""
     store = retrying(inner, before=faults(unknown("")))
     for data in theirs:
         await inner.write_notes({"a": data})

@@ -12,5 +12,5 @@ def wait_until_read(pipe: int, seconds: float = 60) -> None:
     """Return when nothing is left in the pipe, of which `pipe` is either end."""
     deadline = time.monotonic() + seconds
     while int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder):
-        assert time.monotonic() < deadline, "nobody reads the pipe"
+        assert time.monotonic() < deadline, "the pipe is not read"
         time.sleep(0.05)

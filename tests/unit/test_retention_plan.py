@@ -152,7 +152,7 @@ def test_failing_modes_delete_nothing(modes: dict[str, Any], offending: tuple[in
     assert found.offending == offending
     assert found.deletes == ()
     assert found.outcomes == ("withheld", "unknown", "changed", "withheld", "beyond-limit")
-    assert planned(Goal("keep", 9), order, **modes).offending == ()  # nobody needed to look that far
+    assert planned(Goal("keep", 9), order, **modes).offending == ()  # no need to look that far
 
 
 def test_what_earlier_batches_deleted_counts_for_a_limit() -> None:

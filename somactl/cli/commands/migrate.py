@@ -165,7 +165,7 @@ def _refuse_more(words: Words, verb: str) -> None:
 
 
 def _ask(verb: str, *, no_input: bool) -> None:
-    """What can be done again needs no question where nobody is there to answer; the rest always does."""
+    """What can be done again needs no question without a terminal; the rest always does."""
     what, done = {
         "--finalize": ("takes the migrated matrices out of the source", "taken out"),
         "--revert": ("puts the source back as it was, and deletes the migrated matrices", "put back"),
@@ -247,7 +247,7 @@ async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *
 
 
 def _warn(report: MigrateReport, selection: Selection) -> None:
-    """Matrices inside of values are left where they are unless somebody asks for them, and asks rightly."""
+    """Warn of matrices inside of values, which stay there unless --discover or --pointer names them."""
     if selection.discover:
         return
     if selection.pointers:

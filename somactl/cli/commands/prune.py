@@ -112,7 +112,7 @@ def _goal(limit: int | None, keep: int | None, max_bytes: str | None) -> Goal:
 
 
 def _ask(session: Session, request: PruneRequest, *, asks: bool) -> None:
-    """What can be restored needs no question where nobody is there to answer; the rest always does."""
+    """What can be restored needs no question without a terminal; the rest always does."""
     if not asks:
         if request.grace == 0:
             raise UsageError("--grace 0 deletes for good", next=[again(dry_run=True), again(yes=True)])

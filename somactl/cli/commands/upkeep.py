@@ -89,7 +89,7 @@ def _tell(progress: ProgressPrinter, report: CompactReport) -> None:
 
 
 def _ask(session: Session, *, no_input: bool) -> None:
-    """What compact removes cannot be brought back, so somebody has to say yes."""
+    """What compact removes cannot be brought back, so the operator has to say yes."""
     if not may_ask(no_input=no_input):
         raise UsageError("compact removes history for good", next=[again(dry_run=True), again(yes=True)])
     confirm(f"Remove what namespace {session.settings.namespace!r} need not keep?", unless_done="removed")

@@ -60,7 +60,7 @@ class Reader:
         return value
 
     def usual_item(self) -> tuple[str, int | None] | None:
-        """An item as nearly everybody writes it, read at once; None where it takes a closer look."""
+        """An item in its usual form, read at once; None where it takes a closer look."""
         match = _USUAL_ITEM.match(self._text, self._pos)
         if match is None:
             return None

@@ -36,8 +36,8 @@ _ATTRIBUTES = re.compile(r"mode=([0-7]{4}) uid=([0-9]{1,10}) gid=([0-9]{1,10})\Z
 class FilesSource:
     """Files by their keys; see `somactl.legacy.source.contract.Source`.
 
-    A change writes a new file beside the old one and puts it in its place, so that whoever reads sees the one
-    or the other whole, after a crash as well. The old content is compared at the last moment before that; no
+    A change writes a new file beside the old one and puts it in its place, so that a reader sees the one or
+    the other whole, after a crash as well. The old content is compared at the last moment before that; no
     file system can be asked to do both at once, so a writer in the microseconds between, unless it is somactl
     too, loses his change.
 
@@ -211,7 +211,7 @@ class _Access(NamedTuple):
 def _put(path: str, change: Change) -> bool:
     """Put a file with `after` in the place of one with `before`, or where none is; whether it was so.
 
-    Until it is known who may read it, that is nobody else.
+    Until it is known who may read it, only this user may.
     """
     assert change.after is not None
     folder = os.path.dirname(path)

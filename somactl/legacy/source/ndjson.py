@@ -61,7 +61,7 @@ class NdjsonSource:
             if chosen:
                 yield chosen
         for page in self._pages("SELECT name, key FROM defects WHERE name {} ? ORDER BY name LIMIT ?"):
-            # Whether a line without a key would have matched, nobody knows.
+            # Whether a line without a key would have matched cannot be known.
             yield [
                 to_text(name)
                 for name, key in page

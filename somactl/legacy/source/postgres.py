@@ -200,7 +200,7 @@ class PostgresSource:
                     raise
                 raise error from exc
             finally:
-                # A connection whose call did not end is closed, so that a late answer reaches nobody else.
+                # A connection whose call did not end is closed, so that no other call gets a late answer.
                 # One that the server has closed does not even know whether it is in a transaction.
                 connection = session.connection
                 ours = session in self._leased  # else it was left to the parent process

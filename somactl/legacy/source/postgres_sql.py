@@ -74,7 +74,7 @@ def swap(table: str, type_: str) -> str:
 
     $2 is compared as the column spells it: JSONB has an order of keys of its own.
 
-    A row that somebody else changes at this moment is waited for, and compared as he leaves it.
+    A row that another transaction is changing is waited for, and compared as that leaves it.
     """
     return f"""
 WITH change AS MATERIALIZED (

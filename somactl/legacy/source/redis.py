@@ -2,8 +2,8 @@
 
 A change compares and sets by WATCH, MULTI and EXEC, not by a script: a value may have 100 MB, which Lua would
 copy twice and compare while the server does nothing else. Here the client compares, and EXEC is refused if
-somebody was faster. That costs no more bytes on the wire than sending the old value to a script would. A
-server whose memory is full takes no MULTI, so there nothing can be removed either.
+another client was faster. That costs no more bytes on the wire than sending the old value to a script
+would. A server whose memory is full takes no MULTI, so there nothing can be removed either.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SCAN_COUNT = 1000
 FETCH_KEYS = 1000
 SWAP_KEYS = 256
 SWAP_BYTES = 32 << 20
-"""Changes tried together, and their bytes, unless a single one is larger: while EXEC runs nobody else is
-served."""
+"""Changes tried together, and their bytes, unless a single one is larger: while EXEC runs no other client
+is served."""
 _RESTARTS = 5
 _TOGETHER = 3
 _TRIES = 20
@@ -139,13 +139,13 @@ class RedisSource:
                 return results
         if single:
             raise StoreBusy(
-                f"{self._place}: somebody writes {changes[0].key!r} faster than it can be compared",
+                f"{self._place}: another client writes {changes[0].key!r} faster than it can be compared",
                 hint="stop the old service before its values are replaced",
             )
         return [made for change in changes for made in await self._swap_or_each([change])]
 
     async def _swap(self, changes: list[Change]) -> list[bool] | None:
-        """Make the changes of one batch, in which no key stands twice; None where somebody was faster."""
+        """Make the changes of one batch, in which no key stands twice; None where another was faster."""
         keys = [to_bytes(change.key) for change in changes]
         async with self._nodes.pool().pinned() as exchange:
             watched, *found = await exchange([("WATCH", *keys), *(("GET", key) for key in keys)])
@@ -217,7 +217,7 @@ def _without_data(key: str, type_: str, size: int) -> Value:
 
 
 def _commands(key: bytes, change: Change) -> tuple[Command, Command]:
-    """What makes the change, while nobody else can, and then asks whether the key is there.
+    """What makes the change, while no other client can, and then asks whether the key is there.
 
     It is not where its time was over before it was put back.
     """

@@ -82,7 +82,7 @@ class Retrying:
 
 
 class _Undecided(Exception):
-    """Whether a change was made before somebody else's write cannot be told any more."""
+    """Whether a change was made before another writer's cannot be told any more."""
 
 
 def _pause(exc: SomactlError, left: Iterator[float]) -> float:

@@ -1,8 +1,8 @@
 """What a migration must keep of all values at once, on disk: their names in order, and where each one goes.
 
-Ten million names are a gigabyte as Python strings. Here they are a file of their own, that nobody else can
-open and that is gone when the process is, however it ends: SQLite unlinks a database without a name as soon
-as it has made it. It lies in the folder for temporary files (TMPDIR).
+Ten million names are a gigabyte as Python strings. Here they are a file of their own, that no other process
+can open and that is gone when the process is, however it ends: SQLite unlinks a database without a name
+as soon as it has made it. It lies in the folder for temporary files (TMPDIR).
 """
 
 from __future__ import annotations

@@ -55,5 +55,5 @@ class Job(Protocol):
         ...
 
     async def forget(self, store: Store, *, dry_run: bool) -> int:
-        """Delete the notes of jobs whose commits nobody can ask about any more; how many jobs."""
+        """Delete the notes of jobs whose commits cannot be asked about any more; how many jobs."""
         ...

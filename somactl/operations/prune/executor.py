@@ -1,9 +1,9 @@
 """One order carried out, slice by slice of its items; killed at any point, it goes on where it was.
 
-Before a commit is sent, the record says for which slice, and what is settled once it is there. So whoever
-takes the order up again asks for that one commit, and knows all that came before it. A slice is committed
-under one id and only once, whoever sends it; and no slice is begun by a run whose record was moved by
-another, since each writing of the record expects the version that this run wrote.
+Before a commit is sent, the record says for which slice, and what is settled once it is there. So the
+run that takes the order up again asks for that one commit, and knows all that came before it. A slice is
+committed under one id and only once, whichever run sends it; and no slice is begun by a run whose record was
+moved by another, since each writing of the record expects the version that this run wrote.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ async def _since(store: Store, goal: Goal, *, over: bool, remember: bool) -> tup
 
 
 async def oldest_first(store: Store, request: PruneRequest) -> Order | None:
-    """An order that nobody gave: the keys that were written longest ago, as many as meet the goal.
+    """The order `--oldest-first`: the keys that were written longest ago, as many as meet the goal.
 
     None where the goal is met already. Each item has its version, so that what is written from now on stays.
     """

@@ -1,4 +1,4 @@
-"""Work that nobody waits for, except `close`."""
+"""Background tasks, for which only `close` waits."""
 
 from __future__ import annotations
 

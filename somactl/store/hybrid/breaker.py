@@ -49,9 +49,9 @@ class Breaker:
         return self._failed > 0
 
     def try_again(self) -> bool:
-        """Whether the caller, and nobody else, is to find out if the service is back.
+        """Whether the caller, and no other, is to find out if the service is back.
 
-        Whoever gets True reports `succeeded` or `failed`, or `gave_up` if it never learns.
+        A caller that gets True reports `succeeded` or `failed`, or `gave_up` if it never learns.
         """
         if self.state != "open" or self._clock() < self._until:
             return False
@@ -72,7 +72,7 @@ class Breaker:
             self._open()
 
     def gave_up(self) -> None:
-        """The one who was to try did not come to an answer: somebody else may, at once."""
+        """The caller that was to try got no answer: another may, at once."""
         if self.state == "half-open":
             self.state = "open"
             self._until = self._clock()

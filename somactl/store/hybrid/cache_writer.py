@@ -64,7 +64,7 @@ class CacheWriter:
         self._incarnation = incarnation
 
     def answering(self) -> bool:
-        """Whether the cache is asked at all; if not, now and then somebody tries, beside the callers."""
+        """Whether the cache is asked at all; if not, it is tried now and then, beside the callers."""
         if self.breaker.try_again() and not self._background.start(self._try_again()):
             self.breaker.gave_up()
         return self.breaker.closed
@@ -192,7 +192,7 @@ class CacheWriter:
         self._trouble = _TROUBLES.get(refusal, self._trouble)
 
     async def _try_again(self) -> None:
-        """Find out whether the cache is back, and tell it what it missed before anybody reads from it."""
+        """Find out whether the cache is back, and tell it what it missed before it is read again."""
         try:
             await self._cache.find([], hurry=True)
             await self._tell_owed()

@@ -1,8 +1,8 @@
 """Which incarnation a cache may serve, and how that changes without a moment of doubt.
 
 One rule makes it safe: the marker is first set to a value that serves nothing, *then* the authority is
-asked for its incarnation, and the answer replaces exactly that value. Whoever learnt an older incarnation,
-however long ago and however long it slept, cannot put it there any more.
+asked for its incarnation, and the answer replaces exactly that value. A process that learnt an older
+incarnation, however long ago and however long it slept, cannot put it there any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from somactl.store.contract import Head
 Ask = Callable[[], Awaitable[Head]]
 
 ESTABLISH_SECONDS = 10.0
-"""How long others wait for somebody who began to establish the incarnation, and died."""
+"""How long others wait for a process that began to establish the incarnation, and died."""
 _ATTEMPTS = 10
 
 
@@ -29,7 +29,7 @@ def life(cache: Cache) -> float:
 async def establish(cache: Cache, head: Ask) -> None:
     """Where a cache does not know its incarnation (it is new, or was flushed), find it out.
 
-    If somebody else just does that, or the authority does not answer, leave it to the next one.
+    If another process just does that, or the authority does not answer, leave it to the next one.
     """
     token = ESTABLISHING + os.urandom(8).hex()
     if not await cache.mark(None, token, seconds=ESTABLISH_SECONDS):
@@ -37,7 +37,7 @@ async def establish(cache: Cache, head: Ask) -> None:
     try:
         incarnation = (await head()).incarnation
     except SomactlError:
-        return  # whoever asks the authority for something else reports it; the token expires
+        return  # the next call to the authority reports it; the token expires
     await cache.mark(token, incarnation, seconds=life(cache))
 
 
@@ -54,7 +54,7 @@ async def renew(cache: Cache, change: Ask, head: Ask) -> tuple[Head, SomactlErro
     except StoreUnavailable as exc:
         raise StoreUnavailable(
             f"{exc.message}; until it is told of the new incarnation it would serve the old one",
-            hint="bring the cache back; or run init without --cache and then, before anybody reads, flush it",
+            hint="bring the cache back; or run init without --cache and then flush it, before it is read",
         ) from exc
     try:
         changed = await change()
@@ -65,7 +65,7 @@ async def renew(cache: Cache, change: Ask, head: Ask) -> tuple[Head, SomactlErro
 
 
 async def adopt(cache: Cache, found: str, head: Ask) -> bool:
-    """Make a cache that serves `found` serve the authority's incarnation; False if somebody was faster."""
+    """Make a cache that serves `found` serve the authority's incarnation; False if another was faster."""
     token = INITIALISING + os.urandom(8).hex()
     if not await cache.mark(found, token, seconds=life(cache)):
         return False
@@ -84,7 +84,7 @@ async def settle(cache: Cache, head: Ask, token: str) -> None:
         else:
             replaced = (await cache.find([])).marker
             if replaced in (None, incarnation) or replaced.startswith((INITIALISING, ESTABLISHING)):
-                return  # whoever set or sets it asked the authority after us
+                return  # the process that set or sets it asked the authority after us
         token = INITIALISING + os.urandom(8).hex()
         await cache.mark(replaced, token, seconds=life(cache))
     raise StoreUnavailable(

@@ -18,7 +18,7 @@ class SingleFlight(Generic[K, T]):
 
     The call runs as a task of its own with its own deadline: a caller that is cancelled leaves alone, and
     the others still get the answer. If the call fails, all who wait get that error. Nothing is remembered:
-    whoever comes after the answer starts anew; and so does whoever comes more than `joinable` seconds (by
+    a caller after the answer starts anew; and so does one that comes more than `joinable` seconds (by
     `clock`) after the call began, since its answer may be as old as that.
     """
 
@@ -42,7 +42,7 @@ class SingleFlight(Generic[K, T]):
         return await asyncio.shield(task)
 
     def forsake(self, names: Callable[[K], bool]) -> None:
-        """Let nobody else join the calls for these: what they will bring may already be outdated."""
+        """Let no other caller join the calls for these: what they will bring may already be outdated."""
         for name in [name for name in self._tasks if names(name)]:
             del self._tasks[name]
 
@@ -74,4 +74,4 @@ class SingleFlight(Generic[K, T]):
         if self._tasks.get(name, (None,))[0] is task:
             del self._tasks[name]
         if not task.cancelled():
-            task.exception()  # if all who waited were cancelled, nobody asks, and asyncio would complain
+            task.exception()  # asyncio would complain if all who waited were cancelled

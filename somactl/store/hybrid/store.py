@@ -184,7 +184,7 @@ class HybridStore:
             await self._copies.distrust(list(updates))
             raise
         finally:
-            # Reads that began before the commit may bring what was there before it: nobody joins them now.
+            # Reads that began before the commit may bring what was there before it: no caller joins them now.
             self._reads.forsake(lambda name: name[0] in updates)
         took = await self._copies.keep(await self._states(receipt, updates, metadata, view))
         return (
@@ -266,7 +266,7 @@ class HybridStore:
                 self._copies.keep_later(view, [fills.of_entry(entry, view.now, self.kinds)], wrong)
             return entry
 
-        # Whoever saw another version in the cache, a tombstone above all, does not join an older question.
+        # A caller that saw another version in the cache, a tombstone above all, joins no older question.
         return await self._reads.run((key, held.version if held else 0), ask)
 
     async def read_many(self, keys: Sequence[str]) -> Snapshot:
@@ -325,7 +325,7 @@ class HybridStore:
     async def write_notes(
         self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """As the contract says. No copies are kept of notes: whoever reads one is about to act on it."""
+        """As the contract says. No copies are kept of notes: a reader is about to act on them."""
         return await self._truth.ask(lambda: self.authority.write_notes(changes, expected))
 
     def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:

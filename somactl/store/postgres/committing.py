@@ -17,7 +17,7 @@ _DIRECT_BYTES = 1 << 20
 _DIRECT_KEYS = 4096
 _DIRECT_DELETES = 16_384
 """Larger commits take the long way: what they cost more is little beside their payloads, and while an upload
-lasts nobody should have to wonder about its outcome. A delete uploads no more than its key."""
+lasts its outcome should not be unknown. A delete uploads no more than its key."""
 _BATCH_BYTES = 8 << 20
 """Payloads of a large commit travel in batches of this size, each with time of its own."""
 

@@ -24,7 +24,7 @@ from somactl.store.postgres.writing import lock
 _LOCK = int.from_bytes(b"cmpt", "big")
 """The first half of the advisory lock that compactions of one namespace take; the second is its id."""
 _LOOK_SECONDS = 300.0
-"""Looking for candidates may take longer than other calls; nobody waits for it."""
+"""Looking for candidates may take longer than other calls; no caller waits for it."""
 
 
 @dataclass(slots=True)

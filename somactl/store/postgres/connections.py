@@ -30,7 +30,7 @@ class Connections:
     """At most `target.pool_size` connections, made when they are needed.
 
     A connection goes back only if its call came to an end. One whose call was cancelled, timed out or lost
-    is closed, so that a late answer reaches nobody else.
+    is closed, so that a late answer reaches no other caller.
     """
 
     def __init__(self, target: Target, *, timeout: float, connect_timeout: float) -> None:
@@ -47,7 +47,7 @@ class Connections:
 
     def lease(self, *, write: bool = False, bare: bool = False) -> Lease:
         """`async with` gives a session on a database whose schema this somactl can read, and write where it
-        is to; `bare`: on any, for whoever looks at the schema himself.
+        is to; `bare`: on any, for a caller that looks at the schema itself.
 
         What asyncpg raises inside is raised as an error of `somactl.errors`. Raises NamespaceNotFound where
         the database was never initialised, SchemaMismatch where its schema is not ours to use, StoreBusy
@@ -75,7 +75,7 @@ class Connections:
         return session
 
     def give_back(self, session: Session, *, ended: bool) -> None:
-        """`ended`: all that was asked has been answered, so that the session can serve somebody else."""
+        """`ended`: all that was asked has been answered, so that the session can serve another call."""
         if session not in self._leased:  # it was left to the parent process
             return
         self._leased.remove(session)
@@ -91,7 +91,7 @@ class Connections:
             self._idle.append(session)
 
     def give_up_names(self) -> None:
-        """Somebody stands between us and the server, so statements must do without names from now on."""
+        """A pooler stands between us and the server, so statements must do without names from now on."""
         self._named = False
         for session in self._idle:
             session.connection.terminate()
@@ -113,7 +113,7 @@ class Connections:
         return left
 
     async def _wait(self) -> None:
-        """Wait for a connection that somebody gives back."""
+        """Wait for a connection that is given back."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._free.acquire()
@@ -217,7 +217,7 @@ class Lease:
 
 
 async def _close(session: Session) -> None:
-    """Say goodbye to the server; whoever does not take it in time is cut off."""
+    """Say goodbye to the server; one that does not take it in time is cut off."""
     try:
         await session.connection.close(timeout=_CLOSE_SECONDS)
     except BROKEN:

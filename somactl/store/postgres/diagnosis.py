@@ -85,7 +85,7 @@ def _tls(connections: Connections) -> Finding:
     return _finding(
         "tls",
         "warning",
-        f"sslmode={target.sslmode}: somebody between could read along, or pose as this server",
+        f"sslmode={target.sslmode}: a machine between could read along, or pose as this server",
         "take sslmode out of the URL, or set it to verify-full and name the authority with sslrootcert=FILE",
     )
 

@@ -104,7 +104,7 @@ def sqlstate(exc: BaseException) -> str:
 
 def is_answer(exc: BaseException) -> bool:
     """Whether the server itself said that a statement failed and goes on serving us: what the statement was
-    to write is not there. After anything else nobody knows."""
+    to write is not there. After anything else the outcome is unknown."""
     fatal = getattr(exc, "severity_en", None) in ("FATAL", "PANIC")
     return isinstance(exc, asyncpg.PostgresError) and not fatal and not sqlstate(exc).startswith("08")
 

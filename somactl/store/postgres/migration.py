@@ -21,7 +21,7 @@ _PATIENCE_SECONDS = 3600.0
 async def migrate(session: Session) -> None:
     """Apply the files that are missing, each in a transaction of its own; safe to run by many at once.
 
-    Whoever finds nothing missing needs no right to change a schema. Raises SchemaMismatch, and
+    Where nothing is missing, no right to change a schema is needed. Raises SchemaMismatch, and
     ConfigurationError for a server too old or a database of another encoding.
     """
     found, _ = await schema.look(session.connection, session.place, session.timeout)

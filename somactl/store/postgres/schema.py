@@ -78,7 +78,7 @@ class Look(NamedTuple):
 
 
 async def look(connection: asyncpg.Connection[asyncpg.Record], place: str, timeout: float) -> Look:
-    """What the database has; raises SchemaMismatch where it is somebody else's."""
+    """What the database has; raises SchemaMismatch where it is another program's."""
     there = await connection.fetchrow(queries()["has_schema"], timeout=timeout)
     assert there is not None
     is_named, is_ours, backend = there

@@ -3,8 +3,9 @@
 asyncpg takes two round trips for a statement that it has not prepared, one to learn its types and one to run
 it, and forgets what it learnt unless the statement has a name. Named statements are no way behind PgBouncer,
 which hands a connection of the server from client to client. So each statement is learnt once for each
-connection, and run in one round trip from then on: by its name where nobody stands between us and the server,
-and otherwise by sending its text again along with the arguments (measured: 160 us a call instead of 300 us).
+connection, and run in one round trip from then on: by its name where no pooler stands between us and the
+server, and otherwise by sending its text again along with the arguments (measured: 160 us a call instead of
+300 us).
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Session:
         return statement
 
     async def is_current(self, timeout: float) -> bool:
-        """Whether the server answers, and nobody has migrated the database since we looked."""
+        """Whether the server answers, and the database was not migrated since we looked."""
         newest = await self.connection.fetchrow(schema.queries()["newest_schema"], timeout=timeout)
         return newest is not None and self.schema == tuple(newest)
 
@@ -121,7 +122,7 @@ class Session:
         ends is undone. `snapshot`: it only reads, all as of one moment.
 
         No statement may take longer than the store's timeout and `extra` seconds, nor wait longer than
-        `lock` for a lock. The server watches the clock too: whoever is cut off must not keep it open.
+        `lock` for a lock. The server watches the clock too: a client that is cut off must not keep it open.
         """
         patience = milliseconds(self.timeout + extra)
         waiting = milliseconds(self.lock_patience if lock is None else lock)

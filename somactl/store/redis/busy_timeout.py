@@ -19,7 +19,7 @@ class BusyAwareTimeout:
 
     A deadline of a few milliseconds is to find out that a server is dead. Where this very process is what is
     slow, because other tasks keep the event loop from looking at its sockets, or where the server is just
-    sending megabytes to somebody else, a plain timeout would blame the wrong one. So the time is cut into
+    sending megabytes to another client, a plain timeout would blame the wrong one. So the time is cut into
     slices, after each of which the loop has looked at what arrived. A slice that took more than twice its
     time does not count, nor one in which the server answered another call.
     """
@@ -68,4 +68,4 @@ class BusyAwareTimeout:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.discard(task)
         if not task.cancelled():
-            task.exception()  # nobody waits for it any more, and asyncio would complain
+            task.exception()  # its caller is gone, and asyncio would complain

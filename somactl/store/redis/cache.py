@@ -45,7 +45,7 @@ INLINE_BYTES = 64 << 10
 BYTES_PER_SECOND = 20e6
 """Once the server has answered, bytes may take this long: a slow network is no dead server."""
 UNHURRIED_SECONDS = 1.0
-"""What may be waited for where nobody has an alternative; more, where more is allowed for a read."""
+"""What may be waited for where there is no alternative; more, where more is allowed for a read."""
 FIRST = 2
 """The first look of all may take this many times as long: it makes the connection."""
 STAGED_MS = 60_000
@@ -278,7 +278,7 @@ class RedisCache:
         return await cache_diagnosis.diagnose(self)
 
     def _clean(self, names: Sequence[str]) -> None:
-        """Free what is in nobody's way any more, beside the caller; it has an expiry in any case."""
+        """Free what is no longer in the way, beside the caller; it has an expiry in any case."""
 
         async def unlink() -> None:
             try:

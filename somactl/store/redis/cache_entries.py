@@ -50,7 +50,7 @@ class Names(msgspec.Struct, frozen=True):
         return f"{self.marker}:*"
 
     def key(self, name: bytes) -> str | None:
-        """The key of an entry's name; None where somebody put something there that is no key."""
+        """The key of an entry's name; None where something was put there that is no key."""
         try:
             return name.decode().removeprefix(f"{self.marker}:")
         except UnicodeDecodeError:

@@ -36,7 +36,7 @@ _AT_ONCE = 100
 """Removals in one script: about a millisecond."""
 _FREED_BYTES = 32 << 20
 _TRASH_MS = 60 * 60 * 1000
-"""When the bytes go by themselves, should nobody come to free them."""
+"""When the bytes expire, should no command have freed them."""
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -275,7 +275,7 @@ class _Search:
                 yield key, [revisions.line(row) for row in rows]
 
     async def _elements(self, name: str) -> AsyncIterator[bytes]:
-        """The elements of a list, which nobody adds to."""
+        """The elements of a list, to which nothing is added."""
         start = 0
         while page := await self._ask("LRANGE", name, start, start + _LISTS - 1):
             for element in page:

@@ -87,7 +87,7 @@ def _tls(server: Server) -> Finding:
     return _finding(
         "tls",
         "warning",
-        "encrypted, but anybody could pose as this server",
+        "encrypted, but another machine could pose as this server",
         "take ssl_cert_reqs=none out of the URL, and name the authority with ssl_ca_certs=FILE",
     )
 

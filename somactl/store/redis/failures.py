@@ -57,7 +57,7 @@ _REPLIES: dict[str, tuple[type[SomactlError], str, str]] = {
     "LOADING": (StoreLoading, "it still reads its data from disk", "run it again in a moment"),
     "BUSY": (
         StoreBusy,
-        "it is busy with somebody's long script",
+        "it is busy with a client's long script",
         "run it again; if it lasts, an operator can end a script that has not written with `SCRIPT KILL`",
     ),
     "MISCONF": (
@@ -315,7 +315,7 @@ def _tls_failure(exc: BaseException, place: str) -> TlsFailure | None:
 
 
 def _lost(exc: BaseException, place: str) -> StoreUnavailable:
-    """Nobody answers: no connection, or one that broke, or too late."""
+    """No answer: no connection, or one that broke, or too late."""
     from redis.exceptions import TimeoutError as RedisTimeout
 
     if isinstance(exc, RedisTimeout | TimeoutError):

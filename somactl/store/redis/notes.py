@@ -25,7 +25,7 @@ WRITE = Script("note_write")
 PAGE = Script("note_page")
 
 STAGED_MS = 10 * 60 * 1000
-"""How long staged data wait for their script, and what they replaced for somebody to free it."""
+"""How long staged data wait for their script, and what they replaced to be freed."""
 _INLINE_BYTES = 64 << 10
 _READ_BYTES = 256 << 10
 _BATCH_BYTES = 8 << 20

@@ -32,7 +32,7 @@ _WHOLE_BYTES = 16 << 20
 """A larger value is read in pieces: these first, then"""
 _PIECE_BYTES = 2 << 20
 _THREAD_BYTES = 32 << 20
-"""From this size on digests are checked in a thread, so that they hold up nobody else."""
+"""From this size on digests are checked in a thread, so that they hold up no other task."""
 _BATCH_BYTES = 32 << 20
 _STAT_KEYS = 5000
 """Keys that one script looks at: some 10 ms in which the server does nothing else."""
@@ -80,7 +80,7 @@ class Reader:
     async def absence(self) -> Exception:
         """Why there is no head: the namespace was never made, or has lost it."""
         if await self.is_registered() or await self._has_parts():
-            # Somebody may have made it in between.
+            # Another process may have made it in between.
             (fields,) = self.link.values(await self.link.ask(self.head_command()))
             if layout.place(self.names.namespace, fields) is None:
                 return layout.damaged(self.names.namespace, "its head is gone, and other parts are there")

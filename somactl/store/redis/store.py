@@ -39,7 +39,7 @@ from somactl.store.request import check_retention, prepare
 
 T = TypeVar("T")
 _THREAD_BYTES = 32 << 20
-"""From this size on a request is checked in a thread, so that it holds up nobody else."""
+"""From this size on a request is checked in a thread, so that it holds up no other task."""
 
 
 @reads_replies("somactl.store.redis", __name__)

@@ -294,7 +294,7 @@ async def _replay(reader: Reader, request: Request, fields: Sequence[Any]) -> Re
     settle(request, None if fields[0] is None else bytes(fields[0]).decode())
     assert record.receipt is not None  # `settle` has refused the aborted ones
     assert record.metadata is not None
-    if record.metadata.grace is not None:  # whoever sent it first may not have come that far
+    if record.metadata.grace is not None:  # its first sender may not have come that far
         await _let_lapse(reader, record.receipt, record.metadata.grace)
     return replace(record.receipt, replayed=True)
 
