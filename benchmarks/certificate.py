@@ -9,7 +9,7 @@ from matrices import density
 from measure import Effort, Row, Samples, Side, interleave, local, ratio
 from numpy.typing import NDArray
 
-from somactl.core import early_stop, envelope, framing
+from somactl.core import certificate, envelope, framing
 from somactl.core.invariants import check, check_packed
 from somactl.core.lapack import flapack
 from somactl.core.verification import check_envelope
@@ -111,14 +111,14 @@ def rank_sixtyfourth(effort: Effort) -> list[Row]:
     """The same matrix, with the early stop and without (as if it were too small for it)."""
     n = 2048
     rho = density(n, n // 64)
-    usual = early_stop.FROM_ORDER
+    usual = certificate.FROM_ORDER
 
     def full(_: object) -> None:
-        early_stop.FROM_ORDER = n + 1
+        certificate.FROM_ORDER = n + 1
         try:
             check(rho)
         finally:
-            early_stop.FROM_ORDER = usual
+            certificate.FROM_ORDER = usual
 
     ours, whole = interleave([_check(rho), local("without early stop", full)], effort)
     return [

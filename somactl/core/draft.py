@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from somactl.core.certificate import Bounds
-from somactl.core.rounding import NOT_TO_NEAREST, rounds_to_nearest
+from somactl.core.lapack import NOT_TO_NEAREST, rounds_to_nearest
 from somactl.core.trace import Exact, within
 from somactl.core.verdict import Rigour, Spectrum, Status, Tolerances, Verdict, Witness
 

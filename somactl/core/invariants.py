@@ -11,13 +11,19 @@ from typing import Any, get_args
 import numpy as np
 
 from somactl.core.array_input import NotNumbers, plain_array
-from somactl.core.blas import SINGLE_THREADED_UP_TO, blas, describe_blas, limited, threads_allowed
-from somactl.core.certificate import MAX_ORDER, Bounds, certify, certify_packed
+from somactl.core.certificate import MAX_ORDER, Bounds, certify, certify_packed, concentrated
 from somactl.core.draft import Draft
-from somactl.core.early_stop import concentrated
 from somactl.core.hermitian import Array, HermitianPart, from_triangle, hermitian_part
-from somactl.core.lapack import flapack, rfp_diagonal
-from somactl.core.rounding import blas_threads_round_to_nearest
+from somactl.core.lapack import (
+    SINGLE_THREADED_UP_TO,
+    blas,
+    blas_threads_round_to_nearest,
+    describe_blas,
+    flapack,
+    limited,
+    rfp_diagonal,
+    threads_allowed,
+)
 from somactl.core.spectrum import factor_spectrum, judge_by_eigenvalues, judge_by_sample, spectrum_of_part
 from somactl.core.trace import (
     exact_factor_trace_error,

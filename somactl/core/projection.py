@@ -13,8 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from somactl.core.array_input import NotNumbers, plain_array
-from somactl.core.blas import limited
-from somactl.core.lapack import flapack
+from somactl.core.lapack import flapack, limited
 from somactl.errors import InputRejected
 
 _EIGENVALUE_NOISE = 2.0**-51

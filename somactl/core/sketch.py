@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from somactl.core.array_input import NotNumbers, plain_array
-from somactl.core.blas import limited
+from somactl.core.lapack import limited
 from somactl.core.projection import fix_trace, mirror
 from somactl.errors import InputRejected
 

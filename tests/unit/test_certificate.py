@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 from somactl.core import certificate
-from somactl.core.certificate import rounding_bound
+from somactl.core.certificate import rounding_bound, weights
 from somactl.core.hermitian import hermitian_part
 from somactl.core.invariants import check, check_packed
 from somactl.core.lapack import flapack, potrf
 from somactl.core.verdict import Tolerances, Verdict
-from somactl.core.weights import weights
 from support.exact import at_least, hadamard
 
 ANY_TRACE = math.inf

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from somactl.core import early_stop
-from somactl.core.certificate import certify
-from somactl.core.early_stop import low_rank_bound
+from somactl.core import certificate
+from somactl.core.certificate import certify, low_rank_bound
 from somactl.core.hermitian import from_triangle, hermitian_part
 from somactl.core.invariants import check
 from somactl.core.verdict import Tolerances
@@ -17,9 +16,9 @@ from support.exact import at_least
 @pytest.fixture
 def at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try the early stop on the small matrices that the referee can judge."""
-    monkeypatch.setattr(early_stop, "FROM_ORDER", 2)
-    monkeypatch.setattr(early_stop, "PROBE", 2)
-    monkeypatch.setattr(early_stop, "concentrated", lambda *_: True)
+    monkeypatch.setattr(certificate, "FROM_ORDER", 2)
+    monkeypatch.setattr(certificate, "PROBE", 2)
+    monkeypatch.setattr(certificate, "concentrated", lambda *_: True)
 
 
 def low_rank(rng: np.random.Generator, n: int, rank: int, cplx: bool) -> np.ndarray:
@@ -64,7 +63,7 @@ def test_squares_that_underflow_prove_nothing(monkeypatch: pytest.MonkeyPatch) -
     rho[1, 2] = rho[2, 1] = 1e-210  # lambda_min = -1e-210; its square is 0 in float64
     eps = 1e-213
     assert low_rank_bound(hermitian_part(rho), eps) is None
-    monkeypatch.setattr(early_stop, "NORM_UNDERFLOW", 0.0)
+    monkeypatch.setattr(certificate, "NORM_UNDERFLOW", 0.0)
     assert low_rank_bound(hermitian_part(rho), eps) is not None, "the test has lost its power"
 
 

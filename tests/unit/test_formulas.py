@@ -7,13 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from somactl.core import early_stop
-from somactl.core.certificate import certify, factor, positive, proving_shift, rounding_bound
-from somactl.core.early_stop import _bound
+from somactl.core import certificate
+from somactl.core.certificate import _bound, certify, factor, positive, proving_shift, rounding_bound, weights
 from somactl.core.hermitian import HermitianPart, hermitian_part
 from somactl.core.invariants import check
 from somactl.core.verdict import Tolerances
-from somactl.core.weights import weights
 from support.exact import hadamard
 
 BOTH = pytest.mark.parametrize("cplx", [False, True], ids=["real", "complex"])
@@ -168,9 +166,9 @@ def test_a_pivot_that_is_not_finite_and_positive_stops_the_early_proof(
     bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever LAPACK's info says, as OpenBLAS's does of NaN."""
-    monkeypatch.setattr(early_stop, "concentrated", lambda *_: True)
-    monkeypatch.setattr(early_stop, "PROBE", 2)
-    genuine, calls = early_stop.potrf, []
+    monkeypatch.setattr(certificate, "concentrated", lambda *_: True)
+    monkeypatch.setattr(certificate, "PROBE", 2)
+    genuine, calls = certificate.potrf, []
 
     def tampered(work: np.ndarray, order: int) -> int:
         info = genuine(work, order)
@@ -180,10 +178,10 @@ def test_a_pivot_that_is_not_finite_and_positive_stops_the_early_proof(
         return info
 
     rho = np.full((8, 8), 0.125)
-    assert early_stop.low_rank_bound(hermitian_part(rho), 1e-8) is not None
-    monkeypatch.setattr(early_stop, "potrf", tampered)
+    assert certificate.low_rank_bound(hermitian_part(rho), 1e-8) is not None
+    monkeypatch.setattr(certificate, "potrf", tampered)
     with np.errstate(all="ignore"):
-        assert early_stop.low_rank_bound(hermitian_part(rho), 1e-8) is None
+        assert certificate.low_rank_bound(hermitian_part(rho), 1e-8) is None
     assert len(calls) == 2
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from somactl.core import blas as blas_module
-from somactl.core.blas import blas, describe_blas, limited
+from somactl.core import lapack
 from somactl.core.invariants import check
-from somactl.core.lapack import eliminate, flapack, pftrf, potrf, solve_adjoint
+from somactl.core.lapack import blas, describe_blas, eliminate, flapack, limited, pftrf, potrf, solve_adjoint
 
 BOTH = pytest.mark.parametrize("cplx", [False, True], ids=["real", "complex"])
 
@@ -136,14 +135,14 @@ def test_the_blas_is_identified() -> None:
 
 
 def test_what_is_reference_blas() -> None:
-    assert blas_module._is_reference("/usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11.0")
-    assert blas_module._is_reference("/usr/lib/x86_64-linux-gnu/lapack/liblapack.so.3")
+    assert lapack._is_reference("/usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11.0")
+    assert lapack._is_reference("/usr/lib/x86_64-linux-gnu/lapack/liblapack.so.3")
     for path in (
         "/opt/mkl/libmkl_rt.so",
         "/usr/lib/atlas/libblas.so.3",
         "/usr/lib/blis-pthread/libblas.so.4",
     ):
-        assert not blas_module._is_reference(path)
+        assert not lapack._is_reference(path)
 
 
 def test_threads_are_limited_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from somactl.core.rounding import blas_threads_round_to_nearest, rounds_to_nearest
+from somactl.core.lapack import blas_threads_round_to_nearest, rounds_to_nearest
 from support.arithmetic import IS_X86, run
 from support.exact import at_least
 
@@ -82,7 +82,7 @@ from somactl.core.lapack import fblas, flapack
 fblas(), flapack()  # starts the threads of BLAS, which inherit the mode
 rounding("nearest")
 import numpy as np
-from somactl.core.blas import blas, threads_allowed
+from somactl.core.lapack import blas, threads_allowed
 from somactl.core.invariants import check
 small, large = np.eye(2) / 2, np.eye(400) / 400
 result = dict(threads=threads_allowed(), small=check(small).rigour, large=check(large).rigour,

@@ -12,9 +12,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from somactl.core import certificate, early_stop, hermitian_layout, invariants, witness
-from somactl.core.certificate import certify, certify_packed, rounding_bound, smallest_tolerance
-from somactl.core.early_stop import low_rank_bound
+from somactl.core import certificate, hermitian_layout, invariants, witness
+from somactl.core.certificate import (
+    certify,
+    certify_packed,
+    low_rank_bound,
+    rounding_bound,
+    smallest_tolerance,
+)
 from somactl.core.envelope import encode
 from somactl.core.hermitian import HermitianPart, hermitian_part
 from somactl.core.invariants import check, check_factor, check_packed
@@ -105,9 +110,9 @@ def test_every_bound_pays_the_charge(overwrite: bool, cplx: bool) -> None:
 
 
 def test_the_early_bound_pays_the_charge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(early_stop, "FROM_ORDER", 2)
-    monkeypatch.setattr(early_stop, "PROBE", 2)
-    monkeypatch.setattr(early_stop, "concentrated", lambda *_: True)
+    monkeypatch.setattr(certificate, "FROM_ORDER", 2)
+    monkeypatch.setattr(certificate, "PROBE", 2)
+    monkeypatch.setattr(certificate, "concentrated", lambda *_: True)
     part = hermitian_part(np.full((8, 8), 0.125))
     part.charge = 1e-10
     lower = low_rank_bound(part, 1e-8)
