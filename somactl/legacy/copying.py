@@ -37,9 +37,9 @@ from somactl.legacy.staleness import PlannedRows, is_fresh, refuse_difference
 from somactl.legacy.target import claim, compare
 from somactl.operations.admission import Admitted
 from somactl.operations.commit import verdicts_of
-from somactl.operations.commit_ids import new_commit_id
 from somactl.report import MigrateReport, MigrationRow
 from somactl.store.contract import CommitMetadata, Store
+from somactl.store.request import new_commit_id
 from somactl.suggestion import afresh, again
 
 COMMAND = "migrate-json"

@@ -12,9 +12,9 @@ from somactl.legacy.source.contract import Source
 from somactl.legacy.target import compare
 from somactl.operations.admission import Policy
 from somactl.operations.commit import verdicts_of
-from somactl.operations.commit_ids import new_commit_id
 from somactl.report import MigrationRow
 from somactl.store.contract import CommitMetadata, Store
+from somactl.store.request import new_commit_id
 
 
 async def migrate_json_payload_to_matrix(

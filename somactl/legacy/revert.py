@@ -17,10 +17,10 @@ from somactl.legacy.journal import PREFIX, Journal, Original, Page, find, put_ba
 from somactl.legacy.leaving import conclude, leave
 from somactl.legacy.source.contract import Source
 from somactl.legacy.source.workspace import Texts, Workspace, to_text
-from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport
 from somactl.store.contract import CommitMetadata, Store
+from somactl.store.request import new_commit_id
 from somactl.suggestion import again
 
 COMMAND = "migrate-json --revert"

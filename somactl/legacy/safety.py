@@ -19,12 +19,12 @@ from somactl.legacy.journal import Journal
 from somactl.legacy.json_edit import Reference, replace_nodes
 from somactl.legacy.ownership import commits_of, label_of_adoption
 from somactl.legacy.source.contract import Value
+from somactl.operations.admission import readmit
 from somactl.operations.bounded import each_of, in_portions
 from somactl.operations.commit import verdicts_of
-from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.readmission import readmit
 from somactl.report import MigrationRow
 from somactl.store.contract import CommitMetadata, Entry, Stat, Store
+from somactl.store.request import new_commit_id
 
 if TYPE_CHECKING:
     from somactl.legacy.independent_parser import SecondReading

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from somactl.core.framing import peek
 from somactl.core.verdict import Tolerances, Verdict
 from somactl.errors import InvariantViolated, WrongAddress
 from somactl.report import Move
+from somactl.store.contract import Entry
 from somactl.suggestion import Suggestion, again
 
 if TYPE_CHECKING:
@@ -237,3 +239,21 @@ def _refusal(
     return InvariantViolated(
         f"key {key!r}: {before}{REFUSED[verdict.status]}: {reasons}", verdict=verdict, hint=hint, next=go_on
     )
+
+
+def readmit(entry: Entry, tolerances: Tolerances) -> Admitted:
+    """The entry's value to be committed again: bit for bit the same, and proven again."""
+    header = peek(entry.data)
+    verdict = None
+    if header.kind == "rho":
+        from somactl.core.verification import check_envelope
+
+        verdict = check_envelope(entry.data, header, tolerances)
+        if not verdict.valid:
+            raise InvariantViolated(
+                f"key {entry.key!r}: version {entry.version} is {verdict.status}: "
+                f"{'; '.join(verdict.reasons)}",
+                verdict=verdict,
+                hint="get it, mend it, and commit it with `clamp`",
+            )
+    return Admitted(data=bytes(entry.data), header=header, verdict=verdict, moves=[])

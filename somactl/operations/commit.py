@@ -26,11 +26,9 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
-from somactl.operations.commit_ids import new_commit_id
-from somactl.operations.kinds import guards_of
 from somactl.report import CommitItem, CommitReport, StoreView, without_witness_vector
 from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
-from somactl.store.request import KeyState, normalise, refuse_conflicts
+from somactl.store.request import KeyState, new_commit_id, normalise, refuse_conflicts
 from somactl.suggestion import again, run
 
 if TYPE_CHECKING:
@@ -161,7 +159,7 @@ async def write(
     if request.dry_run:
         await _refuse_known_conflicts(store, admitted, request)
         if not request.change_kind:
-            await guards_of(store, admitted)
+            await _guards_of(store, admitted)
         report.dry_run = True
         return report
     command = str(report_type.__struct_config__.tag)
@@ -209,7 +207,7 @@ async def _guards(
     if request.change_kind:
         return {}
     try:
-        return await guards_of(store, admitted)
+        return await _guards_of(store, admitted)
     except KindRefused:
         if (await store.commit_status(commit_id)).state == "committed":
             return {}
@@ -304,3 +302,32 @@ async def _require_durability(store: Store, required: str | None) -> None:
 def _durability(value: str) -> tuple[int, int]:
     name, _, count = value.partition(":")
     return DURABILITY_RANK.get(name, -1), int(count or 0)
+
+
+async def _guards_of(store: Store, admitted: Mapping[str, Admitted | None]) -> dict[str, int]:
+    """Key -> the version at which it is no rho (0: absent), for each put that is none.
+
+    Which kind is live is looked at before the commit is sent, and the versions that were seen go with it as
+    guards: what is written in between is noticed by the store, in the transaction that writes.
+
+    Raises KindRefused where one would replace a rho, StoreUnavailable.
+    """
+    kinds = {key: put.header.kind for key, put in admitted.items() if put and put.header.kind != "rho"}
+    if not kinds:
+        return {}
+    try:
+        live = (await store.stat_many(list(kinds))).stats
+    except NamespaceNotFound:
+        return dict.fromkeys(kinds, 0)
+    for key, kind in kinds.items():
+        if key in live and live[key].kind == "rho":
+            raise KindRefused(
+                f"key {key!r} holds a rho (version {live[key].version}), and would become a {kind}, of which "
+                "nothing is proven",
+                hint="commit it under another key; `change_kind` does it all the same",
+                next=[run("show", key, from_="authority"), again(change_kind=True)],
+                key=key,
+                kind=kind,
+                version=live[key].version,
+            )
+    return {key: live[key].version if key in live else 0 for key in kinds}

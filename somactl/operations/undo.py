@@ -17,14 +17,13 @@ from somactl.errors import (
     VersionCompacted,
     VersionConflict,
 )
-from somactl.operations.admission import Admitted
+from somactl.operations.admission import Admitted, readmit
 from somactl.operations.commit import Request, write
-from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune.restore import pruned_by, restore_pruned
 from somactl.operations.prune.restore_parts import add, name_parts, parts_of, stop
-from somactl.operations.readmission import readmit
 from somactl.report import RestoreReport, RmReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Store
+from somactl.store.request import new_commit_id
 from somactl.suggestion import run
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -372,6 +373,16 @@ def _sentence(key: str, part: str, wanted: object, there: object, state: KeyStat
 def fresh_incarnation() -> str:
     """128 random bits as hex: two incarnations never meet by accident."""
     return os.urandom(16).hex()
+
+
+def new_commit_id() -> str:
+    """A UUIDv7 (RFC 9562 5.7). The client's clock in it is a label; the store's clock decides expiry."""
+    milliseconds = time.time_ns() // 1_000_000
+    bits = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
+    bits = bits & ~(0xF << 76) | 0x7 << 76
+    bits = bits & ~(0x3 << 62) | 0x2 << 62
+    text = f"{bits:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def check_retention(retention: Retention) -> Retention:

@@ -67,7 +67,7 @@ def test_a_rho_may_replace_anything_and_a_delete_needs_nothing(shell: Shell) -> 
 async def test_a_rho_that_comes_in_between_is_seen_by_the_store(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Another writer commits a rho after the kinds were looked at, and before the commit arrives."""
     store, other = SqliteStore(tmp_path / "s.db"), SqliteStore(tmp_path / "s.db")
-    look = commit_operation.guards_of
+    look = commit_operation._guards_of
     came = []
 
     async def then_another(*arguments):  # type: ignore[no-untyped-def]
@@ -77,7 +77,7 @@ async def test_a_rho_that_comes_in_between_is_seen_by_the_store(tmp_path, monkey
             came.append(await commit_matrix_update(other, {"a": np.eye(2) / 2}))
         return guards
 
-    monkeypatch.setattr(commit_operation, "guards_of", then_another)
+    monkeypatch.setattr(commit_operation, "_guards_of", then_another)
     with pytest.raises(KindRefused):
         await commit_matrix_update(store, {"a": np.ones((2, 2))}, policy=Policy(kind="matrix"))
     assert (await store.head()).version == 1

@@ -21,10 +21,10 @@ from servers.redis import RedisServer
 from somactl import runtime
 from somactl.config import Settings
 from somactl.errors import UsageError
-from somactl.operations.commit_ids import new_commit_id
 from somactl.runtime import open_store
 from somactl.store.contract import Store
 from somactl.store.redis import RedisStore
+from somactl.store.request import new_commit_id
 from somactl.testing.values import put
 
 

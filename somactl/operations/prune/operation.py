@@ -9,7 +9,6 @@ from msgspec.structs import replace
 from somactl.core.order import Order, parse_order, validate_order_id
 from somactl.errors import OutcomeUnknown, SomactlError, UsageError, VersionConflict
 from somactl.operations.commit import SETTLE_SECONDS
-from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune import limit
 from somactl.operations.prune.admission import (
     admitted,
@@ -24,6 +23,7 @@ from somactl.operations.prune.record import MAX_LISTED, OrderRecord, Remembered,
 from somactl.operations.prune.request import PruneRequest
 from somactl.report import PruneReport
 from somactl.store.contract import Store
+from somactl.store.request import new_commit_id
 
 ACCEPT_TRIES = 5
 

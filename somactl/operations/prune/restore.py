@@ -18,15 +18,14 @@ from somactl.errors import (
     VersionCompacted,
     VersionConflict,
 )
-from somactl.operations.admission import Admitted
+from somactl.operations.admission import Admitted, readmit
 from somactl.operations.bounded import batched, each_of, in_portions
 from somactl.operations.commit import Request, write
-from somactl.operations.commit_ids import new_commit_id
 from somactl.operations.prune.record import MAX_LISTED, commits_sent, order_record
 from somactl.operations.prune.restore_parts import add, name_parts, parts_of, stop
-from somactl.operations.readmission import readmit
 from somactl.report import LeftAlone, RestoreReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
+from somactl.store.request import new_commit_id
 from somactl.suggestion import again, run
 
 AT_ONCE = 16
