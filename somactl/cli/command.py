@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
@@ -97,10 +97,7 @@ class Session:
                     yield store
                 finally:
                     self._announce(absent)
-                    self.degraded.extend(
-                        Degraded(service=d.service, breaker=d.breaker, detail=d.detail)
-                        for d in store.degradations
-                    )
+                    self.degraded.extend(_degraded(store))
 
     def _absent_default_file(self) -> str | None:
         """The database that nothing has named, if it is not there yet."""
@@ -134,6 +131,16 @@ class Session:
     def line(self, suggestion: Suggestion) -> str | None:
         """The suggestion as a line to paste; None for `again()` of a command that read standard input."""
         return self.invocation.line(suggestion)
+
+
+def _degraded(store: Store) -> Iterator[Degraded]:
+    """What the store does without at the end of a command, and what it did without while that ran."""
+    now = store.degradations
+    for each in now:
+        yield Degraded(service=each.service, breaker=each.breaker, detail=each.detail)
+    for past in store.degraded_since_opened:
+        if not any(past.service == each.service and past.detail in each.detail for each in now):
+            yield Degraded(service=past.service, breaker="closed", detail=f"{past.detail}; it has recovered")
 
 
 class Waiting:

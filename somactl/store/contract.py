@@ -29,6 +29,7 @@ from somactl.store.model import (
     Head as Head,
     NamespaceSummary as NamespaceSummary,
     Note as Note,
+    PastDegradation as PastDegradation,
     Receipt as Receipt,
     Retention as Retention,
     Revision as Revision,
@@ -56,7 +57,13 @@ class Store(Protocol):
 
     @property
     def degradations(self) -> tuple[Degradation, ...]:
-        """What went wrong since the store was opened without stopping it; () for a store of one part."""
+        """What the store does without at this moment: the last call found it so, and none since has found it
+        otherwise. () for a store of one part."""
+        ...
+
+    @property
+    def degraded_since_opened(self) -> tuple[PastDegradation, ...]:
+        """What the store did without at any time since it was opened, each kind of trouble once."""
         ...
 
     async def durability(self) -> str:

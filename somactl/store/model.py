@@ -283,6 +283,21 @@ class Degradation(msgspec.Struct, frozen=True):
     detail: str
 
 
+class PastDegradation(msgspec.Struct, frozen=True):
+    """Something a store could not do at some time since it was opened, whether it can by now or not.
+
+    detail             one sentence: what was missing, the last time
+    first_at, last_at  when it was met, by this process's clock: the service's own may have been missing
+    count              how often; calls that were not made, as a circuit breaker was open, do not count
+    """
+
+    service: str
+    detail: str
+    first_at: float
+    last_at: float
+    count: int
+
+
 class Finding(msgspec.Struct, frozen=True):
     """What `diagnose` found about one aspect of a service.
 

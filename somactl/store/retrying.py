@@ -22,6 +22,7 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Note,
+    PastDegradation,
     Receipt,
     Retention,
     Revision,
@@ -211,6 +212,10 @@ class Retrying:
     @property
     def degradations(self) -> tuple[Degradation, ...]:
         return self._store.degradations
+
+    @property
+    def degraded_since_opened(self) -> tuple[PastDegradation, ...]:
+        return self._store.degraded_since_opened
 
     async def diagnose(self) -> list[Finding]:
         return await self._store.diagnose()

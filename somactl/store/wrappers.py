@@ -18,6 +18,7 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Note,
+    PastDegradation,
     Receipt,
     Retention,
     Revision,
@@ -45,6 +46,10 @@ class ReadOnly:
     @property
     def degradations(self) -> tuple[Degradation, ...]:
         return self._store.degradations
+
+    @property
+    def degraded_since_opened(self) -> tuple[PastDegradation, ...]:
+        return self._store.degraded_since_opened
 
     async def durability(self) -> str:
         return await self._store.durability()

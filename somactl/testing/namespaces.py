@@ -98,7 +98,7 @@ class NamespaceChapter(ContractTests):
         assert {"reachable", "version", "retention"} <= {finding.check for finding in findings}
         assert {f.check for f in findings if f.status == "problem"} == getattr(backend, "problems", set())
         assert all(f.advice for f in findings if f.status in ("warning", "problem"))
-        assert (await writer.head(), writer.degradations) == (before, ())
+        assert (await writer.head(), writer.degradations, writer.degraded_since_opened) == (before, (), ())
 
     async def test_init_by_many_at_once_makes_one_namespace(self, backend: Backend) -> None:
         stores = [backend.open() for _ in range(6)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
+from somactl.cli.command import _degraded
+from somactl.store.contract import Degradation, PastDegradation
 from tests.cli.conftest import Result, Shell, density
 
 SECRET = "hunter2-hunter2"
@@ -86,6 +89,20 @@ def test_without_the_cache_everything_goes_on_and_says_so(filled: Services) -> N
     assert raw.out[:4] == filled("get", "a").out[:4]
     assert b"degraded" not in raw.out
     assert "degraded: redis cache" in raw.err
+
+
+def test_a_command_tells_what_is_degraded_and_what_was_while_it_ran() -> None:
+    store = mock.Mock(
+        degradations=(Degradation("redis cache", "open", "it is down; reads go to postgres"),),
+        degraded_since_opened=(
+            PastDegradation("redis cache", "it is down", 1.0, 3.0, 5),
+            PastDegradation("redis cache", "its memory is full", 2.0, 2.0, 1),
+        ),
+    )
+    assert [(part.breaker, part.detail) for part in _degraded(store)] == [
+        ("open", "it is down; reads go to postgres"),
+        ("closed", "its memory is full; it has recovered"),
+    ]
 
 
 def test_a_cache_that_comes_back_is_repaired(filled: Services) -> None:

@@ -23,7 +23,7 @@ from somactl.errors import (
 from somactl.store.cached import Cached, Fill, Filled, View
 from somactl.store.contract import Durable, Entry, Head, Receipt, Retention, Snapshot, Stat, Stats
 from somactl.store.hybrid import HybridStore, cache_writer
-from somactl.store.hybrid.breaker import Breaker
+from somactl.store.hybrid.health import Breaker
 from somactl.store.redis import cache as redis_cache
 from somactl.store.redis.cache import RedisCache
 from somactl.store.redis.cache_entries import Names
@@ -61,6 +61,7 @@ class Authority:
     name = NAME
     namespace = "default"
     degradations = ()
+    degraded_since_opened = ()
 
     def __init__(self, clock: Clock, steps: Steps) -> None:
         self.clock = clock

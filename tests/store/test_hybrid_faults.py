@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ async def until(condition: Callable[[], bool], *, act: Callable[[], Any] | None 
 
 
 def breaker(store: HybridStore) -> str:
-    return next(d.breaker for d in store.degradations if d.service == CACHE)
+    """Its state; closed where the cache is not degraded."""
+    return next((d.breaker for d in store.degradations if d.service == CACHE), "closed")
 
 
 async def test_a_paused_cache_costs_a_few_reads_their_patience_and_then_nothing(
@@ -78,6 +80,8 @@ async def test_a_paused_cache_costs_a_few_reads_their_patience_and_then_nothing(
     await store.init()
     await put(store, "a")
     await until(lambda: store.cache.counts.hits > 0, act=lambda: store.read("a"))
+    assert (store.degradations, store.degraded_since_opened) == ((), ())
+    began = time.time()
     redis.pause()
     try:
         for _ in range(20):
@@ -92,6 +96,10 @@ async def test_a_paused_cache_costs_a_few_reads_their_patience_and_then_nothing(
         redis.resume()
     await until(lambda: breaker(store) == "closed", act=lambda: store.read("a"))
     await until(lambda: not store._copies.written.owed, act=lambda: store.read("a"))
+    assert store.degradations == ()
+    (past,) = store.degraded_since_opened
+    assert (past.service, past.count) == (CACHE, store.cache.counts.failures)
+    assert began <= past.first_at < past.last_at <= time.time()
     other = opener(redis.url)
     assert (await served(other))[0] == 2
 
@@ -181,8 +189,13 @@ async def test_a_full_cache_that_evicts_nothing_keeps_nothing_outdated(
         assert "memory is full" in store.degradations[0].detail
         assert raw.hlen(Names.of("default").entry("a")) == 0
         assert await served(opener(server.url)) == (2, "sqlite")
+        for _ in range(3):  # that it answers does not mean that it takes anything
+            await store.read_many(["a"])
+            assert "memory is full" in store.degradations[0].detail
         raw.config_set("maxmemory", "0")
         await until(lambda: store.cache.counts.hits > 1, act=lambda: store.read("a"))
+        assert store.degradations == ()
+        assert "memory is full" in store.degraded_since_opened[0].detail
 
 
 async def test_a_cache_that_evicts_all_the_time_serves_nothing_wrong(tmp_path: Path, opener: Opener) -> None:

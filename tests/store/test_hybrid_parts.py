@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from somactl.errors import KeyNotFound, StoreTimeout
-from somactl.store.hybrid.background import MOST_TASKS, Background
-from somactl.store.hybrid.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
-from somactl.store.hybrid.recent_writes import MOST_KEYS, RecentWrites
-from somactl.store.hybrid.single_flight import SingleFlight
+from somactl.store.hybrid.cache_writer import MOST_KEYS, RecentWrites
+from somactl.store.hybrid.health import FIRST_PAUSE, LONGEST_PAUSE, Breaker
+from somactl.store.hybrid.tasks import MOST_TASKS, Background, SingleFlight
 from somactl.store.redis.busy_timeout import BusyAwareTimeout
 
 

@@ -310,7 +310,9 @@ async def test_a_cache_that_is_back_is_told_what_it_missed_before_anybody_reads_
     assert play.one.degradations[0].breaker == "open"
     play.caches[0].up = True
     assert await play.read(play.one) == (2, AUTHORITY)  # this one finds out beside itself
-    assert play.one.degradations[0].breaker == "closed"
+    assert play.one.degradations == ()
+    (past,) = play.one.degraded_since_opened
+    assert (past.service, past.count) == (CACHE, play.caches[0].counts.failures)
     assert [play.account(key)[b"content"] for key in ("a", "b")] == [b"", b""]
     assert await play.read(play.two) == (2, AUTHORITY)
     assert await play.read(play.two) == (2, CACHE)
@@ -617,6 +619,7 @@ async def test_a_store_that_has_seen_the_authority_serves_no_other_incarnation(p
     assert "another incarnation" in play.two.degradations[0].detail
     assert await play.do(play.two.adopt())
     assert await play.read(play.two) == (1, AUTHORITY)
+    assert play.two.degradations == ()
     assert await play.read(play.two) == (1, CACHE)
     assert not await play.do(play.two.adopt())
 
@@ -658,6 +661,11 @@ async def test_with_allow_stale_they_are_served_and_said_to_be_degraded(play: Pl
     assert (entry.version, entry.served_by, entry.degraded) == (1, CACHE, True)
     (degraded,) = store.degradations
     assert degraded.service == AUTHORITY
+    play.authority.up = True
+    await play.do(store.head())
+    assert store.degradations == ()
+    assert [past.service for past in store.degraded_since_opened] == [AUTHORITY]
+    play.authority.up = False
     play.lose()
     with pytest.raises(StoreUnavailable):
         await play.do(store.read("a"))

@@ -42,7 +42,7 @@ class Flaky:
 
     def __getattr__(self, name: str) -> Any:
         target = getattr(self._store, name)
-        if name in ("name", "namespace", "degradations", "close"):
+        if name in ("name", "namespace", "degradations", "degraded_since_opened", "close"):
             return target
         if name in ("scan", "scan_notes"):
             return partial(self._pages, name)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from somactl.store.contract import Entry, Snapshot, Stat, Store
 from somactl.store.hybrid import fills
-from somactl.store.hybrid.authority_guard import AuthorityGuard
 from somactl.store.hybrid.cache_writer import CacheWriter
+from somactl.store.hybrid.health import AuthorityGuard
 
 _ATTEMPTS = 3
 

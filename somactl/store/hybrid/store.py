@@ -29,6 +29,7 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Note,
+    PastDegradation,
     Receipt,
     Retention,
     Revision,
@@ -37,12 +38,10 @@ from somactl.store.contract import (
     Stats,
     Store,
 )
-from somactl.store.hybrid import diagnosis, fills, marker, snapshot
-from somactl.store.hybrid.authority_guard import AuthorityGuard
-from somactl.store.hybrid.background import Background
-from somactl.store.hybrid.breaker import Breaker
+from somactl.store.hybrid import fills, incarnation, snapshot
 from somactl.store.hybrid.cache_writer import CacheWriter
-from somactl.store.hybrid.single_flight import SingleFlight
+from somactl.store.hybrid.health import AuthorityGuard, Breaker
+from somactl.store.hybrid.tasks import Background, SingleFlight
 from somactl.store.inflight import Writes
 
 CACHED_KINDS = frozenset({"rho", "sketch"})
@@ -74,20 +73,24 @@ class HybridStore:
         self.namespace = authority.namespace
         self._allow_stale = allow_stale
         self.kinds = kinds
-        self._truth = AuthorityGuard(Breaker(clock))
+        self._truth = AuthorityGuard(authority.name, Breaker(clock))
         self._background = Background()
         self._copies = CacheWriter(cache, Breaker(clock), self.head, self._background, clock)
         self._reads: SingleFlight[tuple[str, int], Entry] = SingleFlight(fill_seconds, cache.ttl, clock)
         self._writes = Writes()
-        self._served_stale = False
 
     @property
     def degradations(self) -> tuple[Degradation, ...]:
-        own = [self._copies.degradation(self.authority.name)]
-        if self._served_stale:
-            detail = f"it was down, and values were served from the cache, at most {self.cache.ttl:g} s old"
-            own.append(Degradation(self.authority.name, self._truth.breaker.state, detail))
-        return (*self.authority.degradations, *(each for each in own if each is not None))
+        own = self._copies.degradations(self.authority.name)
+        down = self._truth.troubles.present
+        if down is not None:
+            own += (Degradation(self.authority.name, self._truth.breaker.state, down),)
+        return (*self.authority.degradations, *own)
+
+    @property
+    def degraded_since_opened(self) -> tuple[PastDegradation, ...]:
+        own = (*self._copies.troubles.since_opened, *self._truth.troubles.since_opened)
+        return (*self.authority.degraded_since_opened, *own)
 
     async def durability(self) -> str:
         return await self._truth.ask(self.authority.durability)
@@ -98,10 +101,10 @@ class HybridStore:
             marker = (await self.cache.find([])).marker
             head = await self.authority.head()
         except NamespaceNotFound:
-            return [*findings, *diagnosis.orphaned(self.cache, marker)]
+            return [*findings, *incarnation.orphaned(self.cache, marker)]
         except SomactlError:
             return findings  # what cannot be reached has said so above
-        return [*findings, diagnosis.incarnation(self.cache, marker, head.incarnation)]
+        return [*findings, incarnation.compared(self.cache, marker, head.incarnation)]
 
     async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         """As the contract says; where the namespace is to get an incarnation, the cache must be reachable.
@@ -119,7 +122,7 @@ class HybridStore:
             return await change()  # which refuses it, before the cache is told anything
         if not new_incarnation and exists:
             return await change()
-        head, error = await marker.renew(self.cache, change, self.head)
+        head, error = await incarnation.renew(self.cache, change, self.head)
         self._copies.learn(head.incarnation)
         if error is not None:
             self._copies.trouble(error)
@@ -251,7 +254,7 @@ class HybridStore:
 
     def _stale(self, copied: Entry) -> Entry:
         self._copies.count(hits=1)
-        self._served_stale = True
+        self._truth.served_stale(self.cache.ttl)
         return replace(copied, degraded=True)
 
     async def _fetch(self, key: str, view: View | None) -> Entry:
@@ -284,7 +287,7 @@ class HybridStore:
         serving = (await self.cache.find([])).serving
         if serving is None or serving == (await self.head()).incarnation:
             return False
-        return await marker.adopt(self.cache, serving, self.head)
+        return await incarnation.adopt(self.cache, serving, self.head)
 
     async def stat_many(self, keys: Sequence[str]) -> Stats:
         return await self._truth.ask(lambda: self.authority.stat_many(keys))
@@ -325,7 +328,7 @@ class HybridStore:
     async def write_notes(
         self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """As the contract says. No copies are kept of notes: a reader is about to act on them."""
+        """As the contract says. No copies are kept of notes: what reads one is about to act on it."""
         return await self._truth.ask(lambda: self.authority.write_notes(changes, expected))
 
     def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:

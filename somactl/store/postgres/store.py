@@ -23,6 +23,7 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Note,
+    PastDegradation,
     Receipt,
     Retention,
     Revision,
@@ -71,6 +72,7 @@ class PostgresStore:
 
     name = records.NAME
     degradations: tuple[Degradation, ...] = ()
+    degraded_since_opened: tuple[PastDegradation, ...] = ()
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Note,
+    PastDegradation,
     Receipt,
     Retention,
     Revision,
@@ -53,6 +54,7 @@ class RedisStore:
 
     name = layout.NAME
     degradations: tuple[Degradation, ...] = ()
+    degraded_since_opened: tuple[PastDegradation, ...] = ()
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Note,
+    PastDegradation,
     Receipt,
     Retention,
     Revision,
@@ -47,6 +48,7 @@ class SqliteStore:
 
     name = reading.NAME
     degradations: tuple[Degradation, ...] = ()
+    degraded_since_opened: tuple[PastDegradation, ...] = ()
 
     def __init__(
         self, path: str | os.PathLike[str], namespace: str = "default", *, busy_timeout: float = BUSY_SECONDS

@@ -1,8 +1,8 @@
 """Which incarnation a cache may serve, and how that changes without a moment of doubt.
 
 One rule makes it safe: the marker is first set to a value that serves nothing, *then* the authority is
-asked for its incarnation, and the answer replaces exactly that value. A process that learnt an older
-incarnation, however long ago and however long it slept, cannot put it there any more.
+asked for its incarnation, and the answer replaces exactly that value. A process that learnt an
+older incarnation, however long ago and however long it slept, cannot put it there any more.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable
 
 from somactl.errors import SomactlError, StoreUnavailable
 from somactl.store.cached import ESTABLISHING, INITIALISING, Cache
-from somactl.store.contract import Head
+from somactl.store.contract import Finding, Head
+from somactl.suggestion import run
 
+CHECK = "incarnation"
 Ask = Callable[[], Awaitable[Head]]
 
 ESTABLISH_SECONDS = 10.0
@@ -37,7 +39,7 @@ async def establish(cache: Cache, head: Ask) -> None:
     try:
         incarnation = (await head()).incarnation
     except SomactlError:
-        return  # the next call to the authority reports it; the token expires
+        return  # the next question to the authority reports it; the token expires
     await cache.mark(token, incarnation, seconds=life(cache))
 
 
@@ -84,7 +86,7 @@ async def settle(cache: Cache, head: Ask, token: str) -> None:
         else:
             replaced = (await cache.find([])).marker
             if replaced in (None, incarnation) or replaced.startswith((INITIALISING, ESTABLISHING)):
-                return  # the process that set or sets it asked the authority after us
+                return  # what sets it asked the authority after us
         token = INITIALISING + os.urandom(8).hex()
         await cache.mark(replaced, token, seconds=life(cache))
     raise StoreUnavailable(
@@ -99,3 +101,44 @@ async def _settled(cache: Cache, head: Ask, token: str) -> SomactlError | None:
     except SomactlError as exc:
         return exc
     return None
+
+
+def compared(cache: Cache, marker: str | None, truth: str) -> Finding:
+    """Whether the cache serves the incarnation that the authority is in."""
+    if marker == truth:
+        return Finding(cache.name, CHECK, "ok", f"it serves {truth}, the authority's")
+    if marker is None or marker.startswith(ESTABLISHING):
+        return Finding(cache.name, CHECK, "ok", "it serves nothing yet; the first copy changes that")
+    if marker.startswith(INITIALISING):
+        return Finding(
+            cache.name,
+            CHECK,
+            "warning",
+            "an `init --new-incarnation` has begun and not finished, so it serves nothing",
+            f"do it again; without, it ends within {2 * cache.ttl:g} s",
+            (run("init", new_incarnation=True),),
+        )
+    return Finding(
+        cache.name,
+        CHECK,
+        "problem",
+        f"it serves {marker}, and the authority is in {truth}",
+        "reconcile it; and check that no other database uses this cache for a namespace of the same name",
+        (run("cache-warm", reconcile=True),),
+    )
+
+
+def orphaned(cache: Cache, marker: str | None) -> list[Finding]:
+    """What a cache that serves a namespace which the authority does not have means."""
+    if marker is None or marker.startswith((ESTABLISHING, INITIALISING)):
+        return []
+    return [
+        Finding(
+            cache.name,
+            CHECK,
+            "problem",
+            f"it serves {marker}, and the authority has no namespace of that name: was it lost?",
+            "restore a backup that has it, or check --store and --namespace; else make a new one",
+            (run("init"),),
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Many who miss the same thing at once ask for it once."""
+"""Work beside the callers: questions that several of them share, and what only `close` waits for."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from somactl.store.home import Home
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+MOST_TASKS = 64
+MOST_BYTES = 256 << 20
+
 
 class SingleFlight(Generic[K, T]):
     """Shares one call among all who want the same at the same time.
 
     The call runs as a task of its own with its own deadline: a caller that is cancelled leaves alone, and
     the others still get the answer. If the call fails, all who wait get that error. Nothing is remembered:
-    a caller after the answer starts anew; and so does one that comes more than `joinable` seconds (by
-    `clock`) after the call began, since its answer may be as old as that.
+    a caller that comes after the answer starts anew; and so does one that comes more than `joinable` seconds
+    (by `clock`) after the call began, since its answer may be as old as that.
     """
 
     def __init__(self, seconds: float, joinable: float, clock: Callable[[], float]) -> None:
@@ -74,4 +77,35 @@ class SingleFlight(Generic[K, T]):
         if self._tasks.get(name, (None,))[0] is task:
             del self._tasks[name]
         if not task.cancelled():
-            task.exception()  # asyncio would complain if all who waited were cancelled
+            task.exception()  # callers that were all cancelled never ask, and asyncio would complain
+
+
+class Background:
+    """Tasks beside the callers', bounded in number and in the bytes they hold on to."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        self._home = Home(self._leave)
+
+    def start(self, work: Coroutine[Any, Any, None], *, size: int = 0) -> bool:
+        """Whether there was room for it; otherwise nothing is done."""
+        self._home.enter(work)
+        if len(self._tasks) >= MOST_TASKS or size + sum(self._tasks.values()) > MOST_BYTES:
+            work.close()
+            return False
+        task = asyncio.create_task(work)
+        self._tasks[task] = size
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return True
+
+    async def drain(self) -> None:
+        """Return when nothing is under way any more; raises what a task raised, which is a bug."""
+        self._home.enter()
+        while self._tasks:
+            done, _ = await asyncio.wait(set(self._tasks))
+            for task in done:
+                task.result()
+
+    def _leave(self) -> object:
+        left, self._tasks = self._tasks, {}
+        return left
