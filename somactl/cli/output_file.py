@@ -48,7 +48,7 @@ class OutputFile:
                 self._descriptor = _writable_copy(self._number)
                 return self
             self._path = os.path.realpath(self.name)
-            found = _look(self.name)
+            found = _inspect(self.name)
             _refuse_same(found, self._spare)
             if found is None or stat.S_ISREG(found.st_mode):
                 self._create_beside(found)
@@ -177,7 +177,7 @@ def _writable_copy(number: int) -> int:
     return os.dup(number)
 
 
-def _look(path: str) -> os.stat_result | None:
+def _inspect(path: str) -> os.stat_result | None:
     """What stands there; None for nothing. Raises OSError for a name that can only be a folder's."""
     if not path or path.endswith("/"):
         raise OSError(errno.EISDIR, "it names a folder" if path else "the name is empty")

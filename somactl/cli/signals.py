@@ -102,14 +102,14 @@ def run_until_done(work: Coroutine[Any, Any, Report], done: Sequence[Report] = (
             raise
         if not done:
             raise Stopped(received[0]).error() from None
-        report = done[-1].conclude(*done[-1].codes, 128 + received[0])
+        report = done[-1].finish(*done[-1].codes, 128 + received[0])
     except Interrupted as exc:
         raise _of_signal(received[0], exc) from None
     finally:
         if not received:
             catch()
     if received and not report.complete:
-        report.conclude(*report.codes, 128 + received[0])
+        report.finish(*report.codes, 128 + received[0])
     return report
 
 

@@ -137,10 +137,10 @@ def _check_full(
         _widen(draft, size, largest, part.diagonal)
     if not draft.judge_hermitian(part.asymmetry) and not part.is_finite():
         return draft.not_finite()
-    return _conclude(draft, part, method, spectrum)
+    return _finish(draft, part, method, spectrum)
 
 
-def _conclude(draft: Draft, part: HermitianPart, method: Method, spectrum: bool) -> Verdict:
+def _finish(draft: Draft, part: HermitianPart, method: Method, spectrum: bool) -> Verdict:
     """Trace and PSD of a matrix whose Hermitian part has been read; PSD says nothing of an asymmetric one."""
     _judge_trace(draft, part.diagonal)
     if draft.hermitian_error is None or not draft.hermitian_error <= draft.tolerances.hermitian:
@@ -192,7 +192,7 @@ def _check_packed(array: Array, n: int, tolerances: Tolerances, spectrum: bool) 
             draft.judge_psd(Bounds("packed", -lower, lower), trusted=True)
             return draft.verdict()
         del scratch
-    return _conclude(draft, _unpack(array, n, diagonal), "certify", spectrum)
+    return _finish(draft, _unpack(array, n, diagonal), "certify", spectrum)
 
 
 def _unpack(array: Array, n: int, diagonal: Array) -> HermitianPart:

@@ -42,7 +42,7 @@ class Judgement(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def judge_message(
+def classify_message(
     order: Order,
     *,
     namespace: str,

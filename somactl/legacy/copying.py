@@ -31,7 +31,7 @@ from somactl.legacy.context import MigrationContext, Progress
 from somactl.legacy.journal import Journal, Page, State, encode, lock_held
 from somactl.legacy.ownership import label_of_copy
 from somactl.legacy.plan import Plan
-from somactl.legacy.resuming import reclaim, recover, settled_key
+from somactl.legacy.resuming import reclaim, recover, resolved_key
 from somactl.legacy.source.workspace import Texts, Workspace, to_bytes
 from somactl.legacy.staleness import PlannedRows, is_fresh, refuse_difference
 from somactl.legacy.target import claim, compare
@@ -48,7 +48,7 @@ _COPIED = ("copied", "finalized")
 _UNFINISHED = {"finalizing": "finalize", "reverting": "revert", "forgetting": "forget"}
 
 
-async def look(
+async def inspect(
     run: MigrationContext, emit: Callable[[Sequence[MigrationRow]], None] = lambda rows: None
 ) -> MigrateReport:
     """A dry run: what a copy would do now. `emit` gets every row, in the order of the source's keys.
@@ -77,7 +77,7 @@ async def look(
 
         stopped = await until_told(work)
         report.complete = _is_last(workspace, last)
-        _conclude(report, stopped=stopped)
+        _finish(report, stopped=stopped)
     return report
 
 
@@ -112,7 +112,7 @@ async def copy(run: MigrationContext, *, resume: bool = False, plan: Plan | None
                 _count(run, report, page)
                 run.each(Progress(report.values, len(workspace.names), rows=page.rows))
                 _claim_again(page, workspace.texts)
-            after = await settled_key(journal)
+            after = await resolved_key(journal)
         last, planned = after, None
         if plan is not None:
             fresh, stopped = await _compared(run, workspace, PlannedRows(plan, after), after)
@@ -120,7 +120,7 @@ async def copy(run: MigrationContext, *, resume: bool = False, plan: Plan | None
                 report.complete = False
                 if not resumes:  # so there is no migration yet
                     report.migration, report.phase = journal.id if journal.exists else None, "planned"
-                _conclude(report, stopped=stopped)
+                _finish(report, stopped=stopped)
                 return report
             planned = PlannedRows(plan, after)
         if not resumes:  # not before: a plan that is stale leaves nothing behind, and no run to be resumed
@@ -142,7 +142,7 @@ async def copy(run: MigrationContext, *, resume: bool = False, plan: Plan | None
             await journal.advance(phase=report.phase, pages=state.pages + state.begun, begun=False)
 
         stopped = await until_told(work)
-        _conclude(report, stopped=stopped)
+        _finish(report, stopped=stopped)
     return report
 
 
@@ -157,7 +157,7 @@ async def _done_before(run: MigrationContext, journal: Journal) -> MigrateReport
         f"migration {journal.id} was {state.phase} before, and nothing was left to resume; without --resume "
         "its source is looked at again"
     )
-    _conclude(report, stopped=False)
+    _finish(report, stopped=False)
     return report
 
 
@@ -313,7 +313,7 @@ def _tell(
     run.each(Progress(report.values, total, batch.json_bytes, rows, batch.slowest))
 
 
-def _conclude(report: MigrateReport, *, stopped: bool) -> None:
+def _finish(report: MigrateReport, *, stopped: bool) -> None:
     if not report.complete:
         report.stopped = "a signal" if stopped else "--max-duration"
-    tally.conclude(report)
+    tally.finish(report)

@@ -75,9 +75,9 @@ def examine_each(
         together.append(_open(value, selection))
         size += len(value.data)
         if size >= _TOGETHER_BYTES:
-            yield from _settled(together, namespace, selection.kind, policy)
+            yield from _resolved(together, namespace, selection.kind, policy)
             together, size = [], 0
-    yield from _settled(together, namespace, selection.kind, policy)
+    yield from _resolved(together, namespace, selection.kind, policy)
 
 
 def shown(key: str) -> str:
@@ -166,10 +166,10 @@ def _find(opened: _Value, key: str, selection: Selection) -> list[_Matrix]:
     ]
 
 
-def _settled(
+def _resolved(
     together: Sequence[tuple[_Value, list[_Matrix]]], namespace: str, kind: str, policy: Policy
 ) -> Iterator[Examined]:
-    """Take all matrices through the steps, and conclude each value."""
+    """Take all matrices through the steps, and finish each value."""
     steps = (
         partial(_read, kind=kind),
         partial(_prove, policy=policy),
@@ -215,10 +215,10 @@ def _take(matrix: _Matrix, step: Callable[[_Matrix], None]) -> None:
 
 
 def _read(matrix: _Matrix, kind: str) -> None:
-    from somactl.legacy.kinds import judge
+    from somactl.legacy.kinds import classify
 
     row = matrix.row
-    matrix.judged = judged = judge(matrix.of.value.key, matrix.site, kind=kind)
+    matrix.judged = judged = classify(matrix.of.value.key, matrix.site, kind=kind)
     row.target, row.kind, row.dtype = judged.target, judged.kind, judged.dtype
     row.shape = list(judged.shape)
 

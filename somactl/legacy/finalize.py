@@ -23,8 +23,8 @@ from somactl.legacy.journal import (
     lock_held,
     put_back,
 )
-from somactl.legacy.leaving import conclude, leave
-from somactl.legacy.safety import Removal, judge
+from somactl.legacy.leaving import finish, leave
+from somactl.legacy.safety import Removal, classify
 from somactl.legacy.source.contract import Change, Source, Value
 from somactl.legacy.source.workspace import to_bytes
 from somactl.operations.jobs.pace import Pace
@@ -63,7 +63,7 @@ async def finalize(
         nonlocal conflicts
         while journal.state.settled < journal.state.pages and await pace.turn(stop):
             page = await journal.page(journal.state.settled + 1)
-            if not await _settle_page(source, store, journal, page, pace, stop, report):
+            if not await _resolve_page(source, store, journal, page, pace, stop, report):
                 break
             conflicts += _conflicts(page)
             await journal.advance(settled=journal.state.settled + 1)
@@ -77,7 +77,7 @@ async def finalize(
         report.warnings.append(
             f"the last pass left {conflicts} matrices in conflict; their values stay in the source"
         )
-    return conclude(report, done=report.phase == "finalized", stopped=stopped)
+    return finish(report, done=report.phase == "finalized", stopped=stopped)
 
 
 def _conflicts(page: Page) -> int:
@@ -103,7 +103,7 @@ def _refuse_other_phase(journal: Journal) -> None:
         )
 
 
-async def _settle_page(
+async def _resolve_page(
     source: Source,
     store: Store,
     journal: Journal,
@@ -122,7 +122,7 @@ async def _settle_page(
         if not first and not await pace.turn(stop):
             return False
         first = False
-        await _settle_values(source, store, journal, values, page, by_key, report)
+        await _resolve_values(source, store, journal, values, page, by_key, report)
         pace.did(len(values), sum(len(value.data) for value in values))
     return True
 
@@ -135,7 +135,7 @@ async def _fetched(source: Source, keys: Sequence[str]) -> AsyncIterator[list[Va
         yield found
 
 
-async def _settle_values(
+async def _resolve_values(
     source: Source,
     store: Store,
     journal: Journal,
@@ -156,7 +156,7 @@ async def _settle_values(
         else:
             open_.append(value)
     rows = {value.key: by_key[shown(value.key)] for value in open_}
-    judged = await judge(store, journal, open_, rows, page.commits)
+    judged = await classify(store, journal, open_, rows, page.commits)
     for key, why in judged.kept.items():
         leave(report, key, why)
     notes: dict[str, bytes | None] = {}

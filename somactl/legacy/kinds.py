@@ -46,7 +46,7 @@ class Judged:
     header: framing.Header | None = None
 
 
-def judge(key: str, site: Site, *, kind: str = "auto") -> Judged:
+def classify(key: str, site: Site, *, kind: str = "auto") -> Judged:
     """Read the matrix at `site` of the value of `key`; `kind` is rho, sketch, matrix or auto.
 
     Raises InputRejected (InvalidJson, InvalidName, LimitExceeded, an EnvelopeError) naming key and pointer
@@ -60,7 +60,7 @@ def judge(key: str, site: Site, *, kind: str = "auto") -> Judged:
             raise site.defect
         target = target_key(key, site.pointer)
         if site.form == "envelope":
-            return _judge_envelope(target, site.text, kind)
+            return _classify_envelope(target, site.text, kind)
         array = parse_matrix(site.text)
     except InputRejected as error:
         raise error.about(_place(key, site.pointer)) from None
@@ -114,7 +114,7 @@ def _mirrored(array: np.ndarray) -> float:
     return close / array.size
 
 
-def _judge_envelope(target: str, text: bytes, kind: str) -> Judged:
+def _classify_envelope(target: str, text: bytes, kind: str) -> Judged:
     envelope = text if text.startswith(framing.MAGIC[:4]) else framing.from_text(_unwrapped(text))
     header = framing.verify(envelope)
     decided, reason = (header.kind, "its envelope says so") if kind == "auto" else (kind, "asked for")

@@ -16,10 +16,10 @@ def leave(report: MigrateReport, key: str, why: str) -> None:
         report.warnings.append(f"more than {_MAX_LEFT_ALONE} values were left alone; only so many are listed")
 
 
-def conclude(report: MigrateReport, *, done: bool, stopped: bool) -> MigrateReport:
+def finish(report: MigrateReport, *, done: bool, stopped: bool) -> MigrateReport:
     """4 where it was stopped before its end, or something was left alone."""
     if not done:
         report.complete = False
         report.stopped = "a signal" if stopped else "--max-duration"
-    report.conclude(4 if not report.complete or report.left_alone else 0)
+    report.finish(4 if not report.complete or report.left_alone else 0)
     return report

@@ -61,7 +61,7 @@ async def _was_there(store: Store, key: str, commits: set[str]) -> bool:
         return False
 
 
-async def settled_key(journal: Journal) -> str | None:
+async def resolved_key(journal: Journal) -> str | None:
     """The last key of the source that is settled in this pass."""
     state = journal.state
     if state.pages < state.first_page:

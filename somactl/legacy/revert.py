@@ -14,7 +14,7 @@ from somactl.legacy.batches import until_told
 from somactl.legacy.context import Progress, Watch, unwatched
 from somactl.legacy.examine import shown
 from somactl.legacy.journal import PREFIX, Journal, Original, Page, find, put_back
-from somactl.legacy.leaving import conclude, leave
+from somactl.legacy.leaving import finish, leave
 from somactl.legacy.source.contract import Source
 from somactl.legacy.source.workspace import Texts, Workspace, to_text
 from somactl.operations.jobs.pace import Pace
@@ -85,7 +85,7 @@ async def revert(
                 report.phase = "reverted"
 
         stopped = await until_told(work)
-    return conclude(report, done=report.phase == "reverted", stopped=stopped)
+    return finish(report, done=report.phase == "reverted", stopped=stopped)
 
 
 class _Staying:
@@ -226,4 +226,4 @@ async def forget_named(store: Store, source: str, migration: str | None) -> Migr
 
 def _done_before(report: MigrateReport, what: str) -> MigrateReport:
     report.warnings.append(f"migration {report.migration} was {what} before: there was nothing left to do")
-    return conclude(report, done=True, stopped=False)
+    return finish(report, done=True, stopped=False)

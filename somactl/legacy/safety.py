@@ -51,7 +51,7 @@ class Judged:
     kept: dict[str, str] = field(default_factory=dict)
 
 
-async def judge(
+async def classify(
     store: Store,
     journal: Journal,
     values: Sequence[Value],

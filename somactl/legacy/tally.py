@@ -49,11 +49,11 @@ def split(rows: Iterable[MigrationRow]) -> tuple[dict[str, Tally], list[Migratio
     return plain, others
 
 
-def conclude(report: MigrateReport) -> MigrateReport:
+def finish(report: MigrateReport) -> MigrateReport:
     """3 where a matrix was rejected or is in conflict, 4 where something was left to do, else 0."""
     findings = [report.outcomes[name].count for name in ("rejected", "conflict") if name in report.outcomes]
     _warn_of_omitted(report)
-    report.conclude(3 if sum(findings) else 0, 4 if not report.complete or report.left_alone else 0)
+    report.finish(3 if sum(findings) else 0, 4 if not report.complete or report.left_alone else 0)
     for name in ("outcomes", "forms", "reasons", "kinds", "pointers"):
         setattr(report, name, dict(sorted(getattr(report, name).items())))
     return report

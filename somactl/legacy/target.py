@@ -48,7 +48,7 @@ async def compare(
     old = await replaceable(store, migration, stats, open_)
     for row in open_:
         if row.target not in old:
-            settle(row, stats.get(row.target))
+            resolve(row, stats.get(row.target))
     return stats
 
 
@@ -66,7 +66,7 @@ async def replaceable(
     return await outdated(store, migration, others) if migration is not None and others else set()
 
 
-def settle(row: MigrationRow, there: Stat | None) -> None:
+def resolve(row: MigrationRow, there: Stat | None) -> None:
     """Let the row end as what stands under its target makes it end."""
     if there is None:  # a twin of a matrix of this source stays identical to that one
         return

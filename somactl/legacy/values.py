@@ -2,7 +2,7 @@
 
 `docs/LEGACY_VALUES.md` is the norm. `find_matrices` asks what *looks like* a matrix, and a broken one does
 too: it must be rejected aloud, not passed over. So it asks as little as it can, and no numbers are read:
-`kinds.judge` does that, and the parsers have the last word.
+`kinds.classify` does that, and the parsers have the last word.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Site(NamedTuple):
     form     numpy, lists, string (a JSON string that holds one of these), envelope (bytes, or base64 text);
              unreadable: no JSON, more of it than is read, or ambiguous, so that a matrix may be lost in it
     text     the bytes of the node as they stand in the source
-    defect   why it is rejected without being parsed; `judge` raises it
+    defect   why it is rejected without being parsed; `classify` raises it
     """
 
     pointer: str
@@ -89,10 +89,10 @@ def find_matrices(value: bytes, *, pointers: Sequence[str] = (), discover: bool 
         return _find_at(value, pointers)
     if _numpy_begins(value) is not None or value.endswith(_JSONB_END):  # the commonest, known at once
         return Discovery((Site("", "numpy", _bare(value)),))
-    look = _look(value)
-    if look.form is not None:
-        return Discovery((Site("", look.form, _bare(value), look.defect),))
-    return _discover(value, look.reason) if discover else Discovery((), look.reason)
+    seen = _inspect(value)
+    if seen.form is not None:
+        return Discovery((Site("", seen.form, _bare(value), seen.defect),))
+    return _discover(value, seen.reason) if discover else Discovery((), seen.reason)
 
 
 def target_key(key: str, pointer: str) -> str:
@@ -106,50 +106,50 @@ def target_key(key: str, pointer: str) -> str:
 # What one node looks like.
 
 
-class _Look(NamedTuple):
+class _Inspected(NamedTuple):
     form: Form | None
     reason: str = ""
     defect: InputRejected | None = None
 
 
-_WORDS = _Look(None, "text")
-_NOT_JSON = _Look(None, "text that is not JSON")
-_NO_NUMPY = _Look(None, AN_OBJECT)
-_NO_ROWS = _Look(None, A_LIST)
+_WORDS = _Inspected(None, "text")
+_NOT_JSON = _Inspected(None, "text that is not JSON")
+_NO_NUMPY = _Inspected(None, AN_OBJECT)
+_NO_ROWS = _Inspected(None, A_LIST)
 _AS_UTF8 = "have it written as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8"
 
 
-def _look(text: bytes) -> _Look:
+def _inspect(text: bytes) -> _Inspected:
     """What the node or value `text` looks like; it need not be JSON."""
     if text.startswith(_BINARY):
-        return _Look("envelope")
+        return _Inspected("envelope")
     if (encoding := wide_encoding(text)) and _WIDE_JSON(text):
-        return _Look("unreadable", "", InvalidJson(f"the text is {encoding}, not UTF-8", hint=_AS_UTF8))
+        return _Inspected("unreadable", "", InvalidJson(f"the text is {encoding}, not UTF-8", hint=_AS_UTF8))
     bare = _bare(text)
     first = bare[:1]
     if first == b"{":
-        return _look_at_object(bare)
+        return _inspect_object(bare)
     if first == b"[":
-        return _look_at_list(bare, is_value=True)
+        return _inspect_list(bare, is_value=True)
     if first == b'"':
-        return _look_at_string(bare)
+        return _inspect_string(bare)
     if bare.startswith(_BASE64):
-        return _Look("envelope")
+        return _Inspected("envelope")
     if not bare:
-        return _Look(None, "empty")
+        return _Inspected(None, "empty")
     if _is_printed_array(bare):
-        return _Look("unreadable", "", _printed_by_python())
+        return _Inspected("unreadable", "", _printed_by_python())
     defect = _defect_of(bare)
     if defect is None:
-        return _Look(None, "a number, a boolean or null")
+        return _Inspected(None, "a number, a boolean or null")
     return _broken(bare, defect)
 
 
-def _look_at_object(text: bytes) -> _Look:
+def _inspect_object(text: bytes) -> _Inspected:
     if _numpy_ends(text, max(0, len(text) - _TAIL)) is not None:
-        return _Look("numpy")
+        return _Inspected("numpy")
     if read_reference(text) is not None:
-        return _Look(None, "a reference to a migrated matrix")
+        return _Inspected(None, "a reference to a migrated matrix")
     if not _np_may_stand_in(text):
         return _NO_NUMPY
     try:
@@ -157,28 +157,28 @@ def _look_at_object(text: bytes) -> _Look:
     except InputRejected as error:
         return _broken(text, error)
     is_numpy = outermost is not None and "__np__" in (outermost.keys or ())
-    return _Look("numpy") if is_numpy else _NO_NUMPY
+    return _Inspected("numpy") if is_numpy else _NO_NUMPY
 
 
-def _look_at_list(text: bytes, *, is_value: bool = False) -> _Look:
+def _inspect_list(text: bytes, *, is_value: bool = False) -> _Inspected:
     """`is_value`: it is not the text of a JSON string, which holds words where it holds no JSON."""
     rows = _rows_begin(text, 0)
     if not rows and not _damaged_rows(text, whole=True):
         return _NO_ROWS
     of_numbers = bool(_of_list_characters(text[:_EDGE]) and _of_list_characters(text[-_EDGE:]))
     if of_numbers and b"{" not in text:
-        return _Look("lists")  # the parser has the last word, and says what is wrong with it
+        return _Inspected("lists")  # the parser has the last word, and says what is wrong with it
     try:
         outermost = _outermost(text)
-        return _NO_ROWS if outermost is not None and outermost.holds_object else _Look("lists")
+        return _NO_ROWS if outermost is not None and outermost.holds_object else _Inspected("lists")
     except InputRejected as error:
         lost = of_numbers or (is_value and two_rows_begin(text))
         if not lost and (is_value or text.endswith(b"]")):  # rows before words are words, in a string
             lost = _damaged_rows(text, whole=True)
-        return _Look("unreadable", "", error) if lost else _broken(text, error)
+        return _Inspected("unreadable", "", error) if lost else _broken(text, error)
 
 
-def _look_at_string(text: bytes) -> _Look:
+def _inspect_string(text: bytes) -> _Inspected:
     for _ in range(_WRAPPINGS):
         if _STRING_MAY_HOLD.match(text) is None:
             return _WORDS
@@ -187,26 +187,26 @@ def _look_at_string(text: bytes) -> _Look:
             return _broken(text, defect)
         text = _bare(decode_string(text).encode("utf-8", "surrogatepass"))
         if text.startswith(_BASE64):
-            return _Look("envelope")
+            return _Inspected("envelope")
         if not text.startswith(b'"'):
             break
-    look = _Look("string", "", _printed_by_python()) if _is_printed_array(text) else _WORDS
+    seen = _Inspected("string", "", _printed_by_python()) if _is_printed_array(text) else _WORDS
     if text.startswith(b"{"):
-        look = _look_at_object(text)
+        seen = _inspect_object(text)
     elif text.startswith(b"["):
-        look = _look_at_list(text)
-    if look.form is not None:
-        return _Look("string", "", look.defect)
+        seen = _inspect_list(text)
+    if seen.form is not None:
+        return _Inspected("string", "", seen.defect)
     if _np_as_key(text) is not None:
-        return _Look(None, "text that holds more than a matrix, where no pointer leads")
+        return _Inspected(None, "text that holds more than a matrix, where no pointer leads")
     return _WORDS
 
 
-def _broken(text: bytes, error: InputRejected) -> _Look:
+def _broken(text: bytes, error: InputRejected) -> _Inspected:
     """What is not JSON is words, unless it speaks of a matrix: then one may have been lost in it."""
     if _np_as_key(text) is not None:
-        return _Look("unreadable", "", error)
-    return _Look(None, "binary data") if b"\0" in text[:4096] else _NOT_JSON
+        return _Inspected("unreadable", "", error)
+    return _Inspected(None, "binary data") if b"\0" in text[:4096] else _NOT_JSON
 
 
 def _np_may_stand_in(text: bytes) -> bool:
@@ -286,22 +286,22 @@ def _find_at(value: bytes, pointers: Sequence[str]) -> Discovery:
     try:
         places = locate(value, pointers)
     except InputRejected as error:
-        look = _look(value) if "" in pointers else _lost(value, error)
-        sites = (Site("", look.form, _bare(value), look.defect),) if look.form else ()
-        return Discovery(sites, look.reason)
+        seen = _inspect(value) if "" in pointers else _lost(value, error)
+        sites = (Site("", seen.form, _bare(value), seen.defect),) if seen.form else ()
+        return Discovery(sites, seen.reason)
     sites_found: list[Site] = []
     reason, end = "nothing stands at the pointer", -1
     for pointer, span in places.items():
         if span.start < end:
             continue  # inside the site before
         text = value[span.start : span.end]
-        look = _look(text)
+        seen = _inspect(text)
         if span.twice is not None:  # only the last of the two has been looked at
-            look = _Look(look.form or "unreadable", "", ambiguous(pointer, span.twice))
-        if look.form is None:
-            reason = look.reason
+            seen = _Inspected(seen.form or "unreadable", "", ambiguous(pointer, span.twice))
+        if seen.form is None:
+            reason = seen.reason
             continue
-        sites_found.append(Site(pointer, look.form, text, look.defect))
+        sites_found.append(Site(pointer, seen.form, text, seen.defect))
         end = span.end
     return Discovery(tuple(sites_found), "" if sites_found else reason)
 
@@ -314,8 +314,8 @@ def _discover(value: bytes, reason: str) -> Discovery:
     try:
         scan(text, discovery.visit, _take_plain)
     except InputRejected as error:
-        look = _lost(text, error)
-        return Discovery((Site("", look.form, text, look.defect),) if look.form else (), look.reason)
+        seen = _lost(text, error)
+        return Discovery((Site("", seen.form, text, seen.defect),) if seen.form else (), seen.reason)
     return Discovery(tuple(discovery.sites()), "" if discovery.hits else reason)
 
 
@@ -324,10 +324,10 @@ def _may_hold(text: bytes) -> bool:
     return _np_may_stand_in(text) or _rows_stand_in(text) or _STRING_MAY_HOLD.search(text) is not None
 
 
-def _lost(text: bytes, error: InputRejected) -> _Look:
+def _lost(text: bytes, error: InputRejected) -> _Inspected:
     """As `_broken`, of a text whose inside was asked for: rows may have been lost in it as well."""
     if isinstance(error, LimitExceeded) or (text[:1] in (b"{", b"[") and _rows_stand_in(text)):
-        return _Look("unreadable", "", error)
+        return _Inspected("unreadable", "", error)
     return _broken(text, error)
 
 
@@ -356,9 +356,9 @@ class _Discovery:
                 self._hit(path, "lists", start, end, None)
         elif first == _QUOTE:
             if _STRING_MAY_HOLD.match(self.text, start) is not None:
-                look = _look_at_string(self.text[start:end])
-                if look.form is not None:
-                    self._hit(path, look.form, start, end, look.defect)
+                seen = _inspect_string(self.text[start:end])
+                if seen.form is not None:
+                    self._hit(path, seen.form, start, end, seen.defect)
         elif container is None or container.keys is None:
             return
         elif "__np__" in container.keys:

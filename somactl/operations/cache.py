@@ -205,7 +205,7 @@ def note(report: CacheWarmReport, key: str, what: str, detail: str) -> None:
         report.findings.append(CacheFinding(key=key, what=what, detail=detail))
 
 
-def conclude(report: CacheWarmReport, *, ended_by: str | None = None) -> CacheWarmReport:
+def finish(report: CacheWarmReport, *, ended_by: str | None = None) -> CacheWarmReport:
     """3 for findings, 4 where it did not get to the end or left something outdated in the cache, else 0."""
     if ended_by is not None:
         report.stopped = ended_by
@@ -215,7 +215,7 @@ def conclude(report: CacheWarmReport, *, ended_by: str | None = None) -> CacheWa
         what = "there was nothing to compare" if report.match is None else "no key matches"
         report.warnings.append(f"{what}; where that is to be expected, say so with --allow-empty")
     left = report.dry_run and (report.outdated + report.deleted + report.foreign > 0)
-    report.conclude(3 if report.findings_total else 0, 4 if not report.complete or left else 0)
+    report.finish(3 if report.findings_total else 0, 4 if not report.complete or left else 0)
     return report
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 R = TypeVar("R", bound=CommitReport)
-SETTLE_SECONDS = 5.0
+RESOLVE_SECONDS = 5.0
 GUARDED_ATTEMPTS = 5
 DURABILITY_RANK = {"memory": 0, "replicated": 1, "fsync": 2}
 
@@ -192,7 +192,7 @@ async def send(
         try:
             return await store.commit_matrix_update(data, guarded, request.expected, commit_id=commit_id)
         except asyncio.CancelledError:
-            raise await _settle(store, commit_id) from None
+            raise await _resolve(store, commit_id) from None
         except VersionConflict as exc:
             asked = normalise(request.expected, admitted)
             if not attempts or any(key in asked for key in exc.conflicts):
@@ -248,10 +248,10 @@ def _item(key: str, admitted: Admitted | None) -> CommitItem:
     )
 
 
-async def _settle(store: Store, commit_id: str) -> SomactlError:
+async def _resolve(store: Store, commit_id: str) -> SomactlError:
     """The error that says what became of a commit whose caller was interrupted (DESIGN 4.4: 130 if known)."""
     try:
-        status = await asyncio.wait_for(store.commit_status(commit_id, resolve=True), SETTLE_SECONDS)
+        status = await asyncio.wait_for(store.commit_status(commit_id, resolve=True), RESOLVE_SECONDS)
     except (SomactlError, asyncio.CancelledError, TimeoutError):
         return OutcomeUnknown(f"interrupted while commit {commit_id} was on its way", commit_id=commit_id)
     if status.state == "committed" and status.record and status.record.receipt:

@@ -67,7 +67,7 @@ async def compare(store: CachedStore, keys: Sequence[str], *, payloads: bool = F
     found = []
     for key in keys:
         held, stat = view.entries.get(key), truth.stats.get(key)
-        judgement = "corrupt" if key in nameless else await _judge(store, key, held, stat, truth)
+        judgement = "corrupt" if key in nameless else await _classify(store, key, held, stat, truth)
         found.append(Compared(key, judgement, held, stat, view.now - held.filled_at if held else 0.0))
     return found
 
@@ -80,7 +80,7 @@ def is_key(name: str) -> bool:
     return True
 
 
-async def _judge(
+async def _classify(
     store: CachedStore, key: str, held: Cached | None, stat: Stat | None, truth: Stats
 ) -> Judgement:
     if held is None:

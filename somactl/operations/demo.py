@@ -75,7 +75,7 @@ async def _prove_all(store: Store, states: dict[str, np.ndarray], say: Say) -> N
     """An audit proves every one of them, straight from the stored bytes."""
     report = VerifyReport(method="certify")
     await verify.verify_matching(store, None, verify.Audit(), report)
-    verify.conclude(report)
+    verify.finish(report)
     _expect(report.valid == DIGITS and report.code == 0, "the audit did not prove all ten")
     say(f"   {report.valid} valid, {report.rigour}: every eigenvalue >= {report.lowest_lambda_min:.1e}")
     say(f"   worst trace error {report.worst_trace_error:.1e}; factored by {report.blas}")

@@ -36,7 +36,7 @@ async def examine(store: Store, line: Callable[[Suggestion], str | None]) -> Doc
         findings=[_view(finding, line) for finding in findings],
     )
     report.complete = not any(f.status == "unknown" or _is_unreachable(f) for f in findings)
-    report.conclude(*map(_code, findings), 4 if stale else 0)
+    report.finish(*map(_code, findings), 4 if stale else 0)
     return report
 
 

@@ -148,7 +148,7 @@ async def show(
             check_envelope, entry.data, header, tolerances, spectrum=spectrum
         )
         codes = {"violated": 3, "undecided": 4} if header.kind == "rho" else {}
-        report.conclude(codes.get(report.verdict.status, 0))
+        report.finish(codes.get(report.verdict.status, 0))
     return report
 
 

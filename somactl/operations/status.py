@@ -39,7 +39,7 @@ async def status(store: Store, commit_id: str, *, resolve: bool) -> StatusReport
         final=found.state != "unseen" or done,
         order=order,
     )
-    report.conclude(0 if found.state == "committed" or done else 4 if order is not None else 15)
+    report.finish(0 if found.state == "committed" or done else 4 if order is not None else 15)
     return report
 
 

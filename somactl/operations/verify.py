@@ -154,7 +154,7 @@ async def _compare_page(store: CachedStore, keys: Sequence[str], audit: Audit, r
     return True
 
 
-def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyReport:
+def finish(report: VerifyReport, *, ended_by: str | None = None) -> VerifyReport:
     """Set the exit code; `ended_by` says what ended the audit before everything was checked."""
     codes = {code for outcome, code in EXIT_CODES.items() if getattr(report, outcome)}
     report.complete = not (ended_by or report.undecided or report.unreadable or report.rejected)
@@ -169,7 +169,7 @@ def conclude(report: VerifyReport, *, ended_by: str | None = None) -> VerifyRepo
         report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
     if report.stale or report.contradicting:
         report.warnings.append("the cache does not hold what the authority has: reconcile it")
-    report.conclude(*codes)
+    report.finish(*codes)
     return report
 
 

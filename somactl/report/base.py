@@ -67,7 +67,7 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
     undo: str | None = None
     next: str | None = None
 
-    def conclude(self, *codes: int) -> Report:
+    def finish(self, *codes: int) -> Report:
         """Set `code` and `codes` from everything that happened."""
         self.codes = sorted({*codes} or {0})
         self.code = decide(self.codes)
@@ -78,7 +78,7 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
         self.degraded_services = [*self.degraded_services, *services]
         if self.degraded_services:
             self.degraded = True
-            self.conclude(*(set(self.codes or [self.code]) - {0}), 4)
+            self.finish(*(set(self.codes or [self.code]) - {0}), 4)
 
 
 class ErrorReport(msgspec.Struct, kw_only=True):

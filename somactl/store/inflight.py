@@ -26,7 +26,7 @@ class Writes:
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
-    async def settle(self, commit_id: str) -> None:
+    async def wait_for(self, commit_id: str) -> None:
         """Return when no write of that commit id is under way any more."""
         self._home.enter()
         await self._wait([task for task, name in self._tasks.items() if name == commit_id])

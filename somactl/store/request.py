@@ -1,8 +1,8 @@
 """What every store decides about a commit before it writes: pure functions, shared by all stores.
 
-`prepare` checks a request by itself and gives it its identity; `settle` compares it with what is recorded
-of its commit id; `refuse_expired` and `refuse_conflicts` compare it with the state of the namespace. A
-store brings the state and the transaction, and decides nothing of its own.
+`prepare` checks a request by itself and gives it its identity; `resolve_replay` compares it with what is
+recorded of its commit id; `refuse_expired` and `refuse_conflicts` compare it with the state of the namespace.
+A store brings the state and the transaction, and decides nothing of its own.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ def _identity(
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def settle(request: Request, recorded_identity: str | None) -> None:
+def resolve_replay(request: Request, recorded_identity: str | None) -> None:
     """Compare a request with the record found under its commit id; returns where it is a replay.
 
     `recorded_identity` is None for an aborted record. Raises CommitAborted, CommitIdReused.

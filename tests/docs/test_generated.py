@@ -105,7 +105,7 @@ def test_a_report_with_a_witness_validates_and_a_wrong_one_does_not() -> None:
         checked=1,
         violated=1,
         results=[report.Checked(source="k", outcome="violated", verdict=verdict)],
-    ).conclude(3)
+    ).finish(3)
     values = json.loads(msgspec.json.encode(whole))
     validator = jsonschema.Draft202012Validator(_schema("verify-psd"))
     validator.validate(values)

@@ -23,7 +23,7 @@ from somactl.core.ndjson_line import split
 from somactl.core.order import parse_order
 from somactl.errors import SomactlError
 from somactl.legacy.json_edit import read_reference
-from somactl.legacy.kinds import judge
+from somactl.legacy.kinds import classify
 from somactl.legacy.plan import Head, Plan, PlanWriter
 from somactl.legacy.source.files import parse_words
 from somactl.legacy.values import find_matrices
@@ -80,7 +80,7 @@ def _values(data: bytes) -> None:
     for discover in (False, True):
         for site in find_matrices(data, discover=discover).sites:
             try:
-                judge("k", site)
+                classify("k", site)
             except SomactlError:
                 continue
 

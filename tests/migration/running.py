@@ -16,7 +16,7 @@ from msgspec.structs import asdict
 from somactl.config import Settings
 from somactl.core.envelope import deserialize_matrix
 from somactl.legacy.context import MigrationContext, MigrationRequest, Progress
-from somactl.legacy.copying import copy, look
+from somactl.legacy.copying import copy, inspect
 from somactl.legacy.examine import Selection
 from somactl.legacy.finalize import finalize
 from somactl.legacy.journal import Journal, find, identify
@@ -64,11 +64,11 @@ class Migration:
         async with self.source() as source, self.store(read_only=read_only) as store:
             yield MigrationContext(source, store, self.wishes, pace or Pace(), self.each)
 
-    async def look(self) -> tuple[MigrateReport, list[MigrationRow]]:
+    async def inspect(self) -> tuple[MigrateReport, list[MigrationRow]]:
         """A dry run's report, and every row."""
         rows: list[MigrationRow] = []
         async with self.run(read_only=True) as run:
-            report = await look(run, rows.extend)
+            report = await inspect(run, rows.extend)
         return report, rows
 
     async def plan(self, path: Path) -> MigrateReport:
@@ -78,7 +78,7 @@ class Migration:
                     FORMAT, run.source.identity, run.source.name, run.store.namespace, self.wishes.as_json()
                 )
                 writer = PlanWriter(file.write, head)
-                report = await look(run, writer.add)
+                report = await inspect(run, writer.add)
                 writer.seal()
         return report
 

@@ -35,7 +35,7 @@ async def test_dry_run_and_copy_bring_what_changed_since(
     redis_values: RedisBackend, target: Settings
 ) -> None:
     migration = await copied_and_changed(redis_values, target)
-    looked, rows = await migration.look()
+    looked, rows = await migration.inspect()
     places = by_place(rows)
     assert places["whole", ""].outcome == places["embedded", "/rho"].outcome == "migrate"
     report = await migration.copy()
@@ -77,7 +77,7 @@ async def test_what_somebody_else_wrote_since_is_a_conflict(
 ) -> None:
     migration = await copied_and_changed(redis_values, sqlite)
     await overwrite(migration, "whole", array)
-    _, rows = await migration.look()
+    _, rows = await migration.inspect()
     report = await migration.copy()
     assert by_place(rows)["whole", ""].outcome == "conflict"
     assert [row.key for row in report.conflicts] == ["whole"]
@@ -141,7 +141,7 @@ async def test_what_a_forgotten_migration_copied_is_no_other_ones_to_write_over(
     """The same command makes a migration of the same id, which has taken nothing out of the source."""
     migration = await copied_and_changed(redis_values, sqlite)
     await migration.forget()
-    _, rows = await migration.look()
+    _, rows = await migration.inspect()
     assert by_place(rows)["whole", ""].outcome == "conflict"
     report = await migration.copy()
     assert [row.key for row in report.conflicts] == ["embedded", "whole"]

@@ -119,7 +119,7 @@ async def test_postgres_counts_no_transaction_that_writes(
     used(clean_redis)
 
     async def dry_run() -> None:
-        report, _ = await migration.look()
+        report, _ = await migration.inspect()
         assert outcomes(report) == {"conflict": 2, "migrate": 53, "not-a-matrix": 421, "rejected": 5}
         assert (report.phase, report.dry_run, report.migration) == ("planned", True, None)
 
@@ -154,7 +154,7 @@ async def test_redis_sees_only_commands_that_read(
         held = {key: raw.dump(key) for key in raw.keys("*")}
     used(clean_redis)
     used(legacy_redis)
-    report, _ = await migration.look()
+    report, _ = await migration.inspect()
     assert outcomes(report) == {"conflict": 1, "migrate": 54, "not-a-matrix": 421, "rejected": 5}
     source, target = used(legacy_redis), used(clean_redis)
     for server in (source, target):
@@ -172,7 +172,7 @@ async def test_redis_sees_only_commands_that_read(
 
 async def test_a_file_that_does_not_exist_is_not_made(sqlite: Settings) -> None:
     migration = of_lines(VALUES, sqlite, DISCOVER)
-    report, _ = await migration.look()
+    report, _ = await migration.inspect()
     assert not Path(sqlite.store.removeprefix("sqlite:///")).exists()
     assert "does not exist yet" in report.warnings[0]
     assert outcomes(report) == outcomes(await migration.copy())
@@ -184,7 +184,7 @@ async def test_a_file_stays_the_same_to_the_byte(sqlite: Settings) -> None:
         await commit_matrix_update(store, {"whole": RHO, "lists": RHO})
     path = Path(sqlite.store.removeprefix("sqlite:///"))
     before = path.read_bytes()
-    report, _ = await migration.look()
+    report, _ = await migration.inspect()
     assert path.read_bytes() == before
     assert outcomes(report) == {"conflict": 1, "identical": 1, "migrate": 4, "not-a-matrix": 1, "rejected": 2}
 
@@ -209,12 +209,12 @@ async def test_two_dry_runs_are_equal_byte_for_byte_in_whatever_order_the_values
     await fill(backend)
     await backend.put(more)
     migration = Migration(backend.open, sqlite, DISCOVER)
-    first, rows = await migration.look()
-    second, again = await migration.look()
+    first, rows = await migration.inspect()
+    second, again = await migration.inspect()
     for key in reversed([*VALUES, *more]):
         await backend.put({key: None})
         await backend.put({key: {**VALUES, **more}[key]})
-    third, other = await migration.look()
+    third, other = await migration.inspect()
     for report, found in ((second, again), (third, other)):
         assert msgspec.json.encode(report) == msgspec.json.encode(first)
         assert msgspec.json.encode(found) == msgspec.json.encode(rows)
@@ -230,10 +230,10 @@ async def test_reports_of_two_servers_and_two_days_do_not_differ(
     by_name = Migration(
         lambda **o: RedisSource(clean_redis.url.replace("127.0.0.1", "localhost"), **o), sqlite, DISCOVER
     )
-    first, _ = await Migration(backend.open, sqlite, DISCOVER).look()
+    first, _ = await Migration(backend.open, sqlite, DISCOVER).inspect()
     later = time.time() + 86_400
     monkeypatch.setattr(time, "time", lambda: later)
-    second, _ = await by_name.look()
+    second, _ = await by_name.inspect()
     encoded = msgspec.json.encode(first)
     assert msgspec.json.encode(second) == encoded
     for secret in (b"127.0.0.1", str(clean_redis.port).encode(), b"localhost", b"sqlite:///"):
@@ -245,7 +245,7 @@ async def test_a_dry_run_and_the_real_one_end_alike(backend: Backend, sqlite: Se
     migration = Migration(backend.open, sqlite, DISCOVER)
     async with migration.store() as store:
         await commit_matrix_update(store, {"whole": RHO, "two#/a": density(4, seed=7)})
-    dry, _ = await migration.look()
+    dry, _ = await migration.inspect()
     real = await migration.copy()
 
     def without_what_must_differ(report: object) -> object:
@@ -268,7 +268,7 @@ async def test_nothing_goes_through_a_store_that_refuses_writes(sqlite: Settings
 
 
 async def test_rows_are_told_one_by_one_in_the_order_of_keys(sqlite: Settings) -> None:
-    _, rows = await of_lines(VALUES, replace(sqlite), DISCOVER).look()
+    _, rows = await of_lines(VALUES, replace(sqlite), DISCOVER).inspect()
     assert isinstance(rows[0], MigrationRow)
     assert [row.key for row in rows] == sorted(row.key for row in rows)
 

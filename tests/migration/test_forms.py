@@ -27,7 +27,7 @@ RHO = density(5)
 async def copied(values: dict[str, bytes], settings: Settings, wishes: MigrationRequest = WHOLE) -> Migration:
     """Migrate all of them; each must have ended as a matrix in the store."""
     migration = of_lines(values, settings, wishes)
-    _, rows = await migration.look()
+    _, rows = await migration.inspect()
     assert {row.outcome for row in rows} == {"migrate"}, [(row.key, row.reason, row.why) for row in rows]
     report = await migration.copy()
     assert outcomes(report) == {"migrate": len(rows)}
@@ -86,7 +86,7 @@ async def test_a_string_that_holds_a_matrix_is_unwrapped(sqlite: Settings, inner
 
 
 async def test_a_string_wrapped_three_times_is_rejected_and_not_passed_over(sqlite: Settings) -> None:
-    report, _ = await of_lines({"k": wrapped(text(numpy_form(RHO)), 3)}, sqlite).look()
+    report, _ = await of_lines({"k": wrapped(text(numpy_form(RHO)), 3)}, sqlite).inspect()
     (row,) = report.rejected
     assert (row.form, row.reason) == ("string", "InvalidJson")
 
@@ -119,7 +119,7 @@ async def test_pointers_are_escaped_as_rfc_6901_says(sqlite: Settings, name: str
     value = {"K": text({name: RHO.tolist(), "beside": 1})}
     migration = await copied(value, sqlite, DISCOVER)
     assert set(await migration.contents()) == {f"K#{pointer}"}
-    _, rows = await of_lines(value, sqlite, MigrationRequest(selection=Selection((pointer,)))).look()
+    _, rows = await of_lines(value, sqlite, MigrationRequest(selection=Selection((pointer,)))).inspect()
     assert [(row.pointer, row.outcome) for row in rows] == [(pointer, "identical")]
 
 
@@ -129,7 +129,7 @@ async def test_a_pointer_through_a_list_names_an_index(sqlite: Settings) -> None
         await copied({"K": value}, sqlite, MigrationRequest(selection=Selection((pointer,))))
     absent, _ = await of_lines(
         {"K": value}, sqlite, MigrationRequest(selection=Selection(("/0/01", "/2", "/-")))
-    ).look()
+    ).inspect()
     assert absent.reasons["not-a-matrix: nothing stands at the pointer"].count == 1
 
 
@@ -137,7 +137,7 @@ async def test_numbers_three_deep_are_rejected_whole_until_a_pointer_says_what_t
     sqlite: Settings,
 ) -> None:
     value = {"K": text({"many": [RHO.tolist(), RHO.tolist()]})}
-    report, _ = await of_lines(value, sqlite, DISCOVER).look()
+    report, _ = await of_lines(value, sqlite, DISCOVER).inspect()
     assert [(row.pointer, row.reason) for row in report.rejected] == [("/many", "InvalidJson")]
     await copied(value, sqlite, MigrationRequest(selection=Selection(("/many/0", "/many/1"))))
 
@@ -187,7 +187,7 @@ async def test_a_target_that_holds_the_same_is_identical_and_another_is_a_confli
     value = text({"same": RHO.tolist(), "other": RHO.tolist(), "free": RHO.tolist()})
     migration = of_lines({"K": value}, sqlite, wishes)
     await in_store(migration, K__same=RHO, K__other=2 * RHO)
-    dry, rows = await migration.look()
+    dry, rows = await migration.inspect()
     real = await migration.copy()
     assert outcomes(dry) == outcomes(real) == {"conflict": 1, "identical": 1, "migrate": 1}
     assert {row.pointer: row.outcome for row in rows} == {
@@ -213,7 +213,7 @@ async def test_two_matrices_of_one_source_that_go_to_one_key(
     if apart:
         monkeypatch.setattr(batches, "BATCH_VALUES", 1)
     migration = of_lines(colliding(second.tolist()), sqlite, DISCOVER)
-    dry, rows = await migration.look()
+    dry, rows = await migration.inspect()
     real = await migration.copy()
     assert outcomes(dry) == outcomes(real) == {"migrate": 1, ends: 1}
     assert by_place(rows)["K#/rho", ""].outcome == ends
@@ -228,7 +228,7 @@ async def test_of_two_that_collide_neither_is_identical_to_a_third_in_the_store(
         colliding(RHO.tolist()), sqlite, MigrationRequest(selection=Selection((), True, "matrix"))
     )
     await in_store(migration, K__rho=2 * RHO)
-    dry, _ = await migration.look()
+    dry, _ = await migration.inspect()
     real = await migration.copy()
     assert outcomes(dry) == outcomes(real) == {"conflict": 2}
 

@@ -136,7 +136,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 async def check(migration: Migration, cases: dict[str, tuple[bytes, str]], plain: dict[str, bytes]) -> None:
     """Each case is rejected for its reason, the plain ones are no matrices, and the good ones are there."""
-    dry, rows = await migration.look()
+    dry, rows = await migration.inspect()
     real = await migration.copy()
     assert outcomes(dry) == outcomes(real)
     assert outcomes(real) == {
@@ -337,7 +337,7 @@ async def test_what_is_no_string_in_redis_is_no_matrix(clean_redis: RedisServer,
         raw.set("empty", b"")
         raw.set("rho", text(FORM))
     migration = Migration(lambda **options: RedisSource(clean_redis.url, **options), sqlite, DISCOVER)
-    dry, rows = await migration.look()
+    dry, rows = await migration.inspect()
     assert {row.key: row.reason for row in rows if row.outcome == "not-a-matrix"} == {
         "hash": "a Redis hash",
         "list": "a Redis list",

@@ -43,7 +43,7 @@ def found(rows: list[MigrationRow]) -> dict[tuple[str, str], Wanted]:
 
 @pytest.mark.parametrize("source", SOURCES)
 async def test_every_whole_value_ends_as_it_must(make: Make, source: str) -> None:
-    report, rows = await make(source).look()
+    report, rows = await make(source).inspect()
     assert len({row.key for row in rows}) == report.values == 481
     assert found(rows) == legacy.whole_values(source)
     assert outcomes(report) == {"migrate": 15, "not-a-matrix": 461, "rejected": 5}
@@ -52,7 +52,7 @@ async def test_every_whole_value_ends_as_it_must(make: Make, source: str) -> Non
 
 @pytest.mark.parametrize("source", SOURCES)
 async def test_every_node_ends_as_it_must(make: Make, source: str) -> None:
-    report, rows = await make(source, DISCOVER).look()
+    report, rows = await make(source, DISCOVER).inspect()
     assert found(rows) == legacy.everywhere(source)
     assert outcomes(report) == {"migrate": 55, "not-a-matrix": 421, "rejected": 5}
     assert report.pointers == {"": 20, "/rho": 20, "/value/rho": 20}
@@ -63,7 +63,7 @@ async def test_both_sources_tell_the_same_but_for_what_redis_has_of_its_own(make
     """Digests and sizes are of bytes, and JSONB spells the same JSON with other blanks."""
     by_source = {}
     for source in SOURCES:
-        _, rows = await make(source, DISCOVER).look()
+        _, rows = await make(source, DISCOVER).inspect()
         by_source[source] = {
             place: without(row, "source", "json_bytes") for place, row in by_place(rows).items()
         }
@@ -98,7 +98,7 @@ async def test_what_was_copied_is_bit_for_bit_what_the_json_says(make: Make, sou
 
 @pytest.mark.parametrize("source", SOURCES)
 async def test_the_rejected_ones_say_why_with_the_verdict(make: Make, source: str) -> None:
-    report, _ = await make(source).look()
+    report, _ = await make(source).inspect()
     rows = {row.key: row for row in report.rejected}
     assert set(rows) == set(legacy.BROKEN)
     trace, neg, asym = (rows[f"acme:rho:{name}"] for name in ("trace", "neg", "asym"))
@@ -122,23 +122,23 @@ async def test_the_rejected_ones_say_why_with_the_verdict(make: Make, source: st
 
 
 async def test_a_pointer_looks_at_one_node_of_each_value_and_at_nothing_else(make: Make) -> None:
-    report, rows = await make("redis", MigrationRequest(selection=Selection(("/rho",)))).look()
+    report, rows = await make("redis", MigrationRequest(selection=Selection(("/rho",)))).inspect()
     matrices = {(row.key, row.pointer) for row in rows if row.outcome != "not-a-matrix"}
     assert matrices == {(key, "/rho") for key in legacy.values() if legacy.group(key) == "embedded"}
     assert (outcomes(report), report.code) == ({"migrate": 20, "not-a-matrix": 461}, 0)
-    both, _ = await make("redis", MigrationRequest(selection=Selection(("/rho", "/value/rho", "")))).look()
+    both, _ = await make("redis", MigrationRequest(selection=Selection(("/rho", "/value/rho", "")))).inspect()
     assert both.pointers == {"": 20, "/rho": 20, "/value/rho": 20}
 
 
 async def test_a_pattern_chooses_keys(make: Make) -> None:
     for source in SOURCES:
-        report, rows = await make(source, MigrationRequest(match="acme:rho:list:*")).look()
+        report, rows = await make(source, MigrationRequest(match="acme:rho:list:*")).inspect()
         assert [row.key for row in rows] == sorted(LISTS)
         assert (report.values, outcomes(report)) == (4, {"migrate": 4})
 
 
 async def test_asked_for_matrices_nothing_has_to_hold_an_invariant(make: Make) -> None:
-    report, rows = await make("postgres", MigrationRequest(selection=Selection(kind="matrix"))).look()
+    report, rows = await make("postgres", MigrationRequest(selection=Selection(kind="matrix"))).inspect()
     assert outcomes(report) == {"migrate": 18, "not-a-matrix": 461, "rejected": 2}
     assert {row.kind for row in rows if row.outcome == "migrate"} == {"matrix"}
     assert all(not row.moves for row in rows)
@@ -158,7 +158,7 @@ async def test_normalizing_admits_the_one_whose_trace_is_off(make: Make) -> None
 async def test_clamping_admits_the_negative_one_if_it_may_be_moved_far_enough(make: Make) -> None:
     """Its smallest eigenvalue is about -3e-4, so that it has to be moved by at least that."""
     wishes = MigrationRequest(match="acme:rho:neg", policy=Policy(clamp=True, max_move=1e-5))
-    refused, rows = await make("postgres", wishes).look()
+    refused, rows = await make("postgres", wishes).inspect()
     assert (outcomes(refused), refused.code) == ({"rejected": 1}, 3)
     assert "allowed; it is no density matrix" in rows[0].why
     migration = make("postgres", replace(wishes, policy=Policy(clamp=True, max_move=1e-2)))
@@ -174,7 +174,7 @@ async def test_clamping_admits_the_negative_one_if_it_may_be_moved_far_enough(ma
 
 async def test_refusing_to_clamp_rejects_the_one_that_is_negative_within_tolerance(make: Make) -> None:
     wishes = MigrationRequest(match="acme:rho:tinyneg", policy=Policy(on_clampable="refuse"))
-    report, rows = await make("redis", wishes).look()
+    report, rows = await make("redis", wishes).inspect()
     assert (outcomes(report), rows[0].reason) == ({"rejected": 1}, "InvariantViolated, clampable")
     assert rows[0].verdict is not None
     assert rows[0].verdict.status == "clampable"

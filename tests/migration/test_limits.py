@@ -33,7 +33,7 @@ def small_commits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_commits")
 async def test_more_matrices_than_one_commit_takes_go_into_several(sqlite: Settings) -> None:
     migration = of_lines(MANY, sqlite, DISCOVER)
-    looked, rows = await migration.look()
+    looked, rows = await migration.inspect()
     report = await migration.copy()
     assert outcomes(report) == outcomes(looked) == {"migrate": 60}
     assert len(by_place(rows)) == 60
@@ -61,7 +61,7 @@ async def test_a_batch_ends_before_its_envelopes_are_too_large(
     sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {f"k{i}": text(density(8, seed=i).tolist()) for i in range(6)}
-    _, rows = await of_lines(values, sqlite).look()
+    _, rows = await of_lines(values, sqlite).inspect()
     monkeypatch.setattr(batches, "BATCH_BYTES", 2 * rows[0].bytes)
     migration = of_lines(values, sqlite)
     assert outcomes(await migration.copy()) == {"migrate": 6}
@@ -75,9 +75,9 @@ async def test_one_value_beyond_a_commit_is_rejected_alike_when_looked_at_and_wh
 ) -> None:
     large = text({f"m{i}": density(8, seed=i).tolist() for i in range(4)})
     migration = of_lines({"large": large, "small": text(density(8).tolist())}, sqlite, DISCOVER)
-    _, rows = await migration.look()
+    _, rows = await migration.inspect()
     monkeypatch.setattr(examine, "MAX_COMMIT_BYTES", 2 * max(row.bytes for row in rows))
-    looked, _ = await migration.look()
+    looked, _ = await migration.inspect()
     report = await migration.copy()
     assert outcomes(looked) == outcomes(report) == {"migrate": 1, "rejected": 1}
     assert [(row.key, row.reason) for row in report.rejected] == [("large", "LimitExceeded")]
@@ -93,7 +93,7 @@ async def test_a_report_lists_only_so_many_rows_and_counts_the_others(
     async with of_lines(values | {"taken": text(density(4).tolist())}, sqlite).store() as store:
         await commit_matrix_update(store, {"taken": density(4, seed=3)})
     migration = of_lines(values | {"taken": text(density(4).tolist())}, sqlite)
-    for report in ((await migration.look())[0], await migration.copy()):
+    for report in ((await migration.inspect())[0], await migration.copy()):
         assert [row.key for row in report.rejected] == ["bad0", "bad1", "bad2"]
         assert (report.rejected_omitted, report.conflicts_omitted, report.moved_omitted) == (2, 0, 0)
         assert [row.key for row in report.conflicts] == ["taken"]
@@ -121,7 +121,7 @@ async def test_whoever_gets_every_row_as_it_comes_gets_none_of_them_in_the_repor
 
 async def test_what_could_not_be_read_is_not_among_the_largest(sqlite: Settings) -> None:
     migration = of_lines({"a": b"1, 2", "good": text(density(4).tolist())}, sqlite)
-    report, rows = await migration.look()
+    report, rows = await migration.inspect()
     assert {row.form for row in rows} == {"unreadable", "lists"}
     assert [row.key for row in report.largest] == ["good"]
 

@@ -154,7 +154,7 @@ class FakeBackend(RedisBackend):
     def use(self, patch: pytest.MonkeyPatch) -> FakeBackend:
         kind = functools.partial(_FakeConnection, server=self.server)
         patch.setattr(connection, "connection_class", lambda server: kind)
-        patch.setattr(server_settings, "look", self._settings)
+        patch.setattr(server_settings, "inspect", self._settings)
         return self
 
     async def _settings(self, link: Link) -> ServerSettings:

@@ -92,7 +92,7 @@ async def test_many_machines_migrate_a_database_at_once(
     crowd = [opener(f"space-{number}") for number in range(8)]
     seen: list[PostgresStore] = []
     all_there = asyncio.Event()
-    look = schema.look
+    look = schema.inspect
 
     async def look_together(*arguments: Any) -> Any:
         found = await look(*arguments)
@@ -103,7 +103,7 @@ async def test_many_machines_migrate_a_database_at_once(
             await all_there.wait()
         return found
 
-    monkeypatch.setattr(schema, "look", look_together)
+    monkeypatch.setattr(schema, "inspect", look_together)
     heads = await asyncio.gather(*(store.init() for store in crowd))
     assert [found.schema for found in seen] == [None] * len(crowd)  # type: ignore[attr-defined]
     assert len({head.incarnation for head in heads}) == len(crowd)

@@ -147,11 +147,11 @@ def test_a_conflict_with_an_incarnation_or_a_content_says_so() -> None:
 
 def test_settle_compares_with_what_is_recorded() -> None:
     sent = prepared({"a": 0})
-    request.settle(sent, sent.identity)
+    request.resolve_replay(sent, sent.identity)
     with pytest.raises(CommitAborted, match="id"):
-        request.settle(sent, None)
+        request.resolve_replay(sent, None)
     with pytest.raises(CommitIdReused, match="id"):
-        request.settle(sent, prepared({"a": 1}).identity)
+        request.resolve_replay(sent, prepared({"a": 1}).identity)
 
 
 @pytest.mark.parametrize(

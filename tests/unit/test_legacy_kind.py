@@ -13,7 +13,7 @@ import pytest
 
 from somactl.core.envelope import serialize_matrix
 from somactl.errors import InputRejected, InvariantViolated, UsageError
-from somactl.legacy.kinds import Judged, decide_kind, judge
+from somactl.legacy.kinds import Judged, classify, decide_kind
 from somactl.legacy.values import Discovery, Site, find_matrices
 from somactl.operations.admission import Policy, admit
 
@@ -51,7 +51,7 @@ RHOS = [f"rho:{i}" for i in range(7)] + [f"rho:list:{i}" for i in range(4)] + ["
 def outcome(key: str, site: Site) -> str:
     """As the migration will have it: what judge decides, and admission proves."""
     try:
-        judged = judge(key, site)
+        judged = classify(key, site)
         assert judged.array is not None
         admitted = admit(judged.array, judged.target, "acme", Policy(), 0.0, kind=judged.kind)
     except InvariantViolated as error:
@@ -104,7 +104,7 @@ def test_discovery_finds_the_embedded_legacy_matrices_and_no_others() -> None:
 def judged(array: np.ndarray, kind: str = "auto") -> Judged:
     data = base64.b64encode(array.tobytes()).decode()
     form = {"__np__": True, "data": data, "dtype": str(array.dtype), "shape": list(array.shape)}
-    return judge("k", Site("", "numpy", json.dumps(form).encode()), kind=kind)
+    return classify("k", Site("", "numpy", json.dumps(form).encode()), kind=kind)
 
 
 def density(n: int, seed: int = 0, *, dtype: str = "float64") -> np.ndarray:
@@ -168,8 +168,8 @@ def test_a_kind_that_is_asked_for_is_taken() -> None:
 
 def test_the_kind_of_an_envelope_is_its_own() -> None:
     sketch = serialize_matrix(np.ones((3, 3)), key="k", kind="sketch", dtype="float32")
-    found = judge("other", only(find_matrices(sketch)))
+    found = classify("other", only(find_matrices(sketch)))
     assert (found.kind, found.reason) == ("sketch", "its envelope says so")
     assert (found.target, found.dtype, found.shape, found.array) == ("other", "float32", (3, 3), None)
     assert found.header is not None
-    assert judge("k", only(find_matrices(sketch)), kind="matrix").kind == "matrix"
+    assert classify("k", only(find_matrices(sketch)), kind="matrix").kind == "matrix"

@@ -26,7 +26,7 @@ from somactl.errors import (
 )
 from somactl.legacy import values as legacy_values
 from somactl.legacy.json_edit import Reference, replace_node
-from somactl.legacy.kinds import judge
+from somactl.legacy.kinds import classify
 from somactl.legacy.values import Discovery, Site, find_matrices, target_key
 
 
@@ -57,7 +57,7 @@ def only(found: Discovery) -> Site:
 
 
 def matrix_of(site: Site, key: str = "k") -> np.ndarray:
-    judged = judge(key, site)
+    judged = classify(key, site)
     assert judged.array is not None
     return judged.array
 
@@ -90,7 +90,7 @@ def test_whole_values_are_recognised_and_read(value: bytes, form: str) -> None:
     ):
         site = only(found)
         assert (site.pointer, site.form, site.defect) == ("", form, None)
-        judged = judge("k", site)
+        judged = classify("k", site)
         assert judged.target == "k"
         if form == "envelope":
             assert judged.envelope == ENVELOPE
@@ -209,7 +209,7 @@ def test_what_should_have_been_a_matrix_is_rejected(value: bytes) -> None:
     site = only(find_matrices(value))
     assert site.pointer == ""
     with pytest.raises(BROKEN[value]) as caught:
-        judge("acme:k", site)
+        classify("acme:k", site)
     assert caught.value.message.startswith("key 'acme:k': ")
     assert only(find_matrices(value, discover=True))[:3] == site[:3]
 
@@ -226,7 +226,7 @@ def test_discovery_finds_every_form_at_any_depth() -> None:
     found = find_matrices(text, discover=True)
     assert {site.pointer: site.text for site in found.sites} == sites
     assert [site.form for site in found.sites] == ["numpy", "lists", "string", "envelope", "lists"]
-    assert all(judge("K", site).target == f"K#{site.pointer}" for site in found.sites)
+    assert all(classify("K", site).target == f"K#{site.pointer}" for site in found.sites)
     for pointer in sites:
         assert only(find_matrices(text, pointers=[pointer])) == found.sites[list(sites).index(pointer)]
     assert find_matrices(text, pointers=list(sites)) == found
@@ -241,7 +241,7 @@ def test_a_bad_node_hides_no_good_one() -> None:
     assert len(rejected) == len(bad)
     for site in rejected:
         with pytest.raises(InputRejected, match=re.escape(f"key 'K' at {site.pointer!r}: ")):
-            judge("K", site)
+            classify("K", site)
     assert good.pointer == "/good"
     assert np.array_equal(matrix_of(good), RHO)
 
@@ -287,7 +287,7 @@ def test_a_node_on_whose_way_a_key_occurs_twice_is_rejected(
         for site in found.sites:
             if site.defect:
                 with pytest.raises(InvalidJson, match="occurs twice"):
-                    judge("k", site)
+                    classify("k", site)
 
 
 @pytest.mark.parametrize(
@@ -336,13 +336,13 @@ def test_a_matrix_in_a_text_that_is_not_json_is_rejected_as_a_whole(text: bytes)
         site = only(found)
         assert (site.pointer, site.form, site.text) == ("", "unreadable", text)
         with pytest.raises((InvalidJson, LimitExceeded), match="key 'k': "):
-            judge("k", site)
+            classify("k", site)
 
 
 def test_a_value_too_deep_for_its_pointer_is_rejected_and_not_called_words() -> None:
     deep = b'{"a":' * 2000 + b"1" + b"}" * 2000
     with pytest.raises(LimitExceeded, match=r"key 'k': .*nested deeper"):
-        judge("k", only(find_matrices(deep, pointers=["/a/a"])))
+        classify("k", only(find_matrices(deep, pointers=["/a/a"])))
     # Nothing in it can be a matrix, so that it is not even scanned.
     assert find_matrices(deep, discover=True).sites == ()
 
@@ -352,7 +352,7 @@ def test_a_value_with_too_many_sites_is_rejected(monkeypatch: pytest.MonkeyPatch
     assert len(find_matrices(b'{"a": [{}, %s]}' % b",".join([b"[[1]]"] * 5), discover=True).sites) == 5
     site = only(find_matrices(b'{"a": [{}, %s]}' % b",".join([b"[[1]]"] * 6), discover=True))
     with pytest.raises(LimitExceeded, match="more than 5 nodes"):
-        judge("k", site)
+        classify("k", site)
 
 
 @settings(derandomize=True, max_examples=400, deadline=None)
@@ -377,7 +377,7 @@ def test_no_bytes_make_it_fail_otherwise(data: st.DataObject) -> None:
         for site in found.sites:
             assert site.text in value
             try:
-                kept = judge("k", site).kind in ("rho", "sketch", "matrix")
+                kept = classify("k", site).kind in ("rho", "sketch", "matrix")
             except InputRejected as error:
                 kept = error.message.startswith("key 'k'")
             else:
@@ -457,7 +457,7 @@ def test_a_pointer_that_no_key_can_hold_is_rejected_and_can_be_shown() -> None:
         assert len(sites) == count
         assert len(sites[0].pointer.encode()) < 100
         with pytest.raises(InvalidName):
-            judge("k", sites[0])
-    assert judge("k", find_matrices(lone, discover=True).sites[1]).target == "k#/rho"
+            classify("k", sites[0])
+    assert classify("k", find_matrices(lone, discover=True).sites[1]).target == "k#/rho"
     with pytest.raises(InvalidName, match=r"key 'a.*…' at '/rho': "):
-        judge("a" * 1020, only(find_matrices(b'{"rho": [[1]]}', discover=True)))
+        classify("a" * 1020, only(find_matrices(b'{"rho": [[1]]}', discover=True)))

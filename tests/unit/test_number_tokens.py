@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from somactl.core.legacy_json import parse_matrix
 from somactl.core.number_tokens import MAX_COUNTED, rows_lost, spells_a_number
 from somactl.errors import InputRejected
-from somactl.legacy.kinds import judge
+from somactl.legacy.kinds import classify
 from somactl.legacy.values import find_matrices
 
 BARE = [
@@ -63,7 +63,7 @@ def is_rejected(value: bytes, *, discover: bool) -> bool:
         return False
     for site in sites:
         try:
-            judge("k", site)
+            classify("k", site)
         except InputRejected:
             return True
     raise AssertionError(f"read: {value!r}")

@@ -18,7 +18,7 @@ from somactl.core.retention import (
     KeyState,
     PrunePlan,
     batch_ids,
-    judge_message,
+    classify_message,
     plan,
 )
 from somactl.errors import InvalidName, UsageError
@@ -41,7 +41,7 @@ def message(**changes: Any) -> Order:
 
 def judge(order: Order, **changes: Any) -> str:
     facts: dict[str, Any] = {"namespace": "acme", "now": NOW, "last_sequence": 6, "seen_digest": None}
-    judgement = judge_message(order, **(facts | changes))
+    judgement = classify_message(order, **(facts | changes))
     assert bool(judgement.reason) == (judgement.ruling != "accepted")
     return judgement.ruling
 

@@ -86,17 +86,17 @@ async def verify_psd(
                         going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
     except asyncio.CancelledError:
         # What was found so far is worth having; `command` adds the signal's own code.
-        return _conclude(session, report, "a signal")
-    return _conclude(session, report, None if going else "--fail-fast")
+        return _finish(session, report, "a signal")
+    return _finish(session, report, None if going else "--fail-fast")
 
 
-def _conclude(session: Session, report: VerifyReport, ended_by: str | None) -> VerifyReport:
+def _finish(session: Session, report: VerifyReport, ended_by: str | None) -> VerifyReport:
     if report.violated or report.corrupt:
         page = "invariant-violated" if report.violated else "corrupt-value"
         report.next = session.command("explain", page)
     elif report.stale or report.contradicting:
         report.next = session.command("cache-warm", reconcile=True)
-    return verify.conclude(report, ended_by=ended_by)
+    return verify.finish(report, ended_by=ended_by)
 
 
 async def _count(store: Store, named: int, match: str | None, *, many: bool) -> int:

@@ -57,10 +57,10 @@ async def cache_warm(
                 await (reconcile_all if reconcile else cache.warm)(cached, warming, report)
         except asyncio.CancelledError:
             # What was done so far is worth telling; `command` adds the signal's own code.
-            return cache.conclude(report, ended_by="a signal")
+            return cache.finish(report, ended_by="a signal")
     if dry_run:
         report.next = session.line(again(dry_run=None))
-    return cache.conclude(report)
+    return cache.finish(report)
 
 
 def _tell(progress: ProgressPrinter, report: CacheWarmReport) -> None:

@@ -19,7 +19,7 @@ from somactl.cli.signals import abortable
 from somactl.core.json_pointer import parse_pointer
 from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, PlanStale, StoreUnavailable, UsageError
 from somactl.legacy.context import MigrationContext, MigrationRequest
-from somactl.legacy.copying import copy, look
+from somactl.legacy.copying import copy, inspect
 from somactl.legacy.examine import Selection
 from somactl.legacy.finalize import finalize as finalize_migration
 from somactl.legacy.journal import Journal, find
@@ -189,11 +189,11 @@ async def _dry_run(
             source, store, words.wishes, pace, MigrationWatcher(session), listing=_lists(session)
         )
         if plan is None:
-            report = await look(run)
+            report = await inspect(run)
         else:
             head = Head(PLAN_FORMAT, source.identity, source.name, store.namespace, words.wishes.as_json())
             writer = PlanWriter(plan.write, head)
-            report = await look(run, writer.add)
+            report = await inspect(run, writer.add)
             if report.complete:
                 writer.seal()
                 plan.keep()
@@ -201,7 +201,7 @@ async def _dry_run(
                 report.warnings.append(f"no plan was written to {plan_file}")
     if report.complete and not report.values and not allow_empty:
         report.complete = False
-        report.conclude(*(set(report.codes) - {0}), 4)
+        report.finish(*(set(report.codes) - {0}), 4)
         found = "the source has no value" if words.wishes.match is None else "no key of the source matches"
         report.warnings.append(
             f"nothing was checked: {found}; where that is to be expected, say so with --allow-empty"

@@ -22,7 +22,7 @@ async def config(session: Session) -> Report:
         settings=[*map(_setting, found.resolved.values()), *_others(found)],
         problems=[_problem(error) for error in found.errors],
     )
-    return report.conclude(10 if report.problems else 0)
+    return report.finish(10 if report.problems else 0)
 
 
 def _problem(error: SomactlError) -> ConfigProblem:

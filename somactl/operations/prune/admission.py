@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from somactl.core.order import Order
-from somactl.core.retention import judge_message
+from somactl.core.retention import classify_message
 from somactl.errors import CommitAborted, CommitIdReused, OrderRefused, UsageError
 from somactl.operations.bounded import batched, each_of
 from somactl.operations.prune.record import OrderRecord, Remembered, commit_ids, remembered
@@ -33,7 +33,7 @@ async def admitted(store: Store, order: Order, order_id: str, identity: str) -> 
     """
     known, now = await remembered(store, order_id, order.issuer), await store.clock()
     record = known.record
-    judgement = judge_message(
+    judgement = classify_message(
         order,
         namespace=store.namespace,
         now=now,

@@ -13,7 +13,7 @@ import msgspec
 from somactl.core.order import Order
 from somactl.errors import CommitAborted, KeyNotFound, LockHeld, SomactlError, VersionConflict
 from somactl.operations.compacting import batches
-from somactl.operations.prune.look import Part, expected, look, not_applied, told
+from somactl.operations.prune.look import Part, expected, inspect, not_applied, told
 from somactl.operations.prune.record import (
     MAX_LISTED,
     IssuerRecord,
@@ -113,7 +113,7 @@ class PruneExecutor:
         stop = min(settled.items + self._size, len(self.order.items))
         conflict: VersionConflict | CommitAborted | None = None
         for _ in range(TRIES):
-            part = await look(self._store, self.order, self._request, settled.items, stop, settled.deletes)
+            part = await inspect(self._store, self.order, self._request, settled.items, stop, settled.deletes)
             refuse_offending(self.order, part)
             items = told(self.order, part, dry_run=False)
             skipped = not_applied(items)
@@ -168,7 +168,7 @@ class PruneExecutor:
             if status.record is not None:
                 self._adopt(status.record, pending)
                 return
-        self._settle(pending, receipt)
+        self._resolve(pending, receipt)
 
     def _adopt(self, found: CommitRecord, pending: Pending) -> None:
         """Count a commit by what it says itself; which items it left out is known if it was this plan."""
@@ -176,9 +176,9 @@ class PruneExecutor:
         facts = found.metadata.facts if found.metadata is not None else {}
         after = msgspec.convert(facts["settled"], Settled) if "settled" in facts else pending.after
         skipped = pending.not_applied if after == pending.after else []
-        self._settle(Pending(pending.number, after, skipped), found.receipt)
+        self._resolve(Pending(pending.number, after, skipped), found.receipt)
 
-    def _settle(self, pending: Pending, receipt: Receipt | None) -> None:
+    def _resolve(self, pending: Pending, receipt: Receipt | None) -> None:
         record = self.record
         if receipt is not None:
             grace = self._request.grace
@@ -201,14 +201,14 @@ class PruneExecutor:
             await self._save(pending)
             await self._close_off(pending)
         else:
-            self._settle(pending, None)
+            self._resolve(pending, None)
 
     async def _close_off(self, pending: Pending) -> None:
         status = await self._store.commit_status(self._id(pending.number), resolve=True)
         if status.state == "committed" and status.record is not None:
             self._adopt(status.record, pending)
         else:
-            self._settle(pending, None)
+            self._resolve(pending, None)
 
     async def _copies(self, part: Part) -> int:
         """Bytes that a cache before the store holds of what is about to be deleted."""

@@ -40,13 +40,13 @@ async def report_without_order(store: Store, request: PruneRequest) -> PruneRepo
     )
     summary = await store.summary()
     report.keys_left, report.bytes_left = summary.keys, summary.stored_bytes
-    await judge(store, request, report, over=True, remember=not request.dry_run)
+    await classify(store, request, report, over=True, remember=not request.dry_run)
     if report.short_by:
         report.warnings.append("no order came, so nothing was deleted")
     return report
 
 
-async def judge(
+async def classify(
     store: Store, request: PruneRequest, report: PruneReport, *, over: bool, remember: bool
 ) -> None:
     """Say how far the namespace is over its limit, and since when; degraded (4) where it is.
@@ -62,7 +62,7 @@ async def judge(
         return
     report.over_since, report.over_seconds = since, max(0.0, now - since)
     report.degraded = True
-    report.conclude(*(set(report.codes) - {0}), 4)
+    report.finish(*(set(report.codes) - {0}), 4)
 
 
 class Over(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ class Part(msgspec.Struct, frozen=True):
         return "beyond-limit" in self.plan.outcomes[-1:]
 
 
-async def look(
+async def inspect(
     store: Store, order: Order, request: PruneRequest, start: int, stop: int, deletes: int
 ) -> Part:
     """The plan for the items `[start, stop)`; earlier ones made `deletes` deletions.

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from somactl.core.order import Order, parse_order, validate_order_id
 from somactl.errors import OutcomeUnknown, SomactlError, UsageError, VersionConflict
-from somactl.operations.commit import SETTLE_SECONDS
+from somactl.operations.commit import RESOLVE_SECONDS
 from somactl.operations.prune import limit
 from somactl.operations.prune.admission import (
     admitted,
@@ -18,7 +18,7 @@ from somactl.operations.prune.admission import (
     why_final,
 )
 from somactl.operations.prune.executor import PruneExecutor, SupersededError, refuse_offending
-from somactl.operations.prune.look import look, not_applied, told
+from somactl.operations.prune.look import inspect, not_applied, told
 from somactl.operations.prune.record import MAX_LISTED, OrderRecord, Remembered, Settled, counts, remembered
 from somactl.operations.prune.request import PruneRequest
 from somactl.report import PruneReport
@@ -83,7 +83,7 @@ async def _carry_out(
     report.resumed = run.record is not record
     try:
         final = await _work(store, run, request, final)
-        await _conclude(store, run, request, report, final)
+        await _finish(store, run, request, report, final)
     except asyncio.CancelledError:
         await _interrupted(run, report)
     except SomactlError as exc:
@@ -130,7 +130,7 @@ async def _accepted(
         record.accepted_at = now
         run = PruneExecutor(store, order, request, record, known)
         if "fail" in (request.missing, request.changed):
-            refuse_offending(order, await look(store, order, request, 0, len(order.items), 0))
+            refuse_offending(order, await inspect(store, order, request, 0, len(order.items), 0))
         try:
             await run.accept()
         except VersionConflict:  # another run accepts this order, or another of the issuer: judge anew
@@ -156,7 +156,7 @@ async def _judged(
 async def _interrupted(run: PruneExecutor, report: PruneReport) -> None:
     why, code = "interrupted", 4
     try:
-        await asyncio.wait_for(run.give_up(), SETTLE_SECONDS)
+        await asyncio.wait_for(run.give_up(), RESOLVE_SECONDS)
     except (SomactlError, asyncio.CancelledError, TimeoutError):
         why = "interrupted while a commit was on its way; run it again, and it finds out"
         code = OutcomeUnknown.exit_code
@@ -167,10 +167,10 @@ def _stop(run: PruneExecutor, report: PruneReport, why: str, code: int) -> None:
     """What was deleted stands, and the record knows how to go on."""
     _fill(report, run.order, run.record)
     report.stopped, report.complete, report.final = why, False, False
-    report.conclude(*(set(report.codes) - {0}), code)
+    report.finish(*(set(report.codes) - {0}), code)
 
 
-async def _conclude(
+async def _finish(
     store: Store, run: PruneExecutor, request: PruneRequest, report: PruneReport, final: str | None
 ) -> None:
     """Free what has no grace, see where that leaves the namespace, and keep the report in the record."""
@@ -179,10 +179,10 @@ async def _conclude(
     _fill(report, run.order, run.record)
     if final is not None:
         report.stopped, report.complete, report.final = final, False, True
-        report.conclude(4)
+        report.finish(4)
     summary = await store.summary()
     report.keys_left, report.bytes_left = summary.keys, summary.stored_bytes
-    await limit.judge(store, request, report, over=not run.record.settled.goal_met, remember=True)
+    await limit.classify(store, request, report, over=not run.record.settled.goal_met, remember=True)
     _warn_of_strangers(report)
     run.record.report = report
     await run.close()
@@ -205,9 +205,9 @@ async def _foresee(
         settled, report.resumed = known.record.settled, True
     if final is not None:
         report.stopped, report.complete, report.final = final, False, True
-        report.conclude(4)
+        report.finish(4)
     stop = settled.items if settled.goal_met or final else len(order.items)
-    part = await look(store, order, request, settled.items, stop, settled.deletes)
+    part = await inspect(store, order, request, settled.items, stop, settled.deletes)
     refuse_offending(order, part)
     items = told(order, part, dry_run=True)
     for item in items:
@@ -226,7 +226,7 @@ async def _foresee(
     settled_items = settled.items + len(part.plan.outcomes) - found.get("beyond-limit", 0)
     report.reached = order.place(settled_items - 1) if settled_items else None
     over = not (settled.goal_met or part.goal_met)
-    await limit.judge(store, request, report, over=over, remember=False)
+    await limit.classify(store, request, report, over=over, remember=False)
     _warn_of_strangers(report)
     return report
 

@@ -133,7 +133,7 @@ async def restore_pruned(
             after = portion[-1].key
     if report.left:
         report.complete = False
-        report.conclude(4)
+        report.finish(4)
     return report
 
 

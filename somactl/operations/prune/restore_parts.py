@@ -122,4 +122,4 @@ def stop(whole: RestoreReport, error: SomactlError | asyncio.CancelledError) -> 
     if isinstance(error, asyncio.CancelledError):
         error = Interrupted("interrupted between two commits")
     whole.stopped, whole.complete = f"{type(error).__name__}: {error.message}", False
-    whole.conclude(error.exit_code)
+    whole.finish(error.exit_code)

@@ -150,7 +150,7 @@ class CacheWriter:
             self.breaker.gave_up()
         return self.breaker.closed
 
-    async def look(self, keys: Sequence[str], *, hurry: bool = True) -> View | None:
+    async def inspect(self, keys: Sequence[str], *, hurry: bool = True) -> View | None:
         """What the cache holds under `keys`; None where it does not answer, or is left alone for now."""
         if not self.answering():
             return None

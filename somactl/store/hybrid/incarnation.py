@@ -61,9 +61,9 @@ async def renew(cache: Cache, change: Ask, head: Ask) -> tuple[Head, SomactlErro
     try:
         changed = await change()
     except SomactlError:
-        await _settled(cache, head, token)  # whether or not the change was made, `head` tells
+        await _resolved(cache, head, token)  # whether or not the change was made, `head` tells
         raise
-    return changed, await _settled(cache, head, token)
+    return changed, await _resolved(cache, head, token)
 
 
 async def adopt(cache: Cache, found: str, head: Ask) -> bool:
@@ -71,11 +71,11 @@ async def adopt(cache: Cache, found: str, head: Ask) -> bool:
     token = INITIALISING + os.urandom(8).hex()
     if not await cache.mark(found, token, seconds=life(cache)):
         return False
-    await settle(cache, head, token)
+    await resolve(cache, head, token)
     return True
 
 
-async def settle(cache: Cache, head: Ask, token: str) -> None:
+async def resolve(cache: Cache, head: Ask, token: str) -> None:
     """Replace `token`, under which nothing is served, by the incarnation that the authority has now."""
     for _ in range(_ATTEMPTS):
         incarnation = (await head()).incarnation
@@ -95,9 +95,9 @@ async def settle(cache: Cache, head: Ask, token: str) -> None:
     )
 
 
-async def _settled(cache: Cache, head: Ask, token: str) -> SomactlError | None:
+async def _resolved(cache: Cache, head: Ask, token: str) -> SomactlError | None:
     try:
-        await settle(cache, head, token)
+        await resolve(cache, head, token)
     except SomactlError as exc:
         return exc
     return None

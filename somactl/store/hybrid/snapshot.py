@@ -36,7 +36,7 @@ async def _attempt(
     stats = await truth.ask(lambda: authority.stat_many(keys))
     copies.learn(stats.incarnation)
     cachable = [key for key, stat in stats.stats.items() if stat.kind in kinds]
-    view = await copies.look(cachable) if cachable else None
+    view = await copies.inspect(cachable) if cachable else None
     entries: dict[str, Entry] = {}
     for key in cachable:
         entry = copies.servable(view, key)

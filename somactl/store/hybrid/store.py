@@ -176,7 +176,7 @@ class HybridStore:
         expected_version: Expected,
         commit_id: str,
     ) -> Receipt:
-        view = await self._copies.look([])  # its time, from before the commit, is where ages count from
+        view = await self._copies.inspect([])  # its time, from before the commit, is where ages count from
         try:
             receipt = await self._truth.ask(
                 lambda: self.authority.commit_matrix_update(
@@ -226,7 +226,7 @@ class HybridStore:
         """
         if version is not None:
             return await self._truth.ask(lambda: self.authority.read(key, version))
-        view = await self._copies.look([validate_key(key)])
+        view = await self._copies.inspect([validate_key(key)])
         copied = self._copies.servable(view, key)
         if copied is None:
             self._copies.count(misses=1)
@@ -245,7 +245,7 @@ class HybridStore:
             return await self._fetch(key, view)
         except StoreUnavailable as exc:
             # There is nothing better to wait for now, so the cache may take its time to answer.
-            copied = self._copies.servable(await self._copies.look([key], hurry=False), key)
+            copied = self._copies.servable(await self._copies.inspect([key], hurry=False), key)
             if copied is None:
                 raise
             if not self._allow_stale:
@@ -312,7 +312,7 @@ class HybridStore:
         return await self._truth.ask(lambda: self.authority.log(before=before, limit=limit))
 
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
-        await self._writes.settle(commit_id)
+        await self._writes.wait_for(commit_id)
         return await self._truth.ask(lambda: self.authority.commit_status(commit_id, resolve=resolve))
 
     async def compact(

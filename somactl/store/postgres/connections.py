@@ -149,7 +149,7 @@ class Connections:
         connection = None
         try:
             connection = await framing.connect(self.target.arguments, self._connect_timeout)
-            look = await schema.look(connection, self.place, self._timeout)
+            seen = await schema.inspect(connection, self.place, self._timeout)
         except BaseException as exc:
             if connection is not None:
                 connection.terminate()
@@ -161,8 +161,8 @@ class Connections:
                 raise
             raise error from exc
         # A pooler tells its clients a process that is not the one that answers.
-        named = self._named and look.backend == connection.get_server_pid()
-        return Session(connection, self.place, self._timeout, look.schema, named)
+        named = self._named and seen.backend == connection.get_server_pid()
+        return Session(connection, self.place, self._timeout, seen.schema, named)
 
     def _admit(self, session: Session, write: bool) -> None:
         try:

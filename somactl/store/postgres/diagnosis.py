@@ -28,7 +28,7 @@ async def diagnose(connections: Connections, namespace: str) -> list[Finding]:
     """Findings about the server, the database and the namespace. Nothing is raised."""
     try:
         async with connections.lease(bare=True) as session:
-            return await _look(session, connections, namespace)
+            return await _inspect(session, connections, namespace)
     except SomactlError as exc:
         check = "reachable"
         if isinstance(exc, SchemaMismatch):
@@ -40,7 +40,7 @@ async def diagnose(connections: Connections, namespace: str) -> list[Finding]:
         return [_finding(check, "problem", exc.message, exc.hint or "")]
 
 
-async def _look(session: Session, connections: Connections, namespace: str) -> list[Finding]:
+async def _inspect(session: Session, connections: Connections, namespace: str) -> list[Finding]:
     began = time.time()
     row = await session.row("diagnosis")
     ended = time.time()

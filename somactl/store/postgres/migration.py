@@ -24,7 +24,7 @@ async def migrate(session: Session) -> None:
     Where nothing is missing, no right to change a schema is needed. Raises SchemaMismatch, and
     ConfigurationError for a server too old or a database of another encoding.
     """
-    found, _ = await schema.look(session.connection, session.place, session.timeout)
+    found, _ = await schema.inspect(session.connection, session.place, session.timeout)
     if found is not None:
         schema.admit(found, session.place, write=True)
     have = 0 if found is None else found.version
@@ -55,7 +55,7 @@ async def _apply(session: Session, migration: Migration) -> None:
     async with session.transaction(extra=_PATIENCE_SECONDS, lock=_PATIENCE_SECONDS):
         await session.row("lock_schema", LOCK, extra=_PATIENCE_SECONDS)
         # Only now: another machine may have been first, and may even be of a newer release.
-        found, _ = await schema.look(session.connection, session.place, session.timeout)
+        found, _ = await schema.inspect(session.connection, session.place, session.timeout)
         if found is not None:
             schema.admit(found, session.place, write=True)
             if found.version >= migration.number:

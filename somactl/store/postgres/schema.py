@@ -77,7 +77,7 @@ class Look(NamedTuple):
     backend: int
 
 
-async def look(connection: asyncpg.Connection[asyncpg.Record], place: str, timeout: float) -> Look:
+async def inspect(connection: asyncpg.Connection[asyncpg.Record], place: str, timeout: float) -> Look:
     """What the database has; raises SchemaMismatch where it is another program's."""
     there = await connection.fetchrow(queries()["has_schema"], timeout=timeout)
     assert there is not None

@@ -195,7 +195,7 @@ class PostgresStore:
 
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
         validate_commit_id(commit_id)
-        await self._writes.settle(commit_id)
+        await self._writes.wait_for(commit_id)
         if resolve:
             return await self._write(
                 partial(writing.resolve, namespace=self.namespace, commit_id=commit_id), commit_id

@@ -15,7 +15,7 @@ from somactl.store.request import (
     fresh_incarnation,
     refuse_conflicts,
     refuse_expired,
-    settle,
+    resolve_replay,
 )
 
 
@@ -78,9 +78,9 @@ def decide(request: Request, here: Row) -> Receipt | None:
     Raises CommitAborted, CommitIdReused, CommitExpired, VersionConflict.
     """
     if here["commit_id"] is not None:
-        settle(request, here["request"])
+        resolve_replay(request, here["request"])
         receipt = records.commit_record(here).receipt
-        assert receipt is not None  # `settle` has refused the aborted ones
+        assert receipt is not None  # `resolve_replay` has refused the aborted ones
         return replace(receipt, replayed=True)
     retention = records.retention(here)
     refuse_expired(request.commit_id, here["now"], retention, here["records_removed_until"])

@@ -121,15 +121,15 @@ class RedisCache:
     async def find(self, keys: Sequence[str], *, payloads: bool = True, hurry: bool = False) -> View:
         """See `Cache.find`. Larger values come by a second call, with more time for more bytes."""
         wanted = list(dict.fromkeys(keys))
-        view = await self._look(wanted[:_BATCH_KEYS], payloads, hurry)
+        view = await self._inspect(wanted[:_BATCH_KEYS], payloads, hurry)
         for start in range(_BATCH_KEYS, len(wanted), _BATCH_KEYS):
-            more = await self._look(wanted[start : start + _BATCH_KEYS], payloads, hurry)
+            more = await self._inspect(wanted[start : start + _BATCH_KEYS], payloads, hurry)
             # The latest time makes nothing look younger; a marker that changed serves nothing of this.
             marker = view.marker if more.marker == view.marker else None
             view = View(more.now, marker, {**view.entries, **more.entries})
         return view
 
-    async def _look(self, keys: Sequence[str], payloads: bool, hurry: bool) -> View:
+    async def _inspect(self, keys: Sequence[str], payloads: bool, hurry: bool) -> View:
         names = [self._names.marker, *map(self._names.entry, keys)]
         inline = INLINE_BYTES if payloads else -1
         soon = self.timeout * (1 if self._link.connects[1] else FIRST)

@@ -138,7 +138,7 @@ async def read(reader: Reader, names: Sequence[str]) -> dict[str, Note]:
     wanted = list(dict.fromkeys(names))
     before: dict[str, Facts] | None = None
     for _ in range(_ATTEMPTS):
-        facts, data = await _look(reader, wanted)
+        facts, data = await _inspect(reader, wanted)
         for name, told in facts.items():
             if data[name] is None:
                 data[name] = await _in_pieces(reader, name, told.size)
@@ -158,7 +158,7 @@ async def read(reader: Reader, names: Sequence[str]) -> dict[str, Note]:
     )
 
 
-async def _look(reader: Reader, names: Sequence[str]) -> tuple[dict[str, Facts], dict[str, bytes | None]]:
+async def _inspect(reader: Reader, names: Sequence[str]) -> tuple[dict[str, Facts], dict[str, bytes | None]]:
     """What `noted` says of the notes that there are, and the data that came with it."""
     keys = [reader.names.head, reader.names.noted, *map(reader.names.note, names)]
     fields, texts, data = await reader.link.call(READ, keys, [_READ_BYTES, *names])

@@ -31,7 +31,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
         return "fsync" if self.fsync else "memory"
 
 
-async def look(link: Link) -> ServerSettings:
+async def inspect(link: Link) -> ServerSettings:
     """The server's settings as they are now; raises AccessDenied where it does not tell them."""
     config, memory = await link.ask(("CONFIG", "GET", *_SETTINGS), ("INFO", "memory"))
     told = settings(config)
@@ -81,7 +81,7 @@ class WriteGuard:
         now = asyncio.get_running_loop().time()
         found = self._found
         if found is None or not found.safe or now > self._until or self._of != self._link.connects:
-            found = self._found = await look(self._link)
+            found = self._found = await inspect(self._link)
             self._of, self._until = self._link.connects, now + CHECKED_SECONDS
         return found
 

@@ -166,7 +166,7 @@ class RedisStore:
 
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
         validate_commit_id(commit_id)
-        await self._writes.settle(commit_id)
+        await self._writes.wait_for(commit_id)
         if not resolve:
             return await self._reader.commit_status(commit_id)
 

@@ -32,7 +32,7 @@ from somactl.store.request import (
     fresh_incarnation,
     refuse_conflicts,
     refuse_expired,
-    settle,
+    resolve_replay,
 )
 
 COMMIT = Script("commit")
@@ -291,8 +291,8 @@ async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> 
 async def _replay(reader: Reader, request: Request, fields: Sequence[Any]) -> Receipt:
     record = records.record(request.namespace, request.commit_id, fields)
     assert record is not None  # the script has seen one
-    settle(request, None if fields[0] is None else bytes(fields[0]).decode())
-    assert record.receipt is not None  # `settle` has refused the aborted ones
+    resolve_replay(request, None if fields[0] is None else bytes(fields[0]).decode())
+    assert record.receipt is not None  # `resolve_replay` has refused the aborted ones
     assert record.metadata is not None
     if record.metadata.grace is not None:  # its first sender may not have come that far
         await _let_lapse(reader, record.receipt, record.metadata.grace)

@@ -71,7 +71,7 @@ class Worker:
         """`function()` on the thread, without a connection: work too long for the event loop."""
         return await self._submit(function)
 
-    async def settle(self) -> None:
+    async def drain(self) -> None:
         """Return when every job that was handed over before is done or dropped."""
         if self._executor is not None and not self._closed:
             await self._submit(lambda: None)

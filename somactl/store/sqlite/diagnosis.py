@@ -33,7 +33,9 @@ def diagnose(path: str, namespace: str, busy_timeout: float) -> list[Finding]:
     found: list[Finding] = []
     try:
         with failures.translated(path), closing(database.open_for_reading(path)[0]) as connection:
-            found.extend(_look(connection, path, namespace, busy_timeout))  # up to an error, if there is one
+            found.extend(
+                _inspect(connection, path, namespace, busy_timeout)
+            )  # up to an error, if there is one
     except SomactlError as exc:
         kinds = {StoreDamaged: "integrity", StoreFull: "space", StoreBusy: "lock"}
         check = next((check for kind, check in kinds.items() if isinstance(exc, kind)), "reachable")
@@ -49,7 +51,7 @@ def _open(path: str, mode: str, busy_timeout: float) -> sqlite3.Connection:
     return connection
 
 
-def _look(
+def _inspect(
     connection: sqlite3.Connection, path: str, namespace: str, busy_timeout: float
 ) -> Iterator[Finding]:
     yield _finding("reachable", "ok", path)

@@ -65,8 +65,8 @@ class SqliteStore:
         return reading.DURABILITY
 
     async def diagnose(self) -> list[Finding]:
-        look = partial(diagnosis.diagnose, self.path, self.namespace, self._busy_timeout)
-        return await self._reader.offload(look)
+        diagnose = partial(diagnosis.diagnose, self.path, self.namespace, self._busy_timeout)
+        return await self._reader.offload(diagnose)
 
     async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         if retention is not None:
@@ -175,7 +175,7 @@ class SqliteStore:
             return await self._writer.run(
                 partial(writing.resolve, namespace=self.namespace, commit_id=commit_id)
             )
-        await self._writer.settle()
+        await self._writer.drain()
         return await self._reader.run(
             partial(reading.commit_status, namespace=self.namespace, commit_id=commit_id)
         )

@@ -20,7 +20,7 @@ from somactl.store.request import (
     fresh_incarnation,
     refuse_conflicts,
     refuse_expired,
-    settle,
+    resolve_replay,
 )
 from somactl.store.sqlite import failures, reading
 from somactl.store.sqlite.database import transaction
@@ -100,9 +100,9 @@ def _replay(connection: sqlite3.Connection, here: NamespaceHead, request: Reques
     row = reading.recorded(connection, here, request.commit_id)
     if row is None:
         return None
-    settle(request, row["request"])
+    resolve_replay(request, row["request"])
     receipt = reading.commit_record(here.head, row).receipt
-    assert receipt is not None  # `settle` has refused the aborted ones
+    assert receipt is not None  # `resolve_replay` has refused the aborted ones
     return replace(receipt, replayed=True)
 
 
