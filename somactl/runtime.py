@@ -97,7 +97,7 @@ def _authority(settings: Settings, *, read_only: bool, retried: bool) -> Store:
 
         store = Retrying(store, seconds=settings.retry_seconds)
     if read_only:
-        from somactl.store.wrappers import ReadOnly
+        from somactl.store.wrapper import ReadOnly
 
         store = ReadOnly(store)
     return store

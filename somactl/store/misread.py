@@ -58,14 +58,14 @@ def understood(place: str, commit_id: str | None = None) -> Iterator[None]:
 
 
 def reads_replies(package: str, face: str) -> Callable[[C], C]:
-    """Decorates a class whose public coroutines and iterators read replies in the modules of `package`.
+    """Decorates a class whose public coroutines and iterators, inherited ones too, read replies in `package`.
 
-    `face` is the module of the class itself, where arguments are checked: what is raised there is the
+    `face` is the module of the class itself: what is raised there, or outside of the package, is the
     caller's.
     """
 
     def decorate(cls: C) -> C:
-        for name, method in list(vars(cls).items()):
+        for name, method in inspect.getmembers_static(cls, inspect.isfunction):
             if name.startswith("_"):
                 continue
             if inspect.isasyncgenfunction(method):

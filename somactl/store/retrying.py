@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -12,32 +12,19 @@ from msgspec.structs import replace
 from somactl.errors import OutcomeUnknown, SomactlError
 from somactl.store.contract import (
     CommitMetadata,
-    CommitRecord,
-    CommitStatus,
-    Compaction,
-    Degradation,
-    Entry,
     Expected,
-    Finding,
-    Head,
-    NamespaceSummary,
-    Note,
-    PastDegradation,
     Receipt,
-    Retention,
-    Revision,
-    Snapshot,
-    Stat,
-    Stats,
     Store,
 )
-from somactl.store.pauses import pauses
 from somactl.store.waiting import wait_for
+from somactl.store.wrapper import StoreWrapper
 
 T = TypeVar("T")
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
 
 
-class Retrying:
+class Retrying(StoreWrapper):
     """Repeats a call whose error is `retryable`, for at most `seconds`, and then raises the last error.
 
     A commit with an unknown outcome is sent again under its own id, which cannot write it twice. If that
@@ -46,17 +33,15 @@ class Retrying:
     """
 
     def __init__(self, store: Store, *, seconds: float, dice: Callable[[], float] = random.random) -> None:
-        self._store = store
+        super().__init__(store)
         self._seconds = seconds
         self._dice = dice
-        self.name = store.name
-        self.namespace = store.namespace
 
-    def _pauses(self) -> Iterator[float]:
+    def _fresh_pauses(self) -> Iterator[float]:
         return pauses(self._seconds, self._dice)
 
-    async def _again(self, call: Callable[[], Awaitable[T]]) -> T:
-        pauses = self._pauses()
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        pauses = self._fresh_pauses()
         while True:
             try:
                 return await call()
@@ -75,7 +60,7 @@ class Retrying:
         *,
         commit_id: str,
     ) -> Receipt:
-        pauses = self._pauses()
+        pauses = self._fresh_pauses()
         unknown: OutcomeUnknown | None = None
         while True:
             try:
@@ -120,7 +105,7 @@ class Retrying:
         meanwhile. Whatever else is found stays OutcomeUnknown: the first may have been done and been
         written over, or may still arrive.
         """
-        pauses = self._pauses()
+        pauses = self._fresh_pauses()
         unknown: OutcomeUnknown | None = None
         while True:
             try:
@@ -162,45 +147,20 @@ class Retrying:
                 raise unknown from refusal
         return versions
 
-    async def scan(
-        self,
-        match: str | None = None,
-        after: str | None = None,
-        *,
-        deleted: bool = False,
-        page_bytes: int = 64 << 20,
-        page_keys: int = 1000,
-    ) -> AsyncIterator[list[Stat]]:
-        """As the store's; a page that fails is asked for again after the last key that came."""
-
-        def pages(after: str | None) -> AsyncIterator[list[Stat]]:
-            return self._store.scan(match, after, deleted=deleted, page_bytes=page_bytes, page_keys=page_keys)
-
-        async for page in self._pages(pages, after, lambda stat: stat.key):
-            yield page
-
-    async def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
-        """As the store's; a page that fails is asked for again after the last note that came."""
-
-        def pages(after: str | None) -> AsyncIterator[list[Note]]:
-            return self._store.scan_notes(prefix, after)
-
-        async for page in self._pages(pages, after, lambda note: note.name):
-            yield page
-
     async def _pages(
         self,
         pages: Callable[[str | None], AsyncIterator[list[T]]],
         after: str | None,
-        place: Callable[[T], str],
+        name: Callable[[T], str],
     ) -> AsyncIterator[list[T]]:
-        pauses = self._pauses()
+        """The pages; one that fails is asked for again after the last entry that came."""
+        pauses = self._fresh_pauses()
         while True:
             try:
                 async for page in pages(after):
                     yield page
-                    after = place(page[-1])
-                    pauses = self._pauses()
+                    after = name(page[-1])
+                    pauses = self._fresh_pauses()
                 return
             except SomactlError as exc:
                 pause = next(pauses, None) if exc.retryable else None
@@ -209,67 +169,19 @@ class Retrying:
                 last = exc
             await _sleep(pause, last)
 
-    @property
-    def degradations(self) -> tuple[Degradation, ...]:
-        return self._store.degradations
 
-    @property
-    def degraded_since_opened(self) -> tuple[PastDegradation, ...]:
-        return self._store.degraded_since_opened
+def pauses(seconds: float, dice: Callable[[], float] = random.random) -> Iterator[float]:
+    """Pauses between attempts until `seconds` are up; the clock runs during the attempts as well.
 
-    async def diagnose(self) -> list[Finding]:
-        return await self._store.diagnose()
-
-    async def durability(self) -> str:
-        return await self._again(self._store.durability)
-
-    async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
-        return await self._again(
-            lambda: self._store.init(retention=retention, new_incarnation=new_incarnation)
-        )
-
-    async def namespaces(self) -> list[NamespaceSummary]:
-        return await self._again(self._store.namespaces)
-
-    async def head(self) -> Head:
-        return await self._again(self._store.head)
-
-    async def summary(self) -> NamespaceSummary:
-        return await self._again(self._store.summary)
-
-    async def clock(self) -> float:
-        return await self._again(self._store.clock)
-
-    async def read(self, key: str, version: int | None = None) -> Entry:
-        return await self._again(lambda: self._store.read(key, version))
-
-    async def read_many(self, keys: Sequence[str]) -> Snapshot:
-        return await self._again(lambda: self._store.read_many(keys))
-
-    async def stat_many(self, keys: Sequence[str]) -> Stats:
-        return await self._again(lambda: self._store.stat_many(keys))
-
-    async def history(self, key: str) -> list[Revision]:
-        return await self._again(lambda: self._store.history(key))
-
-    async def log(self, *, before: int | None = None, limit: int = 50) -> list[CommitRecord]:
-        return await self._again(lambda: self._store.log(before=before, limit=limit))
-
-    async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
-        return await self._again(lambda: self._store.commit_status(commit_id, resolve=resolve))
-
-    async def compact(
-        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
-    ) -> Compaction:
-        return await self._again(
-            lambda: self._store.compact(limit=limit, dry_run=dry_run, past_grace=past_grace)
-        )
-
-    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
-        return await self._again(lambda: self._store.read_notes(names))
-
-    async def close(self) -> None:
-        await self._store.close()
+    The pause before attempt k is drawn evenly from 0 to min(0.05 s x 2^k, 1 s): full jitter, so that many
+    clients that failed together do not come back together.
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + seconds
+    ceiling = FIRST_PAUSE
+    while (left := end - clock()) > 0:
+        yield min(left, dice() * ceiling)
+        ceiling = min(2 * ceiling, LONGEST_PAUSE)
 
 
 async def _sleep(pause: float, reason: SomactlError) -> None:

@@ -28,7 +28,7 @@ from somactl.errors import (
 )
 from somactl.operations.prune.record import OrderRecord, issuer_note, order_note
 from somactl.store.contract import DAY, Retention, Store
-from somactl.store.wrappers import ReadOnly
+from somactl.store.wrapper import ReadOnly
 from somactl.testing.values import commit_id_of_age, put
 from support.sqlite_backend import SqliteBackend
 

@@ -16,7 +16,7 @@ from somactl.operations.maintenance import compact
 from somactl.operations.prune.limit import report_without_order
 from somactl.operations.prune.request import PruneRequest
 from somactl.store.contract import Retention, Store
-from somactl.store.wrappers import ReadOnly
+from somactl.store.wrapper import ReadOnly
 from somactl.testing.values import put
 from support.sqlite_backend import SqliteBackend
 

@@ -17,7 +17,7 @@ from somactl.errors import CommitAborted, StoreUnavailable
 from somactl.operations.commit import Request
 from somactl.operations.undo import restore_commit
 from somactl.store.contract import Store
-from somactl.store.wrappers import ReadOnly
+from somactl.store.wrapper import ReadOnly
 from somactl.testing.values import delete, put
 from support.sqlite_backend import SqliteBackend
 

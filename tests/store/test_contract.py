@@ -6,7 +6,7 @@ import pytest
 
 from somactl.errors import ReadOnlyStore
 from somactl.store.contract import CommitMetadata, Store
-from somactl.store.wrappers import ReadOnly
+from somactl.store.wrapper import ReadOnly
 from somactl.testing import Backend, ReadContract, StoreContract
 from somactl.testing.values import envelope, put
 

@@ -13,7 +13,7 @@ from somactl.errors import ReadOnlyStore
 from somactl.store.contract import CommitMetadata, Store
 from somactl.store.hybrid import HybridStore
 from somactl.store.redis.cache_entries import Names
-from somactl.store.wrappers import ReadOnly
+from somactl.store.wrapper import ReadOnly
 from somactl.testing import ReadContract, StoreContract
 from somactl.testing.values import put
 from store.hybrid_backend import HybridBackend, postgres_and_redis, sqlite_and_fake

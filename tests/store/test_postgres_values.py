@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from somactl.errors import CorruptValue
+from somactl.store import base
 from somactl.store.postgres import PostgresStore, reading
 from somactl.testing.values import content_of, envelope, put, write
 from store.postgres_backend import PostgresBackend, backend as backend, opener as opener, store as store
@@ -21,7 +22,7 @@ async def test_values_that_come_in_portions(
     await backend.rows("DELETE FROM somactl.payload WHERE octet_length(data) = $1", len(updates["k7"]))
     for size in (0, len(updates["k0"]), 3 * len(updates["k8"]), 1 << 20):
         monkeypatch.setattr(reading, "AT_ONCE_BYTES", size)
-        monkeypatch.setattr(reading, "_OFFLOADED_BYTES", len(updates["k6"]))
+        monkeypatch.setattr(base, "OFFLOADED_BYTES", len(updates["k6"]))
         snapshot = await store.read_many(["never", *updates])
         assert (snapshot.version, snapshot.absent) == (2, ("never",))
         assert sorted(snapshot.corrupt) == ["k3", "k4", "k7"]

@@ -293,7 +293,7 @@ async def test_a_scan_goes_on_after_the_last_page(inner: SqliteStore) -> None:
 
 async def test_full_jitter_grows_to_its_ceiling(inner: SqliteStore) -> None:
     store: Retrying = Retrying(inner, seconds=60.0, dice=lambda: 1.0)
-    pauses = list(itertools.islice(store._pauses(), 7))
+    pauses = list(itertools.islice(store._fresh_pauses(), 7))
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert isinstance(await put(store, "a"), Receipt)
     await store.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from somactl.package_data import data_file
-from somactl.store import named_sql
+from somactl.store import sql
 from somactl.store.sqlite import SqliteStore, schema
 from somactl.testing.values import put
 
@@ -146,10 +146,10 @@ async def test_the_file_is_what_the_docs_say(tmp_path: Path) -> None:
 def test_a_name_that_stands_twice_is_a_bug(tmp_path: Path) -> None:
     file = tmp_path / "twice.sql"
     file.write_text("-- head\n\n-- name: a\nSELECT 1;\n\n-- about b\n-- name: b\nSELECT\n    2;\n")
-    assert named_sql.load(file) == {"a": "SELECT 1", "b": "SELECT\n    2"}
+    assert sql.load(file) == {"a": "SELECT 1", "b": "SELECT\n    2"}
     file.write_text(file.read_text() + "-- name: a\nSELECT 3;\n")
     with pytest.raises(ValueError, match="twice"):
-        named_sql.load(file)
+        sql.load(file)
 
 
 def test_schema_files_are_shipped() -> None:

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from somactl.store.contract import Compaction
-from somactl.store.postgres import records, schema
+from somactl.store.postgres import schema
 from somactl.store.postgres.records import Row
 from somactl.store.postgres.session import Session, seconds_for
 from somactl.store.postgres.writing import lock
+from somactl.store.reading import no_namespace
 
 _LOCK = int.from_bytes(b"cmpt", "big")
 """The first half of the advisory lock that compactions of one namespace take; the second is its id."""
@@ -118,7 +119,7 @@ async def _existing(session: Session, namespace: str) -> Row:
     """The namespace's row with the time; raises NamespaceNotFound."""
     row: Row | None = await session.row("retained", namespace)
     if row is None:
-        raise records.no_namespace(namespace)
+        raise no_namespace(namespace)
     return row
 
 

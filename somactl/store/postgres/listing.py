@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import sys
 
-from somactl.core.names import Pattern
+from somactl.store import sql
 from somactl.store.contract import Stat
-from somactl.store.postgres import records
 from somactl.store.postgres.session import Session
+from somactl.store.reading import Listing, no_namespace
 
 LOOKED_ROWS = 10_000
 """A page ends after this many rows, so that a pattern that matches little does not hold up the server."""
-_MANY = (1 << 63) - 1
 _SURROGATES = (0xD800, 0xDFFF)
 
 
 async def page(
-    session: Session,
-    namespace: str,
-    pattern: Pattern | None,
-    after: str | None,
-    *,
-    deleted: bool,
-    page_bytes: int,
-    page_keys: int,
+    session: Session, namespace: str, listing: Listing, after: str | None
 ) -> tuple[list[Stat], str | None]:
     """One page of `scan` (perhaps empty), and the key to go on after; None where the scan is done."""
-    prefix = pattern.prefix if pattern else ""
-    most = max(1, min(page_keys, LOOKED_ROWS))
+    most = min(listing.page_keys, LOOKED_ROWS)
     rows = await session.rows(
-        "tombstone_page" if deleted else "live_page",
+        "tombstone_page" if listing.deleted else "live_page",
         namespace,
-        prefix,
-        end_of(prefix),
+        listing.prefix,
+        end_of(listing.prefix),
         after or "",
-        like(pattern.text) if pattern else "%",
+        like(listing.pattern.text) if listing.pattern else "%",
         LOOKED_ROWS,
         most,
-        max(0, min(page_bytes, _MANY)),
+        listing.page_bytes,
     )
     if not rows:
-        raise records.no_namespace(namespace)
-    stats = [records.stat(row, deleted=deleted) for row in rows if row["key"] is not None]
+        raise no_namespace(namespace)
     first = rows[0]
+    kept_seconds = first["keep_seconds"] if listing.deleted else None
+    stats = [sql.stat(row, kept_seconds) for row in rows if row["key"] is not None]
     if len(stats) < first["matching"] or first["matching"] == most:
         return stats, stats[-1].key
     if first["looked"] < LOOKED_ROWS:

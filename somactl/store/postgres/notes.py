@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import Note
-from somactl.store.notes import refuse_note_conflicts
 from somactl.store.postgres import failures, listing, reading, records
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
+from somactl.store.reading import no_namespace, portions
+from somactl.store.request import refuse_note_conflicts
 
-PAGE_NOTES = 1000
+_PAGE_NOTES = 1000
 
 
 async def read(session: Session, namespace: str, names: Sequence[str]) -> dict[str, Note]:
     """Small notes come in one round trip; where there are large ones, all of them come in portions, as of one
     moment, each portion with time of its own."""
-    wanted = list(dict.fromkeys(names))
-    rows = await session.rows("notes", namespace, wanted, reading.AT_ONCE_BYTES)
+    rows = await session.rows("notes", namespace, list(names), reading.AT_ONCE_BYTES)
     if not rows:
-        raise records.no_namespace(namespace)
+        raise no_namespace(namespace)
     found = [row for row in rows if row["name"] is not None]
     if all(row["data"] is not None for row in found):
         return {row["name"]: records.note(row, row["data"]) for row in found}
     notes: dict[str, Note] = {}
     async with session.transaction(snapshot=True, extra=seconds_for(reading.AT_ONCE_BYTES)):
-        rows = await session.rows("notes", namespace, wanted, -1)
-        for portion in reading.portions([row for row in rows if row["name"] is not None]):
+        rows = await session.rows("notes", namespace, list(names), -1)
+        found = [row for row in rows if row["name"] is not None]
+        for portion in portions(found, itemgetter("size"), reading.AT_ONCE_BYTES):
             size = sum(row["size"] for row in portion)
             for row in await session.rows(
                 "notes", namespace, [row["name"] for row in portion], size, extra=seconds_for(size)
@@ -67,15 +69,19 @@ async def write(
         ) from exc
     assert row is not None  # the function returns one row
     if row["there"] is None:
-        raise records.no_namespace(namespace)
+        raise no_namespace(namespace)
     if row["versions"] is None:
         refuse_note_conflicts(expected, dict(zip(expected, map(int, row["there"]), strict=True)))
     return dict(zip(changes, map(int, row["versions"]), strict=True))
 
 
-async def page(session: Session, namespace: str, prefix: str, after: str | None) -> list[Note]:
-    """Those that follow `after`, PAGE_NOTES of them unless fewer are left."""
-    rows = await session.rows("note_page", namespace, prefix, listing.end_of(prefix), after or "", PAGE_NOTES)
+async def page(
+    session: Session, namespace: str, prefix: str, after: str | None
+) -> tuple[list[Note], str | None]:
+    """One page of `Store.scan_notes` (perhaps empty), and the name to go on after; None at the end."""
+    end = listing.end_of(prefix)
+    rows = await session.rows("note_page", namespace, prefix, end, after or "", _PAGE_NOTES)
     if not rows:
-        raise records.no_namespace(namespace)
-    return [records.note(row) for row in rows if row["name"] is not None]
+        raise no_namespace(namespace)
+    notes = [records.note(row) for row in rows if row["name"] is not None]
+    return notes, notes[-1].name if len(notes) == _PAGE_NOTES else None

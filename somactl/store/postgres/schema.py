@@ -10,7 +10,7 @@ import asyncpg
 
 from somactl.errors import SchemaMismatch
 from somactl.package_data import data_file
-from somactl.store import named_sql
+from somactl.store import sql
 
 SCHEMA_VERSION = 1
 """The schema this somactl writes. It uses any database whose least reader and least writer admit it."""
@@ -49,7 +49,7 @@ UNGRACED = tuple(stage for stage in STAGES if stage.startswith("ungraced"))
 @cache
 def queries() -> dict[str, str]:
     """Name -> statement."""
-    statements = named_sql.load(data_file("sql", "postgres", "queries.sql"))
+    statements = sql.load(data_file("sql", "postgres", "queries.sql"))
     for stage in STAGES:
         statements[f"count_{stage}"] = (
             "SELECT count(*) AS number, coalesce(sum(found.size), 0)::bigint AS size "

@@ -5,10 +5,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from somactl.core.names import commit_id_time
+from somactl.store import sql
 from somactl.store.contract import CommitStatus, Head, Receipt, Retention
 from somactl.store.postgres import migration, reading, records
 from somactl.store.postgres.records import Row
 from somactl.store.postgres.session import Session, milliseconds
+from somactl.store.reading import no_namespace
 from somactl.store.request import (
     KeyState,
     Request,
@@ -27,18 +29,18 @@ async def lock(session: Session, namespace: str) -> None:
     """
     silence = str(milliseconds(session.lock_patience / 2))
     if await session.row("lock_namespace", namespace, silence) is None:
-        raise records.no_namespace(namespace)
+        raise no_namespace(namespace)
 
 
 async def init(session: Session, namespace: str, retention: Retention | None, new_incarnation: bool) -> Head:
     if new_incarnation and session.schema is None:
-        raise records.no_namespace(namespace)
+        raise no_namespace(namespace)
     await migration.migrate(session)
     row = await session.row("namespace", namespace)
     if row is None and new_incarnation:
-        raise records.no_namespace(namespace)
+        raise no_namespace(namespace)
     if row is not None and retention is None and not new_incarnation:
-        return records.head(row)
+        return sql.head(row)
     async with session.transaction():
         columns = _columns(retention or Retention())
         created = await session.row("create_namespace", namespace, fresh_incarnation(), *columns)
@@ -68,7 +70,7 @@ async def standing(session: Session, request: Request) -> Row:
         "standing", request.namespace, request.commit_id, list(request.expectations)
     )
     if here is None:
-        raise records.no_namespace(request.namespace)
+        raise no_namespace(request.namespace)
     return here
 
 
@@ -82,7 +84,7 @@ def decide(request: Request, here: Row) -> Receipt | None:
         receipt = records.commit_record(here).receipt
         assert receipt is not None  # `resolve_replay` has refused the aborted ones
         return replace(receipt, replayed=True)
-    retention = records.retention(here)
+    retention = sql.retention(here)
     refuse_expired(request.commit_id, here["now"], retention, here["records_removed_until"])
     refuse_conflicts(request.expectations, here["head_incarnation"], _found(here))
     return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from somactl.store.cached import Cached, Counts, Fill, Filled, Memory, Outcome, 
 from somactl.store.contract import Finding
 from somactl.store.home import Home
 from somactl.store.misread import reads_replies
+from somactl.store.reading import portions
 from somactl.store.redis import cache_diagnosis
 from somactl.store.redis.busy_timeout import BusyAwareTimeout
 from somactl.store.redis.cache_entries import (
@@ -166,7 +167,7 @@ class RedisCache:
         if self.read_only:
             return Filled(refusal="read-only")
         outcomes: list[Outcome] = []
-        for batch in _batches(fills):
+        for batch in portions(fills, _size, _BATCH_BYTES, _BATCH_KEYS):
             done = await self._put(batch)
             if done.refusal is not None:
                 return Filled(tuple(outcomes), done.refusal)
@@ -306,20 +307,6 @@ class RedisCache:
         await self._patience.drain()
         self._closed = True
         await self._nodes.close()
-
-
-def _batches(fills: Sequence[Fill]) -> Iterator[list[Fill]]:
-    """Fills in their order, in portions whose bytes the server can take at once."""
-    batch: list[Fill] = []
-    size = 0
-    for fill in fills:
-        if batch and (len(batch) == _BATCH_KEYS or size + _size(fill) > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(fill)
-        size += _size(fill)
-    if batch:
-        yield batch
 
 
 def _size(fill: Fill) -> int:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from somactl.store.contract import Compaction
+from somactl.store.reading import portions
 from somactl.store.redis import layout, revisions
 from somactl.store.redis.layout import NamespaceHead
 from somactl.store.redis.reading import Reader, seconds
@@ -394,15 +395,9 @@ async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
         keys += names.history(value.key), place, name
         arguments += value.key, value.version, value.token or f"-{value.tomb}"
     marks: list[int] = await _removing(reader, PRUNE, keys, arguments)
-    batch: list[str] = []
-    size = 0
-    for name, value in zip(trash, values, strict=True):
-        if batch and size + value.size > _FREED_BYTES:
-            reader.link.values(await reader.link.ask(("UNLINK", *batch)))
-            batch, size = [], 0
-        batch.append(name)
-        size += value.size
-    reader.link.values(await reader.link.ask(("UNLINK", *batch)))
+    freed = list(zip(trash, values, strict=True))
+    for batch in portions(freed, lambda each: each[1].size, _FREED_BYTES):
+        reader.link.values(await reader.link.ask(("UNLINK", *(name for name, _ in batch))))
     return marks
 
 

@@ -43,7 +43,7 @@ from typing import Any
 
 import msgspec
 
-from somactl.errors import NamespaceNotFound, SchemaMismatch, StoreDamaged
+from somactl.errors import SchemaMismatch, StoreDamaged
 from somactl.store.contract import Head, Retention
 from somactl.suggestion import run
 
@@ -194,13 +194,6 @@ def damaged(namespace: str, what: str) -> StoreDamaged:
         "go on with what is left under a new incarnation",
         next=[run("doctor"), run("init", new_incarnation=True)],
         namespace=namespace,
-    )
-
-
-def missing(namespace: str) -> NamespaceNotFound:
-    return NamespaceNotFound(
-        f"namespace {namespace!r} does not exist in this database",
-        next=[run("namespaces"), run("init")],
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from somactl.core.names import Pattern
 from somactl.store.contract import NamespaceSummary, Stat
+from somactl.store.reading import Listing, portions
 from somactl.store.redis import layout, revisions
 from somactl.store.redis.layout import HEAD_FIELDS, NamespaceHead
 from somactl.store.redis.reading import Reader
@@ -18,23 +18,14 @@ _FETCH = 1000
 _FEWEST = 16
 
 
-async def pages(
-    reader: Reader,
-    pattern: Pattern | None,
-    after: str | None,
-    *,
-    deleted: bool,
-    page_bytes: int,
-    page_keys: int,
-) -> AsyncIterator[list[Stat]]:
+async def pages(reader: Reader, listing: Listing, after: str | None) -> AsyncIterator[list[Stat]]:
     """See `Store.scan`. Where pages are cut by bytes, not much more is fetched than fits into one."""
-    prefix = pattern.prefix if pattern else ""
-    index = reader.names.deleted if deleted else reader.names.keys
+    prefix = listing.prefix
     start = _from(prefix) if after is None or after < prefix else _behind(after)
-    fetch = min(_FETCH, max(page_keys, 1))
+    fetch = min(_FETCH, listing.page_keys)
     while True:
-        stats, last = await _page(reader, index, start, fetch, pattern)
-        chosen = _cut(stats, page_bytes, page_keys)
+        stats, last = await _page(reader, listing, start, fetch)
+        chosen = next(portions(stats, lambda stat: stat.size, listing.page_bytes, listing.page_keys), [])
         if chosen:
             yield chosen
         if len(chosen) < len(stats):
@@ -53,29 +44,18 @@ def _behind(key: str) -> str:
     return f"({key}"
 
 
-def _cut(stats: Sequence[Stat], page_bytes: int, page_keys: int) -> list[Stat]:
-    """As many of the first as one page takes, one at least."""
-    size = 0
-    for number, stat in enumerate(stats):
-        size += stat.size
-        if number and (size > page_bytes or number >= page_keys):
-            return list(stats[:number])
-    return list(stats)
-
-
-async def _page(
-    reader: Reader, index: str, start: str, fetch: int, pattern: Pattern | None
-) -> tuple[list[Stat], str | None]:
+async def _page(reader: Reader, listing: Listing, start: str, fetch: int) -> tuple[list[Stat], str | None]:
     """The stats of those of the next `fetch` keys that match, all as of one moment; and the last of all
     these keys, None where no more come behind it.
 
     The script is told all keys that were seen there; where it finds another one, it says so.
     """
     names = reader.names
+    index = names.deleted if listing.deleted else names.keys
     seen: dict[str, None] = {}
     while True:
-        wanted = [key for key in seen if pattern is None or pattern.matches(key)]
-        others = [key for key in seen if pattern is not None and not pattern.matches(key)]
+        wanted = [key for key in seen if listing.matches(key)]
+        others = [key for key in seen if not listing.matches(key)]
         what, fields, *told = await reader.link.call(
             PAGE,
             [names.head, index, *map(names.history, wanted)],

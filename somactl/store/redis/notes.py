@@ -8,17 +8,18 @@ checks everything and then writes; large data are staged before it, and what the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import xxhash
 
 from somactl.errors import SomactlError, StoreBusy, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Note
-from somactl.store.notes import refuse_note_conflicts
+from somactl.store.reading import portions
 from somactl.store.redis import layout
 from somactl.store.redis.reading import Reader
-from somactl.store.redis.scripts import Argument, Call, Command, Script
+from somactl.store.redis.scripts import Argument, Call, Script
+from somactl.store.request import refuse_note_conflicts
 
 READ = Script("note_read")
 WRITE = Script("note_write")
@@ -105,18 +106,10 @@ async def write(
 
 async def _stage(reader: Reader, stage: Sequence[str], values: Sequence[bytes | None]) -> None:
     """Put all data under names that vanish by themselves, in portions of bounded size."""
-    batch: list[Command] = []
-    size = 0
-    for name, data in zip(stage, values, strict=True):
-        if not data:
-            continue
-        batch.append(("SET", name, data, "PX", STAGED_MS))
-        size += len(data)
-        if size >= _BATCH_BYTES or len(batch) >= _NAMES:
-            reader.link.values(await reader.link.ask(*batch))
-            batch, size = [], 0
-    if batch:
-        reader.link.values(await reader.link.ask(*batch))
+    data = [(name, value) for name, value in zip(stage, values, strict=True) if value]
+    for batch in portions(data, lambda each: len(each[1]), _BATCH_BYTES, _NAMES):
+        commands = (("SET", name, value, "PX", STAGED_MS) for name, value in batch)
+        reader.link.values(await reader.link.ask(*commands))
 
 
 async def _unlink(reader: Reader, names: Sequence[str]) -> None:
@@ -135,10 +128,9 @@ async def read(reader: Reader, names: Sequence[str]) -> dict[str, Note]:
     One script sees all of them at one moment, and sends small data along. Large data are fetched behind it,
     and must have the digest that they had then.
     """
-    wanted = list(dict.fromkeys(names))
     before: dict[str, Facts] | None = None
     for _ in range(_ATTEMPTS):
-        facts, data = await _inspect(reader, wanted)
+        facts, data = await _inspect(reader, names)
         for name, told in facts.items():
             if data[name] is None:
                 data[name] = await _in_pieces(reader, name, told.size)
@@ -154,7 +146,7 @@ async def read(reader: Reader, names: Sequence[str]) -> dict[str, Note]:
             )
         before = facts
     raise StoreBusy(
-        f"one of {len(wanted)} notes was written faster than it could be read", hint="run it again"
+        f"one of {len(names)} notes was written faster than it could be read", hint="run it again"
     )
 
 
@@ -180,28 +172,22 @@ async def _in_pieces(reader: Reader, name: str, size: int) -> bytes:
     return bytes(data)
 
 
-async def scan(reader: Reader, prefix: str, after: str | None) -> AsyncIterator[list[Note]]:
-    """See `Store.scan_notes`."""
+async def page(reader: Reader, prefix: str, after: str | None) -> tuple[list[Note], str | None]:
+    """One page of `Store.scan_notes` (perhaps empty), and the name to go on after; None at the end."""
     names = reader.names
     start = f"[{prefix}" if prefix else "-"
     if after is not None and after >= prefix:
         start = f"({after}"
-    while True:
-        fields, page, facts = await reader.link.call(
-            PAGE, [names.head, names.notes, names.noted], [start, _NAMES]
-        )
-        await reader.existing(fields)
-        notes = []
-        for found, text in zip(page, facts, strict=True):
-            name = bytes(found).decode()
-            if not name.startswith(prefix):
-                break
-            if text is None:
-                raise layout.damaged(names.namespace, f"what was told of note {name!r} is gone")
-            told = _facts(name, text)
-            notes.append(Note(name, told.version, told.size, told.written_at))
-        if notes:
-            yield notes
-        if len(notes) < _NAMES:
-            return
-        start = f"({notes[-1].name}"
+    fields, found, facts = await reader.link.call(
+        PAGE, [names.head, names.notes, names.noted], [start, _NAMES]
+    )
+    await reader.existing(fields)
+    notes = []
+    for name, text in zip((bytes(each).decode() for each in found), facts, strict=True):
+        if not name.startswith(prefix):
+            break
+        if text is None:
+            raise layout.damaged(names.namespace, f"what was told of note {name!r} is gone")
+        told = _facts(name, text)
+        notes.append(Note(name, told.version, told.size, told.written_at))
+    return notes, notes[-1].name if len(notes) == _NAMES else None

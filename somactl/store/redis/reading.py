@@ -6,16 +6,19 @@ fetched later, from wherever they lie by then.
 
 from __future__ import annotations
 
-import asyncio
 import mmap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from somactl.core.names import commit_id_time
-from somactl.errors import CorruptValue, KeyNotFound, NotPrimary, StoreBusy, StoreDamaged, VersionCompacted
+from somactl.errors import CorruptValue, NotPrimary, StoreBusy, StoreDamaged, VersionCompacted
+from somactl.store import reading as rules
+from somactl.store.base import offloaded
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
+from somactl.store.reading import portions
 from somactl.store.redis import failover, layout, records, revisions
 from somactl.store.redis.failures import reply as error_reply
 from somactl.store.redis.layout import HEAD_FIELDS, Names, NamespaceHead
@@ -31,8 +34,6 @@ RESOLVE = Script("resolve")
 _WHOLE_BYTES = 16 << 20
 """A larger value is read in pieces: these first, then"""
 _PIECE_BYTES = 2 << 20
-_THREAD_BYTES = 32 << 20
-"""From this size on digests are checked in a thread, so that they hold up no other task."""
 _BATCH_BYTES = 32 << 20
 _STAT_KEYS = 5000
 """Keys that one script looks at: some 10 ms in which the server does nothing else."""
@@ -84,7 +85,7 @@ class Reader:
             (fields,) = self.link.values(await self.link.ask(self.head_command()))
             if layout.place(self.names.namespace, fields) is None:
                 return layout.damaged(self.names.namespace, "its head is gone, and other parts are there")
-        return layout.missing(self.names.namespace)
+        return rules.no_namespace(self.names.namespace)
 
     async def is_registered(self) -> bool:
         (member,) = await self.registry.ask(("SISMEMBER", layout.REGISTRY, self.names.namespace))
@@ -127,12 +128,8 @@ class Reader:
     def _live_line(self, key: str, entries: Sequence[bytes]) -> HistoryEntry | None:
         """The entry of the live value, None where the key has no history; raises KeyNotFound."""
         line = revisions.line(entries[0]) if entries else None
-        if line is not None and not line.is_value:
-            raise KeyNotFound(
-                f"key {key!r} was deleted in version {line.version}",
-                next=[run("log", key), run("restore", key)],
-                deleted_since=line.version,
-            )
+        if line is not None:
+            rules.require_live(self.names.namespace, key, line.held())
         return line
 
     async def _refuse_missing(self, key: str) -> None:
@@ -146,8 +143,8 @@ class Reader:
         if self._live_line(key, entries) is not None:
             return
         if listed is not None:
-            raise revisions.corrupt(key, 0, "its bytes and its history are missing", "MissingBytes")
-        raise KeyNotFound(f"key {key!r} is not in namespace {self.names.namespace!r}", next=run("ls"))
+            raise rules.corrupt(key, 0, "its bytes and its history are missing", "MissingBytes")
+        rules.require_live(self.names.namespace, key, None)
 
     def _restless(self, what: str) -> StoreBusy:
         return StoreBusy(
@@ -159,25 +156,9 @@ class Reader:
     async def _read_as_of(self, key: str, version: int) -> Entry:
         found = await self._as_of(key, version)
         here, line = found.here, found.line
-        if version > here.head.version:
-            raise KeyNotFound(
-                f"namespace {here.head.namespace!r} is at version {here.head.version}; "
-                f"key {key!r} has nothing at version {version} yet"
-            )
-        if line is None and not 0 < version < here.floor:
-            raise KeyNotFound(f"key {key!r} did not exist at version {version}")
-        gone = line is None or (line.is_value and line.location == "gone") or found.lapsed
-        if line is None or gone or (line.ended is not None and line.ended <= version):
-            raise VersionCompacted(
-                f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
-                next=run("log", key),
-                key=key,
-            )
-        if not line.is_value:
-            raise KeyNotFound(
-                f"key {key!r} was deleted at version {version}, since version {line.version}",
-                deleted_since=line.version,
-            )
+        held = None if line is None else line.held(lapsed=found.lapsed)
+        rules.require_as_of(self.names.namespace, here.head.version, here.floor, key, version, held)
+        assert line is not None  # or it would have been refused
         return await self._fetch(here, key, line)
 
     async def _as_of(self, key: str, version: int) -> AsOf:
@@ -253,7 +234,7 @@ class Reader:
         """The bytes, unless something of a foreign type lies there."""
         if isinstance(data, Exception) and error_reply(data)[0] == "WRONGTYPE":
             defect = "its name holds a foreign value of another type"
-            raise revisions.corrupt(key, line.version, defect, "WrongType") from data
+            raise rules.corrupt(key, line.version, defect, "WrongType") from data
         found: bytes = self.link.value(data)
         return found
 
@@ -261,9 +242,7 @@ class Reader:
         self, here: NamespaceHead, key: str, line: HistoryEntry, data: bytes | memoryview
     ) -> Entry:
         arguments = (self.names.namespace, here.head.incarnation, key, line, data)
-        if len(data) < _THREAD_BYTES:
-            return revisions.entry(*arguments)
-        return await asyncio.to_thread(revisions.entry, *arguments)
+        return await offloaded(len(data), partial(revisions.entry, *arguments))
 
     # Many keys
 
@@ -286,9 +265,8 @@ class Reader:
         return places[0], found
 
     async def read_many(self, keys: Sequence[str]) -> Snapshot:
-        unique = list(dict.fromkeys(keys))
         for _ in range(_SNAPSHOTS):
-            here, lines = await self._lines(unique, verdicts=True)
+            here, lines = await self._lines(keys, verdicts=True)
             wanted = {key: line for key, line in lines.items() if line.is_value}
             try:
                 found = await self._values(here, wanted)
@@ -296,15 +274,15 @@ class Reader:
                 continue  # superseded and removed since the script ran: what is there now is newer
             entries = {key: each for key, each in found.items() if isinstance(each, Entry)}
             corrupt = {key: each for key, each in found.items() if isinstance(each, CorruptValue)}
-            absent = tuple(key for key in unique if key not in wanted)
+            absent = tuple(key for key in keys if key not in wanted)
             return Snapshot(here.head.incarnation, here.head.version, entries, absent, corrupt)
-        raise self._restless(f"one of {len(unique)} keys")
+        raise self._restless(f"one of {len(keys)} keys")
 
     async def _values(
         self, here: NamespaceHead, wanted: Mapping[str, HistoryEntry]
     ) -> dict[str, Entry | CorruptValue]:
         found: dict[str, Entry | CorruptValue] = {}
-        for batch in _batches(wanted.items()):
+        for batch in portions(wanted.items(), lambda item: item[1].about.size, _BATCH_BYTES):
             asked = (self._beginning(self._place_of(key, line)) for key, line in batch)
             for (key, line), first in zip(batch, await self.link.ask(*asked), strict=True):
                 try:
@@ -314,14 +292,13 @@ class Reader:
         return found
 
     async def stat_many(self, keys: Sequence[str]) -> Stats:
-        unique = list(dict.fromkeys(keys))
-        here, lines = await self._lines(unique, verdicts=False)
+        here, lines = await self._lines(keys, verdicts=False)
         stats = {
             key: revisions.stat(key, line, None, here.head.retention)
             for key, line in lines.items()
             if line.is_value
         }
-        absent = tuple(key for key in unique if key not in stats)
+        absent = tuple(key for key in keys if key not in stats)
         return Stats(here.head.incarnation, here.head.version, stats, absent)
 
     # Histories and records
@@ -332,15 +309,13 @@ class Reader:
         await self.existing(fields)
         lines = [revisions.line(row) for row in rows]
         if not lines:
-            raise KeyNotFound(
-                f"key {key!r} has no history: it was never written, or retention has forgotten it"
-            )
+            raise rules.no_history(key)
         over = lines[0].is_over(seconds(now))
         return [revisions.revision(key, line, lapsed=over and line.location == "live") for line in lines]
 
-    async def log(self, before: int | None, limit: int) -> list[CommitRecord]:
+    async def log(self, before: int, limit: int) -> list[CommitRecord]:
         here = await self.place()
-        end = here.head.version + 1 if before is None else min(before, here.head.version + 1)
+        end = min(before, here.head.version + 1)
         found: list[CommitRecord] = []
         while limit > len(found):
             many = min(limit - len(found), records.PAGE)
@@ -405,17 +380,3 @@ class Reader:
 def seconds(now: Sequence[bytes]) -> float:
     """What TIME replies, as seconds since 1970."""
     return int(now[0]) + int(now[1]) / 1e6
-
-
-def _batches(wanted: Iterable[tuple[str, HistoryEntry]]) -> Iterable[list[tuple[str, HistoryEntry]]]:
-    """Portions of about `_BATCH_BYTES`, one key at least."""
-    batch: list[tuple[str, HistoryEntry]] = []
-    size = 0
-    for key, line in wanted:
-        if batch and size + line.about.size > _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append((key, line))
-        size += line.about.size
-    if batch:
-        yield batch

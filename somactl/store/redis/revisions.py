@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from somactl.core import framing
 from somactl.core.framing import Header
-from somactl.errors import CorruptValue, EnvelopeError, StoreDamaged
+from somactl.errors import StoreDamaged
+from somactl.store import reading as rules
 from somactl.store.contract import Entry, Retention, Revision, Stat
+from somactl.store.reading import Held
 from somactl.store.redis.layout import NAME
-from somactl.suggestion import run
 
 
 class EntryMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,6 +55,11 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     def token(self) -> str | None:
         """N in the name `old:N:K` of its bytes, for a superseded value that has them."""
         return None if self.location in ("live", "tomb", "gone") else self.location
+
+    def held(self, *, lapsed: bool = False) -> Held:
+        """`lapsed`: the tombstone over it has seen the end of its grace."""
+        removed = self.is_value and (self.location == "gone" or lapsed)
+        return Held(self.version, not self.is_value, self.ended, removed)
 
     def is_over(self, now: float) -> bool:
         """Whether this is a tombstone whose own grace is over: what it hides cannot come back."""
@@ -108,7 +113,7 @@ def revision(key: str, entry: HistoryEntry, *, lapsed: bool) -> Revision:
         content=entry.about.content,
         kind=entry.about.kind,
         verdict=verdict(entry.verdict),
-        compacted=entry.is_value and (entry.location == "gone" or lapsed),
+        compacted=entry.held(lapsed=lapsed).removed,
     )
 
 
@@ -128,29 +133,17 @@ def stat(key: str, entry: HistoryEntry, hidden: HistoryEntry | None, retention: 
         shape=described.shape,
         layout=described.layout,
         deleted=deleted,
-        recoverable_until=_recoverable_until(entry, retention) if deleted else None,
+        recoverable_until=(
+            rules.recoverable_until(entry.at, entry.about.until, retention.seconds) if deleted else None
+        ),
     )
-
-
-def _recoverable_until(tombstone: HistoryEntry, retention: Retention) -> float:
-    own = tombstone.about.until
-    return tombstone.at + retention.seconds if own is None else own
 
 
 def entry(namespace: str, incarnation: str, key: str, told: HistoryEntry, data: bytes | memoryview) -> Entry:
     """The value that `told` tells of, if `data` is byte for byte what was committed; raises CorruptValue."""
     about = told.about
-    if len(data) == 0:
-        raise corrupt(key, told.version, "its bytes are missing", "MissingBytes")
-    if len(data) != about.size:
-        defect = f"it has {len(data)} bytes where {about.size} were committed"
-        raise corrupt(key, told.version, defect, "WrongLength")
-    try:
-        header = framing.verify(data, namespace=namespace, key=key)
-    except EnvelopeError as exc:
-        raise corrupt(key, told.version, str(exc), type(exc).__name__) from exc
-    if (header.content, header.envelope) != (about.content, about.envelope):
-        raise corrupt(key, told.version, "the envelope is intact, but not the one committed", "OtherEnvelope")
+    rules.check_length(key, told.version, len(data) or None, about.size)
+    rules.verify(namespace, key, told.version, data, about.content or "", about.envelope)
     return Entry(
         key=key,
         version=told.version,
@@ -169,14 +162,3 @@ def verdict(text: bytes | None) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise StoreDamaged(f"a verdict is not the JSON that was written ({exc})") from exc
     return value
-
-
-def corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:
-    return CorruptValue(
-        f"the stored value of {key!r} (version {version}) is not what was committed: {defect}",
-        hint="an older version, if there is one, can be restored",
-        next=run("log", key),
-        key=key,
-        version=version,
-        defect=name,
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import Note, Retention
-from somactl.store.notes import refuse_note_conflicts
+from somactl.store.request import refuse_note_conflicts
 from somactl.store.sqlite import failures, reading, writing
 from somactl.store.sqlite.database import transaction
 from somactl.store.sqlite.schema import queries
@@ -27,14 +27,16 @@ def read(connection: sqlite3.Connection, namespace: str, names: Sequence[str]) -
     return found
 
 
-def page(connection: sqlite3.Connection, namespace: str, prefix: str, after: str) -> tuple[list[Note], bool]:
-    """One page of `scan_notes` (perhaps empty), and whether there may be more."""
+def page(
+    connection: sqlite3.Connection, namespace: str, prefix: str, after: str | None
+) -> tuple[list[Note], str | None]:
+    """One page of `scan_notes` (perhaps empty), and the name to go on after; None at the end."""
     with transaction(connection):
         here = reading.existing(connection, namespace)
-        parameters = {"id": here.id, "prefix": prefix, "after": after, "limit": _PAGE_NOTES}
+        parameters = {"id": here.id, "prefix": prefix, "after": after or "", "limit": _PAGE_NOTES}
         rows = connection.execute(queries()["notes_from"], parameters).fetchall()
     listed = [Note(**row) for row in rows if row["name"].startswith(prefix)]
-    return listed, len(listed) == _PAGE_NOTES
+    return listed, listed[-1].name if len(listed) == _PAGE_NOTES else None
 
 
 def write(

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
-from msgspec.structs import replace
-
-from somactl.core import framing
-from somactl.core.names import Pattern
-from somactl.errors import (
-    CorruptValue,
-    EnvelopeError,
-    KeyNotFound,
-    NamespaceNotFound,
-    StoreDamaged,
-    VersionCompacted,
-)
+from somactl.errors import CorruptValue, StoreDamaged
+from somactl.store import reading as rules, sql
 from somactl.store.contract import (
     CommitMetadata,
     CommitRecord,
@@ -31,16 +19,15 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Receipt,
-    Retention,
     Revision,
     Snapshot,
     Stat,
     Stats,
 )
+from somactl.store.reading import Held, Listing
 from somactl.store.sqlite import failures
 from somactl.store.sqlite.database import transaction
 from somactl.store.sqlite.schema import queries
-from somactl.suggestion import run
 
 NAME = "sqlite"
 DURABILITY = "fsync"
@@ -65,18 +52,14 @@ def place(connection: sqlite3.Connection, namespace: str) -> NamespaceHead | Non
     row = connection.execute(queries()["namespace"], {"namespace": namespace}).fetchone()
     if row is None:
         return None
-    return NamespaceHead(row["id"], _head(row), row["floor"], row["records_removed_until"])
+    return NamespaceHead(row["id"], sql.head(row), row["floor"], row["records_removed_until"])
 
 
 def existing(connection: sqlite3.Connection, namespace: str) -> NamespaceHead:
     """The namespace's row; raises NamespaceNotFound."""
     found = place(connection, namespace)
     if found is None:
-        raise NamespaceNotFound(
-            f"namespace {namespace!r} does not exist in this database",
-            hint="its first commit creates it",
-            next=[run("namespaces"), run("init")],
-        )
+        raise rules.no_namespace(namespace, hint="its first commit creates it")
     return found
 
 
@@ -94,7 +77,7 @@ def summary(connection: sqlite3.Connection, namespace: str) -> NamespaceSummary:
 
 def _summaries(connection: sqlite3.Connection, namespace: str | None) -> list[NamespaceSummary]:
     rows = connection.execute(queries()["namespace_summaries"], {"namespace": namespace})
-    return [NamespaceSummary(_head(r), r["live_keys"], r["tombstones"], r["stored_bytes"]) for r in rows]
+    return [NamespaceSummary(sql.head(r), r["live_keys"], r["tombstones"], r["stored_bytes"]) for r in rows]
 
 
 def head(connection: sqlite3.Connection, namespace: str) -> Head:
@@ -105,7 +88,14 @@ def head(connection: sqlite3.Connection, namespace: str) -> Head:
 def read(connection: sqlite3.Connection, namespace: str, key: str, version: int | None) -> Entry:
     with transaction(connection):
         here = existing(connection, namespace)
-        row = _newest(connection, here, key) if version is None else _as_of(connection, here, key, version)
+        if version is None:
+            row = newest_revision(connection, here, key)
+            rules.require_live(namespace, key, _held(row))
+        else:
+            parameters = {"id": here.id, "key": key, "version": version}
+            row = connection.execute(queries()["revision_as_of"], parameters).fetchone()
+            rules.require_as_of(namespace, here.head.version, here.floor, key, version, _held(row))
+        assert row is not None  # or it would have been refused
         return _entry(connection, here, row)
 
 
@@ -115,11 +105,13 @@ def read_many(connection: sqlite3.Connection, namespace: str, keys: Sequence[str
     corrupt: dict[str, CorruptValue] = {}
     with transaction(connection):
         here = existing(connection, namespace)
-        for key in dict.fromkeys(keys):
-            try:
-                entries[key] = _entry(connection, here, _newest(connection, here, key))
-            except KeyNotFound:
+        for key in keys:
+            row = newest_revision(connection, here, key)
+            if row is None or row["content"] is None:
                 absent.append(key)
+                continue
+            try:
+                entries[key] = _entry(connection, here, row)
             except CorruptValue as exc:
                 corrupt[key] = exc
     return Snapshot(here.head.incarnation, here.head.version, entries, tuple(absent), corrupt)
@@ -130,12 +122,12 @@ def stat_many(connection: sqlite3.Connection, namespace: str, keys: Sequence[str
     absent: list[str] = []
     with transaction(connection):
         here = existing(connection, namespace)
-        for key in dict.fromkeys(keys):
+        for key in keys:
             row = newest_revision(connection, here, key)
             if row is None or row["content"] is None:
                 absent.append(key)
             else:
-                stats[key] = _stat(row)
+                stats[key] = sql.stat(row)
     return Stats(here.head.incarnation, here.head.version, stats, tuple(absent))
 
 
@@ -144,15 +136,14 @@ def history(connection: sqlite3.Connection, namespace: str, key: str) -> list[Re
         here = existing(connection, namespace)
         rows = connection.execute(queries()["history"], {"id": here.id, "key": key}).fetchall()
     if not rows:
-        raise KeyNotFound(f"key {key!r} has no history: it was never written, or retention has forgotten it")
-    return [_revision(row) for row in rows]
+        raise rules.no_history(key)
+    return [sql.revision(row) for row in rows]
 
 
-def log(connection: sqlite3.Connection, namespace: str, before: int | None, limit: int) -> list[CommitRecord]:
+def log(connection: sqlite3.Connection, namespace: str, before: int, limit: int) -> list[CommitRecord]:
     with transaction(connection):
         here = existing(connection, namespace)
-        end = here.head.version + 1
-        parameters = {"id": here.id, "before": end if before is None else min(before, end), "limit": limit}
+        parameters = {"id": here.id, "before": before, "limit": limit}
         rows = connection.execute(queries()["commit_log"], parameters).fetchall()
     return [commit_record(here.head, row) for row in rows]
 
@@ -181,7 +172,7 @@ def recorded(connection: sqlite3.Connection, here: NamespaceHead, commit_id: str
 def commit_record(head: Head, row: sqlite3.Row) -> CommitRecord:
     if row["version"] is None:
         return CommitRecord(row["commit_id"], "aborted", row["recorded_at"], None, None)
-    detail = _json(row["detail"])
+    detail = sql.loads(row["detail"])
     if detail is None:
         raise StoreDamaged(f"the record of commit {row['commit_id']} tells nothing")
     receipt = Receipt(
@@ -206,34 +197,27 @@ def commit_record(head: Head, row: sqlite3.Row) -> CommitRecord:
 
 
 def page(
-    connection: sqlite3.Connection,
-    namespace: str,
-    pattern: Pattern | None,
-    after: str | None,
-    *,
-    deleted: bool,
-    page_bytes: int,
-    page_keys: int,
+    connection: sqlite3.Connection, namespace: str, listing: Listing, after: str | None
 ) -> tuple[list[Stat], str | None]:
     """One page of `scan` (perhaps empty), and the key to go on after; None where the scan is done."""
-    prefix = pattern.prefix if pattern else ""
     stats: list[Stat] = []
     size = 0
     last = after
-    statement = queries()["tombstones_from" if deleted else "live_keys_from"]
+    statement = queries()["tombstones_from" if listing.deleted else "live_keys_from"]
     with transaction(connection):
         here = existing(connection, namespace)
-        parameters = {"id": here.id, "start": max(after or "", prefix)}
+        kept_seconds = here.head.retention.seconds if listing.deleted else None
+        parameters = {"id": here.id, "start": max(after or "", listing.prefix)}
         with closing(connection.execute(statement, parameters)) as rows:
             for number, row in enumerate(rows):
                 key = row["key"]
-                if not key.startswith(prefix):
+                if not key.startswith(listing.prefix):
                     break  # keys of one prefix stand together, and the rest lies behind them
                 if number >= _SCANNED_ROWS:
                     return stats, last
-                if key != after and (pattern is None or pattern.matches(key)):
-                    stat = _tombstone(row, here.head.retention) if deleted else _stat(row)
-                    if stats and (size + stat.size > page_bytes or len(stats) >= page_keys):
+                if key != after and listing.matches(key):
+                    stat = sql.stat(row, kept_seconds)
+                    if stats and (size + stat.size > listing.page_bytes or len(stats) >= listing.page_keys):
                         return stats, last
                     stats.append(stat)
                     size += stat.size
@@ -248,44 +232,10 @@ def newest_revision(connection: sqlite3.Connection, here: NamespaceHead, key: st
     return row
 
 
-def _newest(connection: sqlite3.Connection, here: NamespaceHead, key: str) -> sqlite3.Row:
-    """The row of the live value; raises KeyNotFound."""
-    row = newest_revision(connection, here, key)
+def _held(row: sqlite3.Row | None) -> Held | None:
     if row is None:
-        raise KeyNotFound(f"key {key!r} is not in namespace {here.head.namespace!r}", next=run("ls"))
-    if row["content"] is None:
-        raise KeyNotFound(
-            f"key {key!r} was deleted in version {row['version']}",
-            next=[run("log", key), run("restore", key)],
-            deleted_since=row["version"],
-        )
-    return row
-
-
-def _as_of(connection: sqlite3.Connection, here: NamespaceHead, key: str, version: int) -> sqlite3.Row:
-    """The row that was live at `version`; raises KeyNotFound, VersionCompacted."""
-    if version > here.head.version:
-        raise KeyNotFound(
-            f"namespace {here.head.namespace!r} is at version {here.head.version}; "
-            f"key {key!r} has nothing at version {version} yet"
-        )
-    parameters = {"id": here.id, "key": key, "version": version}
-    row: sqlite3.Row | None = connection.execute(queries()["revision_as_of"], parameters).fetchone()
-    if row is None and not 0 < version < here.floor:
-        raise KeyNotFound(f"key {key!r} did not exist at version {version}")
-    end = None if row is None else row["superseded_version"]
-    if row is None or row["compacted"] or (end is not None and end <= version):
-        raise VersionCompacted(
-            f"what key {key!r} was at version {version} is no longer kept: retention has removed it",
-            next=run("log", key),
-            key=key,
-        )
-    if row["content"] is None:
-        raise KeyNotFound(
-            f"key {key!r} was deleted at version {version}, since version {row['version']}",
-            deleted_since=row["version"],
-        )
-    return row
+        return None
+    return Held(row["version"], row["content"] is None, row["superseded_version"], bool(row["compacted"]))
 
 
 def _entry(connection: sqlite3.Connection, here: NamespaceHead, row: sqlite3.Row) -> Entry:
@@ -296,7 +246,7 @@ def _entry(connection: sqlite3.Connection, here: NamespaceHead, row: sqlite3.Row
         commit_id=row["commit_id"],
         committed_at=row["committed_at"],
         data=_verified_payload(connection, here.head.namespace, row),
-        verdict=_json(row["verdict"]),
+        verdict=sql.loads(row["verdict"]),
         served_by=NAME,
     )
 
@@ -305,49 +255,26 @@ def _verified_payload(connection: sqlite3.Connection, namespace: str, row: sqlit
     """The envelope of a revision, if it is byte for byte what was committed; raises CorruptValue."""
     key, version = row["key"], row["version"]
     try:
-        data = _payload(connection, row["id"], row["size"])
-        header = framing.verify(data, namespace=namespace, key=key)
-    except (EnvelopeError, _MissingBytes, _WrongLength) as exc:
-        raise _corrupt(key, version, str(exc), type(exc).__name__.lstrip("_")) from exc
+        data = _payload(connection, row)
     except sqlite3.DatabaseError as exc:
         if failures.primary(exc) != failures.CORRUPT:
             raise
-        raise _corrupt(key, version, f"its pages are damaged ({exc})", "DamagedPages") from exc
-    if (header.content, header.envelope) != (row["content"], row["envelope"]):
-        raise _corrupt(key, version, "the envelope is intact, but not the one committed", "OtherEnvelope")
+        raise rules.corrupt(key, version, f"its pages are damaged ({exc})", "DamagedPages") from exc
+    rules.verify(namespace, key, version, data, row["content"], row["envelope"])
     return data
 
 
-class _MissingBytes(Exception):
-    """There is no payload where the revision says there is one."""
-
-
-class _WrongLength(Exception):
-    """The payload's length is not the revision's: nothing of it need be read."""
-
-
-def _corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:
-    return CorruptValue(
-        f"the stored value of {key!r} (version {version}) is not what was committed: {defect}",
-        hint="an older version, if there is one, can be restored",
-        next=run("log", key),
-        key=key,
-        version=version,
-        defect=name,
-    )
-
-
-def _payload(connection: sqlite3.Connection, row_id: int, size: int) -> bytes | memoryview:
+def _payload(connection: sqlite3.Connection, row: sqlite3.Row) -> bytes | memoryview:
     """The bytes of one payload, read piece by piece into one buffer: the peak is the value and a piece."""
+    key, version, size = row["key"], row["version"], row["size"]
     try:
-        blob = connection.blobopen("payload", "data", row_id, readonly=True)
+        blob = connection.blobopen("payload", "data", row["id"], readonly=True)
     except sqlite3.OperationalError as exc:
         if failures.primary(exc) != 1:  # SQLITE_ERROR: no such row, or no blob in it
             raise
-        raise _MissingBytes("its bytes are missing") from exc
+        raise rules.corrupt(key, version, "its bytes are missing", "MissingBytes") from exc
     with blob:
-        if len(blob) != size:
-            raise _WrongLength(f"it has {len(blob)} bytes where {size} were committed")
+        rules.check_length(key, version, len(blob), size)
         if size < _MAPPED_BYTES:
             return blob.read(size)
         buffer = memoryview(mmap.mmap(-1, size))
@@ -355,51 +282,3 @@ def _payload(connection: sqlite3.Connection, row_id: int, size: int) -> bytes | 
             piece = blob.read(_CHUNK_BYTES)
             buffer[start : start + len(piece)] = piece
         return buffer.toreadonly()
-
-
-def _head(row: sqlite3.Row) -> Head:
-    retention = Retention(row["keep_versions"], row["keep_seconds"], row["keep_record_seconds"])
-    return Head(row["name"], row["incarnation"], row["version"], row["created_at"], retention)
-
-
-def _revision(row: sqlite3.Row) -> Revision:
-    return Revision(
-        key=row["key"],
-        version=row["version"],
-        commit_id=row["commit_id"],
-        committed_at=row["committed_at"],
-        size=row["size"],
-        content=row["content"],
-        kind=row["kind"],
-        verdict=_json(row["verdict"]),
-        compacted=bool(row["compacted"]),
-    )
-
-
-def _stat(row: sqlite3.Row) -> Stat:
-    return Stat(
-        key=row["key"],
-        version=row["version"],
-        commit_id=row["commit_id"],
-        committed_at=row["committed_at"],
-        size=row["size"] or 0,
-        content=row["content"] or "",
-        kind=row["kind"] or "",
-        dtype=row["dtype"] or "",
-        shape=tuple(map(int, row["shape"].split(","))) if row["shape"] else (),
-        layout=row["layout"] or "",
-    )
-
-
-def _tombstone(row: sqlite3.Row, retention: Retention) -> Stat:
-    own = row["expires_at"]
-    until = row["committed_at"] + retention.seconds if own is None else own
-    return replace(_stat(row), deleted=True, recoverable_until=until)
-
-
-def _json(text: str | None) -> dict[str, Any] | None:
-    try:
-        value: dict[str, Any] | None = None if text is None else json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise StoreDamaged(f"a verdict or commit record is not the JSON that was written ({exc})") from exc
-    return value

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from somactl.errors import SchemaMismatch, StoreUnavailable
 from somactl.package_data import data_file
-from somactl.store import named_sql
+from somactl.store import sql
 from somactl.store.sqlite import failures
 
 SCHEMA_VERSION = 1
@@ -24,7 +24,7 @@ _RETRY_SECONDS = 0.01
 
 @cache
 def queries() -> dict[str, str]:
-    return named_sql.load(data_file("sql", "sqlite", "queries.sql"))
+    return sql.load(data_file("sql", "sqlite", "queries.sql"))
 
 
 def found(connection: sqlite3.Connection, path: str, *, write: bool) -> int:
