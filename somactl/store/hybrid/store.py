@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -18,24 +20,17 @@ from somactl.errors import (
 from somactl.store.cached import Cache, Fill, Filled, View, naming_allow_stale
 from somactl.store.contract import (
     CommitMetadata,
-    CommitRecord,
     CommitStatus,
-    Compaction,
     Degradation,
     Durable,
     Entry,
     Expected,
     Finding,
     Head,
-    NamespaceSummary,
-    Note,
     PastDegradation,
     Receipt,
     Retention,
-    Revision,
     Snapshot,
-    Stat,
-    Stats,
     Store,
 )
 from somactl.store.hybrid import fills, incarnation, snapshot
@@ -43,13 +38,18 @@ from somactl.store.hybrid.cache_writer import CacheWriter
 from somactl.store.hybrid.health import AuthorityGuard, Breaker
 from somactl.store.hybrid.tasks import Background, SingleFlight
 from somactl.store.inflight import Writes
+from somactl.store.wrapper import StoreWrapper
+
+T = TypeVar("T")
 
 CACHED_KINDS = frozenset({"rho", "sketch"})
 FILL_SECONDS = 30.0
 
 
-class HybridStore:
+class HybridStore(StoreWrapper):
     """`authority` with `cache` before it; see `docs/STORE_HYBRID.md` for each promise.
+
+    Whatever is not here is asked of the authority alone; notes above all, which are read to be acted on.
 
     allow_stale   whether copies are served, and said to be degraded, when the authority does not answer
     kinds         of which matrices copies are kept
@@ -67,10 +67,10 @@ class HybridStore:
         fill_seconds: float = FILL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(authority)
+        self.name = f"{authority.name}+redis"
         self.authority = authority
         self.cache = cache
-        self.name = f"{authority.name}+redis"
-        self.namespace = authority.namespace
         self._allow_stale = allow_stale
         self.kinds = kinds
         self._truth = AuthorityGuard(authority.name, Breaker(clock))
@@ -78,6 +78,17 @@ class HybridStore:
         self._copies = CacheWriter(cache, Breaker(clock), self.head, self._background, clock)
         self._reads: SingleFlight[tuple[str, int], Entry] = SingleFlight(fill_seconds, cache.ttl, clock)
         self._writes = Writes()
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await self._truth.ask(call)
+
+    def _pages(
+        self,
+        pages: Callable[[str | None], AsyncIterator[list[T]]],
+        after: str | None,
+        name: Callable[[T], str],
+    ) -> AsyncIterator[list[T]]:
+        return self._truth.pages(pages(after))
 
     @property
     def degradations(self) -> tuple[Degradation, ...]:
@@ -91,9 +102,6 @@ class HybridStore:
     def degraded_since_opened(self) -> tuple[PastDegradation, ...]:
         own = (*self._copies.troubles.since_opened, *self._truth.troubles.since_opened)
         return (*self.authority.degraded_since_opened, *own)
-
-    async def durability(self) -> str:
-        return await self._truth.ask(self.authority.durability)
 
     async def diagnose(self) -> list[Finding]:
         findings = await self.authority.diagnose() + await self.cache.diagnose()
@@ -111,12 +119,7 @@ class HybridStore:
 
         Raises StoreUnavailable, and changes nothing, where it is not.
         """
-
-        async def change() -> Head:
-            return await self._truth.ask(
-                lambda: self.authority.init(retention=retention, new_incarnation=new_incarnation)
-            )
-
+        change = partial(super().init, retention=retention, new_incarnation=new_incarnation)
         exists = await self._exists(renewing=new_incarnation)
         if new_incarnation and exists is False:
             return await change()  # which refuses it, before the cache is told anything
@@ -142,19 +145,10 @@ class HybridStore:
             return None
         return True
 
-    async def namespaces(self) -> list[NamespaceSummary]:
-        return await self._truth.ask(self.authority.namespaces)
-
     async def head(self) -> Head:
-        head = await self._truth.ask(self.authority.head)
+        head = await super().head()
         self._copies.learn(head.incarnation)
         return head
-
-    async def summary(self) -> NamespaceSummary:
-        return await self._truth.ask(self.authority.summary)
-
-    async def clock(self) -> float:
-        return await self._truth.ask(self.authority.clock)
 
     async def commit_matrix_update(
         self,
@@ -178,10 +172,8 @@ class HybridStore:
     ) -> Receipt:
         view = await self._copies.inspect([])  # its time, from before the commit, is where ages count from
         try:
-            receipt = await self._truth.ask(
-                lambda: self.authority.commit_matrix_update(
-                    updates, metadata, expected_version, commit_id=commit_id
-                )
+            receipt = await super().commit_matrix_update(
+                updates, metadata, expected_version, commit_id=commit_id
             )
         except OutcomeUnknown:
             await self._copies.distrust(list(updates))
@@ -214,7 +206,7 @@ class HybridStore:
             return fills.of_commit(receipt, updates, metadata, view.now, self.kinds)
         self._reads.forsake(lambda name: name[0] in receipt.keys)
         try:
-            now = await self._truth.ask(lambda: self.authority.read_many(list(receipt.keys)))
+            now = await super().read_many(list(receipt.keys))
         except SomactlError:
             return fills.unwritten(receipt)  # the commit stands, whatever became of this question
         self._copies.learn(now.incarnation)
@@ -225,7 +217,7 @@ class HybridStore:
         value as the authority had it at most the cache's `ttl` seconds ago, by the cache's clock.
         """
         if version is not None:
-            return await self._truth.ask(lambda: self.authority.read(key, version))
+            return await super().read(key, version)
         view = await self._copies.inspect([validate_key(key)])
         copied = self._copies.servable(view, key)
         if copied is None:
@@ -289,50 +281,9 @@ class HybridStore:
             return False
         return await incarnation.adopt(self.cache, serving, self.head)
 
-    async def stat_many(self, keys: Sequence[str]) -> Stats:
-        return await self._truth.ask(lambda: self.authority.stat_many(keys))
-
-    def scan(
-        self,
-        match: str | None = None,
-        after: str | None = None,
-        *,
-        deleted: bool = False,
-        page_bytes: int = 64 << 20,
-        page_keys: int = 1000,
-    ) -> AsyncIterator[list[Stat]]:
-        return self._truth.pages(
-            self.authority.scan(match, after, deleted=deleted, page_bytes=page_bytes, page_keys=page_keys)
-        )
-
-    async def history(self, key: str) -> list[Revision]:
-        return await self._truth.ask(lambda: self.authority.history(key))
-
-    async def log(self, *, before: int | None = None, limit: int = 50) -> list[CommitRecord]:
-        return await self._truth.ask(lambda: self.authority.log(before=before, limit=limit))
-
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
         await self._writes.wait_for(commit_id)
-        return await self._truth.ask(lambda: self.authority.commit_status(commit_id, resolve=resolve))
-
-    async def compact(
-        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
-    ) -> Compaction:
-        return await self._truth.ask(
-            lambda: self.authority.compact(limit=limit, dry_run=dry_run, past_grace=past_grace)
-        )
-
-    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
-        return await self._truth.ask(lambda: self.authority.read_notes(names))
-
-    async def write_notes(
-        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
-    ) -> dict[str, int]:
-        """As the contract says. No copies are kept of notes: what reads one is about to act on it."""
-        return await self._truth.ask(lambda: self.authority.write_notes(changes, expected))
-
-    def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
-        return self._truth.pages(self.authority.scan_notes(prefix, after))
+        return await super().commit_status(commit_id, resolve=resolve)
 
     async def close(self) -> None:
         """Finish commits, reads that others wait for, and copies under way; then release both."""
