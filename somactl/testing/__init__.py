@@ -9,6 +9,7 @@ pytest.register_assert_rewrite(
     *(
         f"somactl.testing.{name}"
         for name in (
+            "arguments",
             "commits",
             "concurrency",
             "corruption",

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from somactl.errors import InputRejected, KeyNotFound, VersionCompacted
+from somactl.errors import KeyNotFound, VersionCompacted
 from somactl.store.contract import Compaction, Retention, Stat, Store
 from somactl.testing.backend import Backend
 from somactl.testing.contract_tests import ContractTests
-from somactl.testing.values import compact_fully, delete, envelope, fresh_id, listed, prune, put, write
+from somactl.testing.values import compact_fully, delete, envelope, listed, prune, put, write
 
 SHORT = Retention(versions=3, seconds=1000.0, record_seconds=5000.0)
 EVERY_LIMIT = [1, 2, 3, 500]
@@ -306,12 +306,3 @@ class GraceChapter(ContractTests):
         assert await writer.compact(past_grace=True) == Compaction()
         assert [s.key for s in await tombstones(other)] == ["a"]
         await other.close()
-
-    @pytest.mark.parametrize("grace", [-1.0, float("inf"), float("nan"), 1e12, "1", True])
-    async def test_a_grace_that_cannot_be_kept_is_refused(self, writer: Store, grace: float) -> None:
-        await put(writer, "a")
-        commit_id = fresh_id()
-        with pytest.raises(InputRejected):
-            await prune(writer, "a", grace=grace, commit_id=commit_id)
-        assert (await writer.read("a")).version == 1
-        assert (await writer.commit_status(commit_id)).state == "unseen"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from somactl.errors import CommitAborted, CommitExpired, CommitIdReused, InvalidName, VersionConflict
+from somactl.errors import CommitAborted, CommitExpired, CommitIdReused, VersionConflict
 from somactl.store.contract import CommitMetadata, Expect, Expected, Receipt, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.contract_tests import ContractTests
@@ -260,7 +260,3 @@ class IdentityChapter(ContractTests):
         with pytest.raises(CommitExpired):
             await put(writer, "a", commit_id=commit_id)
         assert (await writer.head()).version == first.version
-
-    async def test_status_of_an_id_outside_the_grammar(self, writer: Store) -> None:
-        with pytest.raises(InvalidName):
-            await writer.commit_status("no good", resolve=True)

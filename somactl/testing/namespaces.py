@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from somactl.errors import InputRejected, NamespaceNotFound, VersionConflict
+from somactl.errors import NamespaceNotFound, VersionConflict
 from somactl.store.contract import CommitMetadata, Expect, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.contract_tests import ContractTests
@@ -40,23 +40,6 @@ class NamespaceChapter(ContractTests):
         await writer.init(retention=Retention(3, 60.0, 600.0))
         head = await writer.init(retention=Retention(4, 61.0, 601.0))
         assert head.retention == Retention(4, 61.0, 601.0) == (await writer.head()).retention
-
-    @pytest.mark.parametrize(
-        "retention",
-        [
-            Retention(versions=0),
-            Retention(versions=10**30),
-            Retention(seconds=-1.0),
-            Retention(record_seconds=float("nan")),
-            Retention(seconds=float("inf")),
-        ],
-    )
-    async def test_a_retention_that_means_nothing_is_refused(
-        self, backend: Backend, writer: Store, retention: Retention
-    ) -> None:
-        with pytest.raises(InputRejected):
-            await writer.init(retention=retention)
-        assert (await writer.head()).retention == default_retention(backend)
 
     async def test_a_new_incarnation_keeps_values_and_version(self, backend: Backend, writer: Store) -> None:
         first = await put(writer, "a", commit_id="before")

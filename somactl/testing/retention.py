@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from somactl.errors import InputRejected, KeyNotFound, VersionCompacted
+from somactl.errors import KeyNotFound, VersionCompacted
 from somactl.store.contract import Compaction, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.contract_tests import ContractTests
@@ -232,7 +232,3 @@ class RetentionChapter(ContractTests):
         assert len(await backend.stored("other")) == 5
         assert len(await other.log()) == 5
         await other.close()
-
-    async def test_a_limit_that_means_nothing_is_refused(self, writer: Store) -> None:
-        with pytest.raises(InputRejected):
-            await writer.compact(limit=0)

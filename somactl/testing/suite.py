@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from somactl.testing.arguments import ArgumentChapter, ArgumentReadChapter
 from somactl.testing.commits import CommitChapter
 from somactl.testing.concurrency import ConcurrencyChapter
 from somactl.testing.corruption import CorruptionChapter
@@ -14,12 +15,13 @@ from somactl.testing.retention import RetentionChapter
 from somactl.testing.state_machine import StateMachineChapter
 
 
-class ReadContract(ReadChapter, NoteReadChapter, CorruptionChapter):
+class ReadContract(ArgumentReadChapter, ReadChapter, NoteReadChapter, CorruptionChapter):
     """What holds for reads alone. A wrapper that refuses writes overrides `reader` and runs this."""
 
 
 class StoreContract(
     NamespaceChapter,
+    ArgumentChapter,
     CommitChapter,
     IdentityChapter,
     RetentionChapter,
