@@ -20,7 +20,6 @@ from somactl.store.contract import (
     Head,
     NamespaceSummary,
     Note,
-    PastDegradation,
     Receipt,
     Retention,
     Revision,
