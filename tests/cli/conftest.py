@@ -1,4 +1,4 @@
-"""Run the real executable, as an operator or a pipeline would."""
+"""Run the command line as an operator or a pipeline would, mostly by forks of one that is imported once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 from support.forkserver import ForkServer
 
 SOMACTL = str(Path(sys.executable).with_name("somactl"))
+"""The real executable: for start-up, limits of a process, and descriptors beyond the standard streams."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ def _answered(code: int, out: bytes, err: bytes) -> Result:
 FORKED = ForkServer(environment())
 
 
+def with_somactl(env: Mapping[str, str]) -> dict[str, str]:
+    """That environment, in which shells find a `somactl` that is forked."""
+    return {**env, "PATH": f"{FORKED.folder}{os.pathsep}{os.environ['PATH']}"}
+
+
 class Shell:
     """An empty working directory with somactl in it."""
 
@@ -67,9 +75,9 @@ class Shell:
         self.folder = folder
 
     def __call__(
-        self, *words: str, stdin: bytes = b"", env: dict[str, str] | None = None, **options: Any
+        self, *words: str, stdin: bytes = b"", env: Mapping[str, str] | None = None, **options: Any
     ) -> Result:
-        env = environment() | (env or {})
+        env = environment() | dict(env or {})
         if not options:
             return _answered(*FORKED.run(words, cwd=self.folder, env=env, stdin=stdin))
         done = subprocess.run(
@@ -83,6 +91,25 @@ class Shell:
             **options,
         )
         return _answered(done.returncode, done.stdout, done.stderr)
+
+    def begin(self, *words: str, env: Mapping[str, str] | None = None, **options: Any) -> Popen[bytes]:
+        """A run that goes on, to be sent signals or fed; what it prints comes through pipes by default."""
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return Popen(
+            [FORKED.program, *words], cwd=self.folder, env=environment() | dict(env or {}), **streams
+        )
+
+    def line(self, line: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a line, or several, in a new bash."""
+        return subprocess.run(
+            ["bash", "--noprofile", "--norc", "-c", line],
+            cwd=self.folder,
+            env=with_somactl(environment() | dict(env or {})),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def ok(self, *words: str, **options: Any) -> Result:
         result = self(*words, **options)

@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 
 from support.pipes import wait_until_read
-from tests.cli.conftest import SOMACTL, Shell, density, environment, with_smallest_eigenvalue
+from tests.cli.conftest import Shell, density, with_smallest_eigenvalue
 
 
 def npy(array: np.ndarray, *, allow_pickle: bool = False) -> bytes:
@@ -288,30 +287,14 @@ def test_a_file_that_is_no_database_is_left_alone(shell: Shell) -> None:
 def test_a_closed_pipe_ends_quietly(shell: Shell) -> None:
     lines = b"".join(b'{"key": "key-%05d", "value": [[1.0]]}\n' % i for i in range(3000))
     shell.ok("commit", stdin=lines)
-    command = f"{SOMACTL} ls -o ndjson | head -n 1; echo code ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=shell.folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = shell.line("somactl ls -o ndjson | head -n 1; echo code ${PIPESTATUS[0]}")
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "code 0"
 
 
 def test_an_unwritable_stdout_does_not_hide_a_finding(shell: Shell) -> None:
     shell.save("bad.npy", with_smallest_eigenvalue(density(4), -0.1))
-    command = f"{SOMACTL} verify-psd --file bad.npy | true; echo code ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=shell.folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = shell.line("somactl verify-psd --file bad.npy | true; echo code ${PIPESTATUS[0]}")
     assert "code 3" in done.stdout
 
 
@@ -323,16 +306,9 @@ def test_interrupted_in_the_middle_of_a_commit_it_says_what_became_of_it(
     shell.commit("a", density(4))
     db = sqlite3.connect(shell.folder / "somactl.db", isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
-    process = subprocess.Popen(
-        [SOMACTL, "commit", "b=value.npy", "--commit-id", "late", "-o", "json"],
-        cwd=shell.folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = shell.begin("commit", "b=value.npy", "--commit-id", "late", "-o", "json")
     assert process.stderr is not None
-    assert "late" in process.stderr.readline()  # announced: the write follows at once
+    assert b"late" in process.stderr.readline()  # announced: the write follows at once
     time.sleep(0.3)
     process.send_signal(number)
     time.sleep(0.3)
@@ -352,14 +328,7 @@ def test_interrupted_in_the_middle_of_a_commit_it_says_what_became_of_it(
 def test_an_interrupted_audit_reports_what_it_found(shell: Shell) -> None:
     read, write = os.pipe()
     shell.save("bad.npy", with_smallest_eigenvalue(density(4), -0.1))
-    process = subprocess.Popen(
-        [SOMACTL, "verify-psd", "--file", "bad.npy", "--file", "-", "-o", "ndjson"],
-        cwd=shell.folder,
-        env=environment(),
-        stdin=read,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = shell.begin("verify-psd", "--file", "bad.npy", "--file", "-", "-o", "ndjson", stdin=read)
     os.close(read)
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["outcome"] == "violated"
@@ -373,14 +342,7 @@ def test_an_interrupted_audit_reports_what_it_found(shell: Shell) -> None:
 
 def test_interrupted_while_it_waits_for_input_nothing_is_written(shell: Shell) -> None:
     read, write = os.pipe()
-    process = subprocess.Popen(
-        [SOMACTL, "commit"],
-        cwd=shell.folder,
-        env=environment(),
-        stdin=read,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = shell.begin("commit", stdin=read)
     os.write(write, b'{"key": "a", "value": [[1.0]]}\n')
     wait_until_read(read)
     process.send_signal(signal.SIGINT)
@@ -388,5 +350,5 @@ def test_interrupted_while_it_waits_for_input_nothing_is_written(shell: Shell) -
     os.close(read)
     os.close(write)
     assert process.returncode == 130
-    assert err == "error: stopped before anything was written\n"
+    assert err == b"error: stopped before anything was written\n"
     assert shell.is_empty()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from somactl.core.framing import peek
 from somactl.store.cached import Fill
 from somactl.store.contract import Entry
 from somactl.store.redis.cache_entries import Names, fields
-from tests.cli.conftest import SOMACTL, Result, Shell, density, environment
+from tests.cli.conftest import Result, Shell, density
 
 NAMES = Names.of("default")
 TTL = 300
@@ -262,13 +261,7 @@ def test_an_unreachable_cache_or_store_is_13(warm: Warm, shell: Shell) -> None:
 
 def test_a_signal_ends_it_and_what_was_done_is_told(warm: Warm, shell: Shell) -> None:
     warm.commit(*(f"k{i}" for i in range(4)), n=280)
-    process = subprocess.Popen(
-        [SOMACTL, "cache-warm", "--rate", "0.2", "--output", "json"],
-        cwd=shell.folder,
-        env=environment() | warm.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = shell.begin("cache-warm", "--rate", "0.2", "--output", "json", env=warm.env)
     for _ in range(2000):
         if warm.held():
             break

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from somactl.cli.app import COMMANDS, load
 from somactl.cli.completion import STORED, before_cursor, candidates
 from somactl.cli.shell_words import continued, typed_words
 from support.terminal import Typing
-from tests.cli.conftest import Shell, environment
+from tests.cli.conftest import Shell, environment, with_somactl
 
 BREAKS = " \t\n\"'><=;|&(:"  # of bash, as it comes
 KEYS = [
@@ -191,8 +190,7 @@ def _kept(raw: str) -> str:
 @pytest.fixture(params=START)
 def typing(request: pytest.FixtureRequest, filled: Shell) -> Iterator[Typing]:
     words, source = START[request.param]
-    env = environment() | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    env = with_somactl(environment()) | {
         "HOME": str(filled.folder),
         "TERM": "xterm",
         "LC_ALL": "C.UTF-8",

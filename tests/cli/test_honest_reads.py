@@ -114,17 +114,15 @@ def test_sqlite_says_which_process_it_waits_for(shell: Shell) -> None:
     assert holder.stdout is not None
     holder.stdout.readline()
     master, terminal = pty.openpty()
-    waiting = subprocess.Popen(
-        [SOMACTL, "commit", "a=value.npy"], cwd=shell.folder, env=environment(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal,
-    )  # fmt: skip
+    waiting = shell.begin("commit", "a=value.npy", stdin=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     said = ""
     while f"process {holder.pid}" not in said:
         said += os.read(master, 4096).decode()
     assert "waiting for the lock" in said
     holder.communicate()
-    assert waiting.wait() == 0
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
     os.close(master)
 
 

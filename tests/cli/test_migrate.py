@@ -19,7 +19,7 @@ from migration.running import lines
 from servers.redis import RedisServer
 from somactl.package_data import data_file
 from support.pipes import wait_until_read
-from tests.cli.conftest import SOMACTL, Result, Shell, environment
+from tests.cli.conftest import Result, Shell
 
 SCHEMA = data_file("schemas", "report.migrate-json.json")
 LINES = lines(VALUES)
@@ -233,20 +233,9 @@ def test_reports_of_two_machines_are_byte_equal(files: Shell, tmp_path: Path) ->
     assert first.out == second.out
 
 
-def started(shell: Shell, *words: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [SOMACTL, "migrate-json", *words, "--output", "json"],
-        cwd=shell.folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_wait_for_lines_at_once(shell: Shell, number: int, code: int) -> None:
-    process = started(shell, "--dry-run", stdin=subprocess.PIPE)
+    process = shell.begin("migrate-json", "--dry-run", "--output", "json", stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(LINES)
     process.stdin.flush()
@@ -266,7 +255,7 @@ def test_sigterm_finishes_the_batch_and_the_next_run_goes_on(shell: Shell, redis
         raw.flushdb()
         for key, value in values.items():
             raw.set(key, value)
-    process = started(shell, redis_server.url, "--rate", "4")
+    process = shell.begin("migrate-json", redis_server.url, "--rate", "20", "--output", "json")
     for _ in range(2000):
         if (shell.folder / "somactl.db").exists() and not shell.is_empty():
             break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 
 import pytest
 
@@ -12,7 +11,7 @@ from migration.forms import density, text
 from migration.places import VALUES
 from migration.running import lines
 from servers.redis import RedisServer
-from tests.cli.conftest import SOMACTL, Shell, environment
+from tests.cli.conftest import Shell
 from tests.cli.test_migrate import BOTH, files, repeat, report_of
 
 __all__ = ["files"]
@@ -176,14 +175,7 @@ def on_a_terminal(shell: Shell, answer: bytes, *words: str) -> tuple[int, str]:
     """Run it at a terminal where `answer` is typed; its code, and what it said."""
     leader, follower = os.openpty()
     os.write(leader, answer)
-    process = subprocess.Popen(
-        [SOMACTL, *words],
-        cwd=shell.folder,
-        env=environment(),
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-    )
+    process = shell.begin(*words, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     said = b""
     try:

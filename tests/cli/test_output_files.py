@@ -20,7 +20,7 @@ import pytest
 
 from somactl.cli.output_file import OutputFile, descriptor_of, is_stdout
 from somactl.errors import ResultNotWritten, TargetRefused
-from tests.cli.conftest import SOMACTL, Shell, density, environment
+from tests.cli.conftest import Shell, density
 
 CLI = Path(__file__).resolve().parents[2] / "somactl" / "cli"
 LINES = (
@@ -155,10 +155,8 @@ def test_a_fifo_is_written_through(kept: Shell, to: To) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_wait_for_who_reads_a_fifo(kept: Shell, number: signal.Signals, code: int) -> None:
     os.mkfifo(kept.folder / "fifo")
-    process = subprocess.Popen(
-        [SOMACTL, "get", "a", "--to", "fifo"], cwd=kept.folder, env=environment(), stderr=subprocess.PIPE
-    )
-    time.sleep(1.5)
+    process = kept.begin("get", "a", "--to", "fifo")
+    time.sleep(0.5)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, b"Traceback" in err) == (code, False), err
@@ -171,10 +169,8 @@ def test_another_name_of_stdout_is_stdout(kept: Shell) -> None:
     log = kept.folder / "log"
     log.write_bytes(b"before\n")
     with log.open("ab") as file:
-        done = subprocess.run(
-            [SOMACTL, "get", "a", "--to", "/dev/stdout"], cwd=kept.folder, env=environment(), stdout=file
-        )
-    assert (done.returncode, log.read_bytes()) == (0, b"before\n" + value)
+        code = kept.begin("get", "a", "--to", "/dev/stdout", stdout=file, stderr=None).wait(timeout=60)
+    assert (code, log.read_bytes()) == (0, b"before\n" + value)
 
 
 def test_a_descriptor_is_written_where_it_stands(kept: Shell, to: To) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,17 +40,7 @@ class Page:
         return self.shell(*words, env=self.env)
 
     def run(self, number: int) -> str:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        done = subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", self.blocks[number]],
-            cwd=self.shell.folder,
-            env=os.environ | {"PATH": path, "OPENBLAS_NUM_THREADS": "1"} | self.env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        done = self.shell.line(f"set -e -o pipefail\n{self.blocks[number]}", self.env)
         assert done.returncode == 0, (self.blocks[number], done.stdout, done.stderr)
         return done.stdout
 

@@ -95,9 +95,7 @@ def test_at_any_moment_there_is_no_traceback(shell: Shell, at: int) -> None:
 def test_a_signal_ends_a_prompt(shell: Shell, number: signal.Signals, words: list[str]) -> None:
     shell.commit("a", density(2))
     parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [SOMACTL, *words], cwd=shell.folder, env=environment(), stdin=child, stderr=subprocess.PIPE
-    )
+    process = shell.begin(*words, stdin=child)
     os.close(child)
     assert process.stderr is not None
     said = b""
@@ -113,9 +111,7 @@ def test_a_signal_ends_a_prompt(shell: Shell, number: signal.Signals, words: lis
 
 def answered(shell: Shell, answer: bytes, stderr: int = subprocess.PIPE) -> tuple[int, bytes]:
     parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [SOMACTL, "compact"], cwd=shell.folder, env=environment(), stdin=child, stderr=stderr
-    )
+    process = shell.begin("compact", stdin=child, stderr=stderr)
     os.close(child)
     os.write(parent, answer)
     _, err = process.communicate(timeout=60)
@@ -144,14 +140,7 @@ def test_a_signal_ends_the_wait_for_a_reader_and_tells_what_stands(
     """The pipe is not read: the report does not fit into it, and the commit stands."""
     lines = b"".join(b'{"key": "key-%05d", "value": [[1.0]]}\n' % i for i in range(700))
     told = (shell.folder / "err").open("wb")
-    process = subprocess.Popen(
-        [SOMACTL, "commit", "--commit-id", "mine", "-o", "json"],
-        cwd=shell.folder,
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=told,
-    )
+    process = shell.begin("commit", "--commit-id", "mine", "-o", "json", stdin=subprocess.PIPE, stderr=told)
     told.close()
     assert process.stdin is not None
     process.stdin.write(lines)
@@ -171,10 +160,8 @@ def test_a_signal_ends_the_wait_for_a_reader_and_tells_what_stands(
 @SIGNALS
 def test_a_signal_ends_the_wait_for_a_file_that_is_a_pipe(shell: Shell, number: signal.Signals) -> None:
     os.mkfifo(shell.folder / "fifo")
-    process = subprocess.Popen(
-        [SOMACTL, "commit", "a=fifo"], cwd=shell.folder, env=environment(), stderr=subprocess.PIPE
-    )
-    time.sleep(2)
+    process = shell.begin("commit", "a=fifo")
+    time.sleep(0.5)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, b"Traceback" in err) == (CODES[number], False), err

@@ -6,19 +6,16 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from somactl.cli.app import COMMANDS
 from somactl.report import decide
-from support.forking import STATES, run_all
-from tests.cli.conftest import SOMACTL, Shell, density, environment, with_smallest_eigenvalue
+from tests.cli.conftest import FORKED, SOMACTL, Shell, density, environment, with_smallest_eigenvalue
 
 RUNS: dict[str, list[str]] = {
     name: words.split()
@@ -61,6 +58,8 @@ RUNS: dict[str, list[str]] = {
     }.items()
 }
 WITHOUT_MODE = {"help", "help of a command", "version"}
+STATES = ("closed", "full", "gone")
+"""No descriptor, a disk without room, and a pipe whose reader has closed its end."""
 MODES = ("table", "json", "ndjson")
 USUAL = {
     "table": [("closed", "err"), ("full", "err"), ("out", "closed"), ("closed", "closed")],
@@ -69,6 +68,21 @@ USUAL = {
 }
 STREAMING = {"commit", "get", "ls", "verify-psd", "migrate-json", "prune"}
 MORE = [("out", "full"), ("gone", "err"), ("gone", "gone"), ("full", "full")]
+
+
+@contextmanager
+def stream(path: str | Path) -> Iterator[int | None]:
+    """A descriptor of a file, or of the state that its name is."""
+    state, descriptor = Path(path).name, None
+    if state == "gone":
+        read, descriptor = os.pipe()
+        os.close(read)
+    elif state != "closed":
+        given = "/dev/full" if state == "full" else path
+        descriptor = os.open(given, os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 @pytest.fixture
@@ -98,15 +112,15 @@ def cases() -> Iterator[tuple[str, str, str, str]]:
 
 def test_every_command_on_every_kind_of_stream(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.mktemp("runs")
-    runs: list[dict[str, Any]] = []
+    codes = []
     table = list(cases())
     for number, (name, mode, out, err) in enumerate(table):
         folder = base / str(number)
         shutil.copytree(place, folder)
         words = RUNS[name] if name in WITHOUT_MODE else [*RUNS[name], "--output", mode]
-        runs.append({"words": words, "cwd": str(folder), "stdout": out, "stderr": err})
-    codes = run_all(runs, environment() | {"SOMACTL_RETRY_SECONDS": "0"})
-    assert len(codes) == len(table)
+        with stream(os.devnull) as given, stream(folder / out) as output, stream(folder / err) as told:
+            env = environment() | {"SOMACTL_RETRY_SECONDS": "0"}
+            codes.append(FORKED.call(words, cwd=folder, env=env, streams=(given, output, told)))
     earned: dict[tuple[str, str], tuple[int, int]] = {}
     wrong = []
     for number, (name, mode, out, err) in enumerate(table):
@@ -129,25 +143,13 @@ def test_every_command_on_every_kind_of_stream(place: Path, tmp_path_factory: py
     assert {earned[name, "table"][0] for name in RUNS if name not in WITHOUT_MODE} >= {0, 2, 3, 11, 13, 15}
 
 
-def sh(shell: Shell, line: str) -> subprocess.CompletedProcess[str]:
-    """A line of a shell, where `somactl` is the executable."""
-    return subprocess.run(
-        ["bash", "-c", line.replace("somactl ", f"{SOMACTL} ")],
-        cwd=shell.folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_a_commit_that_stands_is_told_with_its_id_and_the_way_back(shell: Shell) -> None:
     shell.save("good.npy", density(3))
-    done = sh(shell, "somactl commit a=good.npy --commit-id mine >&-")
+    done = shell.line("somactl commit a=good.npy --commit-id mine >&-")
     assert done.returncode == 17
     assert "committed version 1 of namespace default" in done.stderr
     assert "undo: somactl restore --commit mine" in done.stderr
-    done = sh(shell, "somactl commit b=good.npy --commit-id mine2 -o json >/dev/full")
+    done = shell.line("somactl commit b=good.npy --commit-id mine2 -o json >/dev/full")
     error = json.loads(done.stderr.splitlines()[-1])
     assert (done.returncode, error["code"], error["error"]) == (17, 17, "ResultNotWritten")
     assert (error["facts"]["report"]["version"], error["facts"]["report"]["commit_id"]) == (2, "mine2")
@@ -158,24 +160,24 @@ def test_a_commit_that_stands_is_told_with_its_id_and_the_way_back(shell: Shell)
 def test_the_database_never_becomes_a_standard_stream(shell: Shell, closed: str) -> None:
     """A file that is opened gets the lowest free number; what is printed would go into it."""
     shell.save("good.npy", density(3))
-    done = sh(shell, f"somactl commit a=good.npy {closed}")
+    done = shell.line(f"somactl commit a=good.npy {closed}")
     assert done.returncode == (17 if closed.replace("2>&-", "").endswith((">&-", ">&- ")) else 0), done.stderr
     for words in ("commit b=good.npy", "rm b", "verify-psd --all", "log", "nonsense"):
-        sh(shell, f"somactl {words} {closed}")
+        shell.line(f"somactl {words} {closed}")
     assert shell.ok("verify-psd", "--all", "-o", "json").json["valid"] == 1
     assert shell.ok("log", "-o", "json").json["commits"][0]["version"] == 3
     assert (shell.folder / "somactl.db").read_bytes().startswith(b"SQLite format 3\0")
 
 
 def test_an_interpreter_without_streams_reads_nothing_and_says_so(shell: Shell) -> None:
-    done = sh(shell, "somactl commit <&-")
+    done = shell.line(f"{SOMACTL} commit <&-")
     assert (done.returncode, "standard input" in done.stderr) == (11, True), done.stderr
-    assert sh(shell, "somactl --version >&-").returncode == 17
-    assert sh(shell, "somactl --version 2>&-").returncode == 0
+    assert shell.line(f"{SOMACTL} --version >&-").returncode == 17
+    assert shell.line(f"{SOMACTL} --version 2>&-").returncode == 0
 
 
 def test_a_reader_that_leaves_a_binary_value_is_no_accident(shell: Shell) -> None:
     shell.save("big.npy", density(300))
     shell.ok("commit", "a=big.npy")
-    done = sh(shell, "somactl get a | head -c 10 >/dev/null; echo ${PIPESTATUS[0]}")
+    done = shell.line("somactl get a | head -c 10 >/dev/null; echo ${PIPESTATUS[0]}")
     assert (done.stdout, done.stderr) == ("0\n", "")

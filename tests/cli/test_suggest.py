@@ -15,7 +15,7 @@ from somactl.cli.page_commands import fill
 from somactl.cli.suggest import Invocation, command_line, quote
 from somactl.errors import KeyNotFound, OutcomeUnknown, SecretExposed, UsageError
 from somactl.suggestion import Suggestion, again, explain, run
-from tests.cli.conftest import SOMACTL, Shell
+from tests.cli.conftest import Shell
 
 # Anything an argument may hold: no NUL, and no lone surrogates but those that stand for a byte.
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -117,11 +117,9 @@ def test_what_came_on_standard_input_is_not_suggested_again(invocation: Invocati
 def test_a_file_on_standard_input_is_suggested_again(shell: Shell) -> None:
     shell.write("the lines", '{"key": "a", "value": [[1.0]]}\n')
     with open(shell.folder / "the lines", "rb") as lines:
-        done = subprocess.run(
-            [SOMACTL, "commit", "--dry-run"], stdin=lines, cwd=shell.folder, capture_output=True, text=True
-        )
-    (line,) = [text.removeprefix("next: ") for text in done.stdout.splitlines() if text.startswith("next: ")]
-    assert line == "somactl commit < 'the lines'"
+        told, _ = shell.begin("commit", "--dry-run", stdin=lines).communicate(timeout=60)
+    (line,) = [text for text in told.decode().splitlines() if text.startswith("next: ")]
+    assert line == "next: somactl commit < 'the lines'"
 
 
 def test_an_error_about_a_secret_repeats_no_word_of_the_command_line() -> None:

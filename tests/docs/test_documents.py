@@ -17,6 +17,7 @@ from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from support.console import run_block
+from tests.cli.conftest import FORKED
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -33,7 +34,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=[str(p.relative_to(ROOT)
 
 def _environment(home: Path) -> dict[str, str]:
     return {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(FORKED.folder), str(BIN), os.environ["PATH"]]),
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",

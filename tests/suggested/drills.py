@@ -219,11 +219,11 @@ def a_head_that_is_gone(stage: Stage, servers: Servers) -> Iterator[Drill]:
 def a_file_that_may_not_grow(stage: Stage, servers: Servers) -> Iterator[Drill]:
     stage.save("c.npy", density(120))
     somactl = " ".join(map(quote, ["somactl", *stage.where, "commit", "--quiet", "--", f"{KEY}=c.npy"]))
-    filled = stage.shell(f"ulimit -f 900; for i in $(seq 40); do {somactl} || exit $?; done", {})
+    filled = stage.line(f"ulimit -f 900; for i in $(seq 40); do {somactl} || exit $?; done", {})
     assert filled.returncode == 13, filled.stderr
     limit = ["ulimit -f 900"]
     yield Drill({"DATABASE": "my store.db"}, before=limit, mend=limit.clear, passed=REDIS)
-    again = stage.shell(f"ulimit -f 900; {somactl}", {})
+    again = stage.line(f"ulimit -f 900; {somactl}", {})
     assert again.returncode == 0, again.stderr
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from somactl.cli.suggest import quote
+from support.pipes import wait_until_read
 from tests.cli.conftest import density, with_smallest_eigenvalue
 from tests.suggested.stage import KEY, NAMESPACE, SECRET, Case, Fault, Stage
 
@@ -359,12 +359,15 @@ def an_order_that_another_run_takes_up(stage: Stage) -> Iterator[Fault]:
 
 def interrupted(stage: Stage, signal: int, code: int) -> None:
     """A command that waits for its input is ended by a signal, and suggests nothing that could fail."""
-    import os
-
-    words = " ".join(map(quote, [*stage.where, "commit"]))
-    done = stage.shell(f"sleep 9 | timeout --preserve-status -s {signal} 1.5 somactl {words}", os.environ)
-    assert done.returncode == code, done.stderr
-    assert "try:" not in done.stderr
+    process = stage.begin(*stage.where, "commit", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    wait_until_read(process.stdin.fileno())
+    process.send_signal(signal)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert b"try:" not in err
 
 
 def read_line(line: str) -> list[str]:

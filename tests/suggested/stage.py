@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.cli.conftest import SOMACTL, Result, Shell, density, environment
+from tests.cli.conftest import Result, Shell, density
 
 KEY = '-acme:(9.0, 14.0):it\'s $HOME=`x` "\u03c1"'
 NAMESPACE = "-n.S_1"
@@ -42,7 +41,7 @@ Case = Callable[["Stage"], Iterator[Fault]]
 
 
 class Stage(Shell):
-    """`self(...)` runs somactl on the odd store; `shell(line)` runs a line as it was printed."""
+    """`self(...)` runs somactl on the odd store; `line(...)` runs a line as it was printed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "it's a folder")
@@ -71,18 +70,9 @@ class Stage(Shell):
     def run(self, fault: Fault, mode: str) -> Result:
         return self("--output", mode, *fault.words, env=dict(fault.env), stdin=fault.stdin)
 
-    def shell(self, line: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        """Run a printed line in a new shell, in the same folder and environment."""
-        path = f"{Path(SOMACTL).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            ["bash", "--noprofile", "--norc", "-c", line],
-            cwd=self.folder,
-            env={**environment(), **self.env, **env, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    def line(self, line: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a printed line, in the same folder and environment."""
+        return super().line(line, {**self.env, **(env or {})})
 
     def execute(self, script: str) -> None:
         """Do something to the SQLite database that no command does."""

@@ -116,7 +116,7 @@ def run_as_printed(stage: Stage, fault: Fault, line: str) -> None:
     if command == "explain":
         assert_page(line)
         return
-    done = stage.shell(line, fault.env)
+    done = stage.line(line, fault.env)
     allowed = {**CODES, **fault.codes}.get(command, {0})
     assert done.returncode in allowed, f"{line}\n{done.stdout}{done.stderr}"
 

@@ -18,7 +18,7 @@ def stage(tmp_path: Path) -> Stage:
 def pasted(stage: Stage, line: str | None) -> str:
     """What a suggested line prints; it must succeed."""
     assert line is not None
-    done = stage.shell(line, {})
+    done = stage.line(line, {})
     assert done.returncode == 0, f"{line}\n{done.stderr}"
     return done.stdout
 
@@ -104,6 +104,6 @@ def test_a_migration_goes_from_line_to_line_and_back(stage: Stage) -> None:
 def test_an_unseen_commit_is_settled_by_its_line(stage: Stage) -> None:
     stage.put()
     unseen = stage("-o", "json", "status", "--", "-late:7").json
-    done = stage.shell(unseen["next"], {})
+    done = stage.line(unseen["next"], {})
     assert done.returncode == 15
     assert "aborted" in done.stdout

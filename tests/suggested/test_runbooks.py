@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from somactl.cli.suggest import command_line
 from somactl.package_data import data_file
 from somactl.suggestion import run
 from support.console import commands_of, run_commands
-from tests.cli.conftest import SOMACTL, environment
+from tests.cli.conftest import environment, with_somactl
 from tests.suggested import drills
 from tests.suggested.drills import Drill
 from tests.suggested.server_cases import Servers
@@ -62,7 +61,7 @@ def test_a_runbook_leads_out(stage: Stage, servers: Servers, page: str, case: dr
 
 def follow(stage: Stage, page: str, drill: Drill) -> None:
     """Run what the page says, filled in for this place: first its looks, then, mended, what it does."""
-    filled = commands_of(stage.shell(explained(stage, page, drill), {}).stdout)
+    filled = commands_of(stage.line(explained(stage, page, drill), {}).stdout)
     looks = [command for section, command in filled if section == "Look"]
     carry_out(stage, drill, looks)
     drill.mend()
@@ -77,9 +76,8 @@ def explained(stage: Stage, page: str, drill: Drill) -> str:
 
 
 def carry_out(stage: Stage, drill: Drill, commands: list[str]) -> None:
-    path = f"{Path(SOMACTL).parent}{os.pathsep}{os.environ['PATH']}"
     chosen = [command for command in commands if not any(word in command for word in drill.passed)]
-    env = {**environment(), **stage.env, "PATH": path}
+    env = with_somactl({**environment(), **stage.env})
     outputs = run_commands([*drill.before, *chosen], stage.folder, env)[len(drill.before) :]
     for command, (lines, code) in zip(chosen, outputs, strict=True):
         named = {**LOOKS, **drill.codes}

@@ -1,33 +1,44 @@
 """`somactl` for tests that run it by the hundred: one process has imported it, and forks a child a run.
 
-A child has the caller's standard streams, folder, environment and umask, and does what the executable does;
-what it saves is the start of an interpreter and the imports. Tests of start-up, signals and imports use the
-real executable.
+A child has the caller's standard streams, folder, environment, umask and limit of a file's size, and does
+what the executable does; what it saves is the start of an interpreter and the imports. Tests of start-up and
+imports use the real executable.
 
-As a program: `forkserver.py SOCKET` serves until its standard input ends.
+As a program, `python -m support.forkserver SOCKET` serves until its standard input ends.
 """
 
 from __future__ import annotations
 
-import array
 import atexit
+import functools
 import gc
 import io
-import json
 import os
+import resource
 import select
+import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-_LENGTH = struct.Struct("!I")
+from support import forkclient
+
+BEFORE = "SOMACTL_TEST_BEFORE"
+"""The variable with Python code for a child to run first."""
+TESTS = Path(__file__).parents[1]
+PROGRAM = """#!{python} -IS
+import sys
+sys.path.append({tests!r})
+from support.forkclient import main
+main({address!r})
+"""
 
 
 # The caller's side
@@ -38,65 +49,69 @@ class ForkServer:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
-        self._lock = threading.Lock()
-        self._socket: str | None = None
 
-    def _place(self) -> str:
-        with self._lock:
-            if self._socket is None:
-                folder = tempfile.mkdtemp(prefix="somactl-fork-")
-                path = f"{folder}/socket"
-                process = subprocess.Popen(
-                    [sys.executable, __file__, path],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=self._env,
-                )
-                assert process.stdin is not None
-                assert process.stdout is not None
-                assert process.stdout.read(1) == b"."
-                atexit.register(_stop, process, folder)
-                self._socket = path
-            return self._socket
+    @functools.cached_property
+    def folder(self) -> Path:
+        """What to put on PATH: it has a program `somactl` that this server runs."""
+        folder = Path(tempfile.mkdtemp(prefix="somactl-fork-"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "support.forkserver", folder / "socket"],
+            cwd=TESTS,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._env,
+        )
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
+        atexit.register(_stop, process, folder)
+        program = folder / "somactl"
+        address = str(folder / "socket")
+        program.write_text(PROGRAM.format(python=sys.executable, tests=str(TESTS), address=address))
+        program.chmod(0o700)
+        return folder
 
-    def run(
+    @property
+    def program(self) -> str:
+        return str(self.folder / "somactl")
+
+    def call(
         self,
         words: Sequence[str],
         *,
         cwd: Path,
         env: Mapping[str, str],
-        stdin: bytes = b"",
+        streams: Sequence[int | None],
         timeout: float = 120,
+    ) -> int:
+        """Exit code of one run, whose standard streams are those descriptors; None is a closed one."""
+        peer = forkclient.connect(str(self.folder / "socket"), words, str(cwd), env, streams)
+        peer.settimeout(timeout)
+        try:
+            forkclient.receive(peer)
+            return forkclient.receive(peer)
+        finally:
+            peer.close()  # which ends a run that goes on
+
+    def run(
+        self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: bytes = b""
     ) -> tuple[int, bytes, bytes]:
         """Exit code, standard output and standard error of one run."""
         (give, put), (out, to_out), (err, to_err) = os.pipe(), os.pipe(), os.pipe()
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(timeout)
-            peer.connect(self._place())
-            request = json.dumps([list(map(os.fsdecode, words)), str(cwd), dict(env), _umask()]).encode()
-            fds = array.array("i", [give, to_out, to_err])
-            peer.sendmsg([_LENGTH.pack(len(request))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-            peer.sendall(request)
+        caught: dict[int, bytes] = {}
+        threads = [
+            threading.Thread(target=_write, args=(put, stdin)),
+            *(threading.Thread(target=_read, args=(fd, caught)) for fd in (out, err)),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            code = self.call(words, cwd=cwd, env=env, streams=(give, to_out, to_err))
+        finally:
             for fd in (give, to_out, to_err):
                 os.close(fd)
-            caught: dict[int, bytes] = {}
-            threads = [
-                threading.Thread(target=_write, args=(put, stdin)),
-                *(threading.Thread(target=_read, args=(fd, caught)) for fd in (out, err)),
-            ]
             for thread in threads:
-                thread.start()
-            status = peer.recv(4)
-            for thread in threads:
-                thread.join(timeout)
-        assert len(status) == 4, "the fork server is gone"
-        return struct.unpack("!i", status)[0], caught[out], caught[err]
-
-
-def _umask() -> int:
-    here = os.umask(0)
-    os.umask(here)
-    return here
+                thread.join()
+        return code, caught[out], caught[err]
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -114,29 +129,32 @@ def _read(fd: int, caught: dict[int, bytes]) -> None:
         caught[fd] = file.read()
 
 
-def _stop(process: subprocess.Popen[bytes], folder: str) -> None:
+def _stop(process: subprocess.Popen[bytes], folder: Path) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.close()
     process.stdout.close()
     process.wait(10)
-    for path in (f"{folder}/socket", folder):
-        os.rmdir(path) if os.path.isdir(path) else os.path.exists(path) and os.unlink(path)
+    shutil.rmtree(folder)
 
 
 # The server's side
 
 
 def import_all() -> None:
-    """What the children would import, each of them anew."""
+    """What the children would import and look up, each of them anew."""
     import importlib
     import pkgutil
 
+    import numpy as np
+
     import somactl
+    from somactl.core import invariants
 
     for module in pkgutil.walk_packages(somactl.__path__, "somactl."):
         if not module.name.startswith(("somactl.testing", "somactl.__main__")):
             importlib.import_module(module.name)
+    invariants.check(np.eye(1))  # finds LAPACK and tries its rounding
 
 
 def become_somactl(words: Sequence[str]) -> NoReturn:
@@ -151,16 +169,14 @@ def become_somactl(words: Sequence[str]) -> NoReturn:
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter waits for threads
         atexit._run_exitfuncs()
         try:
-            for stream in [*streams, sys.stdout, sys.stderr]:
+            for stream in filter(None, [*streams, sys.stdout, sys.stderr]):
                 stream.flush()
         except OSError:
             os._exit(120)  # as the interpreter does
         os._exit(int(str(exc.code or 0)))
     except BaseException:
         sys.excepthook(*sys.exc_info())
-        os._exit(1)
-    finally:
-        os._exit(99)
+    os._exit(1)
 
 
 def _serve(path: str) -> None:
@@ -181,45 +197,65 @@ def _serve(path: str) -> None:
 
 
 def _answer(peer: socket.socket) -> NoReturn:
-    """One run: this process waits for the child that makes it."""
+    """One run: this process waits for the child that makes it, and kills it when the caller is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        head, fds, _, _ = socket.recv_fds(peer, _LENGTH.size, 3)
-        (length,) = _LENGTH.unpack(head)
-        data = b""
-        while len(data) < length:
-            data += peer.recv(length - len(data))
-        words, cwd, env, umask = json.loads(data)
+        head, descriptors, _, _ = socket.recv_fds(peer, 4, 3)
+        length, order = int.from_bytes(head, "big"), b""
+        while len(order) < length:
+            order += peer.recv(length - len(order))
+        fields = list(map(os.fsdecode, order.split(b"\0")))
         child = os.fork()
         if child == 0:
             peer.close()
-            os.umask(umask)
-            _become(fds, words, cwd, env)
-        for fd in fds:
-            os.close(fd)
+            try:
+                _become(descriptors, *fields)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(99)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        peer.sendall(child.to_bytes(4, "big"))
+        watched = os.pidfd_open(child)
+        if watched not in select.select([peer, watched], [], [])[0]:
+            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        peer.sendall(struct.pack("!i", os.waitstatus_to_exitcode(status)))
+        peer.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
     finally:
         os._exit(0)
 
 
-def _become(fds: Sequence[int], words: Sequence[str], cwd: str, env: Mapping[str, str]) -> NoReturn:
-    encodings = [(stream.encoding, stream.errors) for stream in (sys.stdin, sys.stdout, sys.stderr)]
-    for target, fd in enumerate(fds):
-        os.dup2(fd, target)
-        os.close(fd)
-    os.chdir(cwd)
+def _become(
+    descriptors: list[int], opened: str, umask: str, limit: str, folder: str, words: str, *rest: str
+) -> NoReturn:
+    os.umask(int(umask, 8))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(env)
-    files: list[Any] = [io.FileIO(0, "r", closefd=False), *(io.FileIO(n, "w", closefd=False) for n in (1, 2))]
-    buffers = [io.BufferedReader(files[0]), *map(io.BufferedWriter, files[1:])]
-    sys.stdin, sys.stdout, sys.stderr = (
-        io.TextIOWrapper(buffer, encoding, errors)
-        for buffer, (encoding, errors) in zip(buffers, encodings, strict=True)
-    )
-    become_somactl(words)
+    os.environ.update(setting.split("=", 1) for setting in rest[int(words) :])
+    time.tzset()
+    exec(os.environ.pop(BEFORE, ""))
+    _take_streams(dict(zip(map(int, opened), descriptors, strict=True)))
+    become_somactl(rest[: int(words)])
+
+
+def _take_streams(given: Mapping[int, int]) -> None:
+    """Make them 0, 1 and 2; a missing one is no descriptor and no object, as an interpreter has it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: Any = None
+        if number in given:
+            os.dup2(given[number], number)
+            os.close(given[number])
+            raw = io.FileIO(number, "w" if number else "r", closefd=False)
+            buffer = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
+            before = getattr(sys, name)
+            stream = io.TextIOWrapper(buffer, before.encoding, before.errors)
+        else:
+            os.close(number)
+        setattr(sys, name, stream)
 
 
 if __name__ == "__main__":
-    sys.path = [entry for entry in sys.path if Path(entry).name != "support"]
+    sys.path.remove(str(TESTS))
     _serve(sys.argv[1])
