@@ -1,6 +1,6 @@
 """Write the pages and schemas that follow from the code, or check that they are up to date.
 
-    python docs/generate.py            write docs/{EXIT_CODES,CLI,CONFIGURATION}.md and schemas/report.*.json
+    python docs/generate.py            write docs/{EXIT_CODES,CLI,CONFIGURATION,INVARIANTS}.md, schemas
     python docs/generate.py --check    change nothing; exit 1 and name what is out of date
 
 A schema of a released version is frozen: a change of a report's shape raises `report.SCHEMA_VERSION` and
@@ -26,6 +26,8 @@ from somactl.address import parameters
 from somactl.address.text import SHAPES
 from somactl.cli.app import COMMANDS, load
 from somactl.cli.command import COMMON, Command, default_in_words
+from somactl.cli.pages import invariant_page
+from somactl.core.invariant_list import INVARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "<!-- Generated from the code by `make docs`: do not edit. -->\n\n"
@@ -37,6 +39,7 @@ def main(arguments: list[str]) -> int:
         ROOT / "docs/EXIT_CODES.md": exit_codes_page(),
         ROOT / "docs/CLI.md": cli_page(),
         ROOT / "docs/CONFIGURATION.md": configuration_page(),
+        ROOT / "docs/INVARIANTS.md": invariants_page(),
         **{ROOT / "schemas" / name: text for name, text in schemas()},
     }
     stale = [path for path, text in wanted.items() if _read(path) != text]
@@ -226,6 +229,20 @@ def configuration_page() -> str:
         *_addresses(),
     ]
     return HEADER + "\n".join(lines)
+
+
+def invariants_page() -> str:
+    """docs/INVARIANTS.md: what must hold of a density matrix, one section for each entry of the list."""
+    lines = [
+        "# Invariants",
+        "",
+        "What a `rho` must hold to be stored, in the order in which it is checked. How each is proved, and",
+        "with what rigour, says [CERTIFICATE.md](CERTIFICATE.md).",
+        "",
+        *(f"#{invariant_page(each)}\n" for each in INVARIANTS),
+        "Refused, a commit writes nothing, and an audit that finds one broken ends with 3.",
+    ]
+    return HEADER + "\n".join(lines).rstrip() + "\n"
 
 
 def _setting_row(name: str, setting: config.Setting) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from somactl.address import Use, notation, parse, public, refuse_cache
 from somactl.config_file import read_file
+from somactl.core.invariant_list import Invariant, tolerated
 from somactl.core.names import validate_namespace
 from somactl.core.verdict import Tolerances
 from somactl.errors import ConfigurationError, InvalidName, SecretExposed, SomactlError, UsageError
@@ -81,9 +82,14 @@ def _number(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
-def _tolerance(name: str, what: str) -> Setting:
-    variable, flag = f"SOMACTL_{name.upper()}_TOLERANCE", f"--{name}-tolerance"
-    return Setting(variable, "1e-8", "1", what, _number(1e-100, _BELOW_ONE), flag=flag)
+def _tolerance(invariant: Invariant) -> Setting:
+    variable, flag = f"SOMACTL_{invariant.name.upper()}_TOLERANCE", f"--{invariant.name}-tolerance"
+    default = f"{invariant.tolerance:g}".replace("e-0", "e-")
+    return Setting(variable, default, "1", invariant.effect, _number(1e-100, _BELOW_ONE), flag=flag)
+
+
+TOLERANCES = {f"{each.name}_tolerance": _tolerance(each) for each in tolerated()}
+"""The settings of the invariants' tolerances, which the commands that check matrices take as flags."""
 
 
 SETTINGS: dict[str, Setting] = {
@@ -105,9 +111,7 @@ SETTINGS: dict[str, Setting] = {
     "output": Setting(
         "SOMACTL_OUTPUT", "table", " ".join(OUTPUTS), "how to report", _output, flag="--output"
     ),
-    "psd_tolerance": _tolerance("psd", "how far below 0 the smallest eigenvalue may be proven to lie"),
-    "trace_tolerance": _tolerance("trace", "how far from 1 the trace may be"),
-    "hermitian_tolerance": _tolerance("hermitian", "how far an entry may be from its mirror's conjugate"),
+    **TOLERANCES,
     "cache_ttl": Setting(
         "SFM_RHO_CACHE_TTL", "300", "seconds", "the oldest a copy in the cache may be", _number(1.0, 86_400.0)
     ),
@@ -291,11 +295,7 @@ def _settings(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
         cache=value("cache"),
         namespace=value("namespace"),
         output=value("output"),
-        tolerances=Tolerances(
-            psd=value("psd_tolerance"),
-            trace=value("trace_tolerance"),
-            hermitian=value("hermitian_tolerance"),
-        ),
+        tolerances=Tolerances(**{each.name: value(f"{each.name}_tolerance") for each in tolerated()}),
         color=color,
         cache_ttl=value("cache_ttl"),
         read_timeout=value("read_timeout_ms") / 1000.0,

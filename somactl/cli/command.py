@@ -176,19 +176,20 @@ def default_in_words(shown: bool | str | None, default: Any) -> str:
 
 
 def command(
-    *, epilog: str | None = None, changes: bool = False, offline: bool = False
+    *, epilog: str | None = None, changes: bool = False, offline: bool = False, checks: bool = False
 ) -> Callable[[Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]], Command]:
     """Make a command of `async def f(session, ...) -> Report`, adding the common options to its own.
 
     The report's code becomes the exit code; a SomactlError becomes one message and its code. With `changes`
     it is there for what it does: if it succeeds, --quiet leaves its table out. With `offline` it works
-    whatever the settings say, since it is what explains them, and has the defaults where one is broken.
+    whatever the settings say, since it is what explains them, and has the defaults where one is broken. With
+    `checks` it checks matrices, and takes the tolerances of the invariants as options.
     """
 
     def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
         def callback(context: typer.Context, **arguments: Any) -> int:
             common = {name: arguments.pop(name) for name in COMMON}
-            tolerances = {k: arguments.pop(k) for k in list(arguments) if k in config.SETTINGS}
+            tolerances = {name: arguments.pop(name) for name in config.TOLERANCES if name in arguments}
             found = config.examine({**common, **tolerances})
             found.require(offline=offline)
             settings = found.settings
@@ -206,7 +207,7 @@ def command(
 
         callback.__name__ = function.__name__
         callback.__doc__ = function.__doc__
-        callback.__signature__ = _signature(function)  # type: ignore[attr-defined]
+        callback.__signature__ = _signature(function, checks=checks)  # type: ignore[attr-defined]
         callback.__annotations__ = {
             name: parameter.annotation
             for name, parameter in callback.__signature__.parameters.items()  # type: ignore[attr-defined]
@@ -241,7 +242,7 @@ def _print(session: Session, report: Report, *, changes: bool) -> int:
         return session.out.unprinted(error, decide((*report.codes, stopped.exit_code)), standing)
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def _signature(function: Callable[..., Any], *, checks: bool) -> inspect.Signature:
     hints = get_type_hints(function, include_extras=True)
     own = [
         parameter.replace(annotation=hints[name])
@@ -249,8 +250,20 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     ]
     kind = inspect.Parameter.KEYWORD_ONLY
     context = inspect.Parameter("context", kind, annotation=typer.Context)
-    every = [context, *(p.replace(kind=kind) for p in own), *common_parameters()]
+    tolerances = _tolerance_parameters() if checks else []
+    every = [context, *(p.replace(kind=kind) for p in own), *tolerances, *common_parameters()]
     return inspect.Signature(every, return_annotation=int)
+
+
+def _tolerance_parameters() -> list[inspect.Parameter]:
+    found = []
+    for name, setting in config.TOLERANCES.items():
+        words = f"{setting.effect[0].upper()}{setting.effect[1:]}."
+        option = typer.Option(setting.flag, metavar="EPS", help=words, show_default=setting.default)
+        annotation = Annotated[float | None, option]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        found.append(inspect.Parameter(name, kind, default=None, annotation=annotation))
+    return found
 
 
 def common_parameters() -> list[inspect.Parameter]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from somactl import errors
+from somactl.config import TOLERANCES
+from somactl.core.invariant_list import INVARIANTS, Invariant
 from somactl.package_data import data_file
 from somactl.report import EXIT_CODES
 
@@ -27,6 +29,7 @@ class Page:
             yield from sorted(path.stem for path in data_file(folder).glob("*.md") if path.stem != "README")
         yield from map(str, sorted(EXIT_CODES))
         yield from sorted(error_classes())
+        yield from (invariant.name for invariant in INVARIANTS)
 
 
 def find(topic: str) -> Page | None:
@@ -38,6 +41,9 @@ def find(topic: str) -> Page | None:
                 return Page(f"{folder}/{path.name}", path.read_text(encoding="utf-8"))
     if wanted.isdecimal() and int(wanted) in EXIT_CODES:
         return _code(int(wanted))
+    for invariant in INVARIANTS:
+        if invariant.name == wanted:
+            return Page("docs/INVARIANTS.md", invariant_page(invariant))
     kind = next((c for name, c in error_classes().items() if name.lower() == wanted), None)
     return None if kind is None else _error(kind)
 
@@ -54,6 +60,22 @@ def index() -> str:
     lines += [f"  {code:<20} {EXIT_CODES[code]}" for code in sorted(EXIT_CODES)]
     lines += ["", "Errors: somactl explain NAME", ""]
     lines += [f"  {name:<20} exit code {c.exit_code}" for name, c in sorted(error_classes().items())]
+    lines += ["", "Invariants: somactl explain NAME", ""]
+    lines += [f"  {each.name:<20} {each.holds}" for each in INVARIANTS]
+    return "\n".join(lines)
+
+
+def invariant_page(invariant: Invariant) -> str:
+    """What must hold, how it is measured, what is allowed for, and what a refusal is called."""
+    lines = [f"# {invariant.name}", "", invariant.holds, ""]
+    field = f"; the field `{invariant.name}_error` of a verdict" if invariant.measure else ""
+    lines += [f"- Measured: `{invariant.symbol}`{field}."] if invariant.symbol else []
+    if invariant.tolerance is not None:
+        setting = TOLERANCES[f"{invariant.name}_tolerance"]
+        told = f"{setting.effect}, {setting.default} unless said otherwise"
+        lines.append(f"- Tolerance: `{setting.flag}`, `{setting.variable}`: {told}.")
+    refusal = invariant.error
+    lines.append(f"- Refused with `{refusal.__name__}`, exit code {refusal.exit_code}.")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from somactl.cli.render_migration import migration_view
 from somactl.cli.suggest import Invocation, in_flags
 from somactl.cli.text import columns, on_lines, shape, size, utc, when, wrapped
+from somactl.core.invariant_list import INVARIANTS
 from somactl.core.verdict import Verdict
 from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
 from somactl.report import (
@@ -103,19 +104,9 @@ def _conflict(facts: Mapping[str, Any]) -> str:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """The numbers behind a verdict, with how sure they are."""
-    t = verdict.tolerances
     lines = [f"verdict: {verdict.status}, {verdict.rigour} (n = {verdict.n}, {verdict.dtype})"]
     lines += [f"  {reason}" for reason in verdict.reasons]
-    if verdict.hermitian_error is not None:
-        lines.append(f"hermitian error: {verdict.hermitian_error:.3e} (tolerance {t.hermitian:.1e})")
-    if verdict.trace_error is not None:
-        lines.append(f"trace error: {verdict.trace_error:.3e} (tolerance {t.trace:.1e})")
-    if verdict.lambda_min_lower is not None:
-        lines.append(
-            f"smallest eigenvalue >= {verdict.lambda_min_lower:.3e}, proved (tolerance -{t.psd:.1e})"
-        )
-    if verdict.lambda_min_upper is not None:
-        lines.append(f"smallest eigenvalue <= {verdict.lambda_min_upper:.3e}, by a witness vector")
+    lines += [line for invariant in INVARIANTS for line in invariant.lines(verdict)]
     if verdict.route:
         lines.append(f"route: {verdict.route}" + (f"; BLAS: {verdict.blas}" if verdict.blas else ""))
     return lines

@@ -17,19 +17,6 @@ MaxMove = Annotated[
 ]
 Normalize = Annotated[bool, typer.Option("--normalize", help="Divide by the trace first.")]
 Readdress = Annotated[bool, typer.Option("--readdress", help="Accept an envelope written for another key.")]
-PsdTolerance = Annotated[
-    float | None,
-    typer.Option(metavar="EPS", help="How far below 0 the smallest eigenvalue may be.", show_default="1e-8"),
-]
-TraceTolerance = Annotated[
-    float | None, typer.Option(metavar="EPS", help="How far from 1 the trace may be.", show_default="1e-8")
-]
-HermitianTolerance = Annotated[
-    float | None,
-    typer.Option(
-        metavar="EPS", help="How far an entry may be from its mirror's conjugate.", show_default="1e-8"
-    ),
-]
 
 
 def check_clamp(clamp: bool, max_move: float | None) -> None:

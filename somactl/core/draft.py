@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from somactl.core.certificate import Bounds
+from somactl.core.invariant_list import Invariant, measured, tolerated
 from somactl.core.lapack import NOT_TO_NEAREST, rounds_to_nearest
-from somactl.core.trace import Exact, within
+from somactl.core.trace import within
 from somactl.core.verdict import Rigour, Spectrum, Status, Tolerances, Verdict, Witness
+
+if TYPE_CHECKING:
+    from somactl.core.subject import Sizes, Subject
+
+
+class NotFinite(Exception):
+    """A check came upon a NaN or an infinity among the entries."""
 
 
 @dataclass(slots=True)
 class Draft:
-    """The fields of `Verdict` known so far; `proved` says whether the present status has been proved."""
+    """The fields of `Verdict` known so far.
+
+    proved  whether the present status has been proved
+    errors  what was measured, by the name of the invariant
+    broken  the names of the invariants that do not hold
+    """
 
     n: int
     dtype: str
@@ -23,45 +37,40 @@ class Draft:
     finite: bool = True
     square: bool = True
     psd_ok: bool | None = None
-    trace_error: float | None = None
-    hermitian_error: float | None = None
+    errors: dict[str, float] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
     lower: float | None = None
     witness: Witness | None = None
     route: str = ""
     blas: str = ""
     spectrum: Spectrum | None = None
 
-    def widen(self, *, psd: float, trace: float, hermitian: float = 0.0) -> None:
+    def widen(self, sizes: Sizes) -> None:
         """Tolerances below what the rounding of the stored data may cost would condemn good data."""
-        given = self.tolerances
-        self.tolerances = replace(
-            given,
-            psd=max(given.psd, psd),
-            trace=max(given.trace, trace),
-            hermitian=max(given.hermitian, hermitian),
-        )
+        wider: dict[str, Any] = {
+            each.name: max(getattr(self.tolerances, each.name), each.rounding(sizes))
+            for each in tolerated()
+            if each.rounding is not None
+        }
+        self.tolerances = replace(self.tolerances, **wider)
 
-    def violate(self, reason: str, *, proved: bool = True) -> None:
+    def violate(self, name: str, reason: str, *, proved: bool = True) -> None:
+        """The invariant called `name` does not hold."""
         self.proved = proved or (self.status == "violated" and self.proved)
         self.status = "violated"
         self.reasons.append(reason)
+        self.broken.add(name)
 
-    def not_finite(self) -> Verdict:
-        self.finite = False
-        self.violate("finite: an entry is NaN or infinite")
-        return self.verdict()
-
-    def judge_hermitian(self, error: float) -> bool:
-        self.hermitian_error = error
-        if error <= self.tolerances.hermitian:  # a NaN on either side is a no
+    def measure(self, invariant: Invariant, subject: Subject) -> bool:
+        """Measure the subject's error and compare it with the tolerance; whether the invariant holds."""
+        assert invariant.measure is not None
+        tolerance: float = getattr(self.tolerances, invariant.name)
+        error = self.errors[invariant.name] = invariant.measure(subject, tolerance)
+        exact = invariant.exact
+        if within(error, tolerance, None if exact is None else lambda: exact(subject)):
             return True
-        self.violate(f"hermitian: max |rho - rho^H| is {_beyond(error, self.tolerances.hermitian)}")
+        self.violate(invariant.name, f"{invariant.name}: {invariant.symbol} is {_beyond(error, tolerance)}")
         return False
-
-    def judge_trace(self, error: float, exact: Exact) -> None:
-        self.trace_error = error
-        if not within(error, self.tolerances.trace, exact):
-            self.violate(f"trace: |tr rho - 1| is {_beyond(error, self.tolerances.trace)}")
 
     def judge_psd(self, bounds: Bounds, *, trusted: bool) -> None:
         """Weigh the bounds of lambda_min.
@@ -74,7 +83,7 @@ class Draft:
         upper = bounds.witness.value if bounds.witness else None
         if upper is not None and upper < -eps:
             self.psd_ok = False
-            self.violate(f"psd: a witness proves lambda_min <= {upper:.3g}, below -{eps:.3g}")
+            self.violate("psd", f"psd: a witness proves lambda_min <= {upper:.3g}, below -{eps:.3g}")
         elif bounds.lower is None or not bounds.lower >= -eps:  # a NaN tolerance accepts nothing
             self.undecided(f"neither lambda_min >= -{eps:.3g} nor the contrary could be proved")
         elif upper is None or bounds.lower >= -bounds.smallest:
@@ -105,6 +114,7 @@ class Draft:
         if not rounds_to_nearest():
             self._disprove()
         rigour: Rigour = "proved" if self.proved else "computed"
+        errors: dict[str, Any] = {f"{each.name}_error": self.errors.get(each.name) for each in measured()}
         return Verdict(
             status=self.status,
             rigour=rigour,
@@ -114,8 +124,6 @@ class Draft:
             finite=self.finite,
             square=self.square,
             psd_ok=self.psd_ok,
-            trace_error=self.trace_error,
-            hermitian_error=self.hermitian_error,
             lambda_min_lower=self.lower,
             lambda_min_upper=self.witness.value if self.witness else None,
             tolerances=self.tolerances,
@@ -123,6 +131,7 @@ class Draft:
             blas=self.blas,
             witness=self.witness,
             spectrum=self.spectrum,
+            **errors,
         )
 
 

@@ -56,7 +56,7 @@ def judge_by_eigenvalues(draft: Draft, part: HermitianPart) -> None:
     proved = draft.witness is not None and draft.witness.value < -eps
     if proved or lowest < -eps - doubt:
         draft.psd_ok = False
-        draft.violate(f"psd: lambda_min is {lowest:.3g}, below -{eps:.3g}", proved=proved)
+        draft.violate("psd", f"psd: lambda_min is {lowest:.3g}, below -{eps:.3g}", proved=proved)
     elif not lowest >= -eps + doubt:
         draft.undecided(f"lambda_min is {lowest:.3g}, within rounding of -{eps:.3g}")
     elif draft.witness is None:
@@ -72,7 +72,9 @@ def judge_by_sample(draft: Draft, part: HermitianPart) -> None:
     eps = draft.tolerances.psd
     if draft.witness is not None and draft.witness.value < -eps:
         draft.psd_ok = False
-        draft.violate(f"psd: a witness proves lambda_min <= {draft.witness.value:.3g}, below -{eps:.3g}")
+        draft.violate(
+            "psd", f"psd: a witness proves lambda_min <= {draft.witness.value:.3g}, below -{eps:.3g}"
+        )
     else:
         draft.undecided("sampling found no violation, which proves nothing")
 

@@ -18,13 +18,13 @@ _HALF = 1 << 27
 _EXACT_SUM = 512  # this many products of 27 bits each fit into an int64
 
 
-def within(error: float, tolerance: float, exact: Exact) -> bool:
+def within(error: float, tolerance: float, exact: Exact | None) -> bool:
     """Whether an error, correctly rounded to `error`, is at most `tolerance` before it was rounded.
 
     Rounding is monotone: an error that is smaller or larger than the tolerance once rounded was so before.
-    Only where the two are equal is the exact value asked for. A NaN is a no.
+    Only where the two are equal is the exact value asked for; None if `error` is exact. A NaN is a no.
     """
-    if error == tolerance and math.isfinite(tolerance):
+    if exact is not None and error == tolerance and math.isfinite(tolerance):
         return exact() <= Fraction(tolerance)
     return error <= tolerance
 

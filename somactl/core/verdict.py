@@ -5,24 +5,45 @@ The words are those of DESIGN 4.2, published in `docs/CERTIFICATE.md`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+from somactl.core.invariant_list import DEFAULT_TOLERANCE, measured, tolerated
 
 Status = Literal["valid", "clampable", "violated", "undecided"]
 Rigour = Literal["proved", "computed"]
 Method = Literal["certify", "eigen", "sampled"]
+T = TypeVar("T")
+
+
+def _with_fields(wanted: dict[str, tuple[Any, Any]]) -> Callable[[type[T]], type[T]]:
+    """Add to a dataclass-to-be the `wanted` fields (type, default) that it does not declare itself.
+
+    It declares those that type checkers are to know; the list of invariants says which there are.
+    """
+
+    def add(cls: type[T]) -> type[T]:
+        for name, (kind, default) in wanted.items():
+            if name not in cls.__annotations__:
+                cls.__annotations__[name] = kind
+                setattr(cls, name, default)
+        return cls
+
+    return add
 
 
 @dataclass(frozen=True, slots=True)
+@_with_fields({each.name: (float, each.tolerance) for each in tolerated()})
 class Tolerances:
     """How far a matrix may stand from each invariant; absolute, for a matrix of trace 1.
 
     psd: eps of `lambda_min(rho) >= -eps`; trace: `|tr rho - 1|`; hermitian: `max |rho - rho^H|`.
     """
 
-    psd: float = 1e-8
-    trace: float = 1e-8
-    hermitian: float = 1e-8
+    psd: float = DEFAULT_TOLERANCE
+    trace: float = DEFAULT_TOLERANCE
+    hermitian: float = DEFAULT_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +73,7 @@ class Spectrum:
 
 
 @dataclass(frozen=True, slots=True)
+@_with_fields({f"{each.name}_error": (float | None, None) for each in measured()})
 class Verdict:
     """The outcome of `check(matrix, tolerances)`.
 

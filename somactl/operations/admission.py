@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from somactl.core.framing import peek
+from somactl.core.invariant_list import remedy_for
 from somactl.core.verdict import Tolerances, Verdict
 from somactl.errors import InvariantViolated, WrongAddress
 from somactl.report import Move
 from somactl.store.contract import Entry
-from somactl.suggestion import Suggestion, again
+from somactl.suggestion import again
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,30 +216,9 @@ REFUSED = {
 def _refusal(
     key: str, verdict: Verdict, before: str = "", shape: tuple[int, ...] | None = None
 ) -> InvariantViolated:
-    reasons = "; ".join(verdict.reasons)
-    go_on: tuple[Suggestion, ...] = ()
-    if verdict.status == "undecided":
-        hint = "allow a larger psd tolerance, or symmetrise and scale the matrix upstream"
-    elif not verdict.finite:
-        hint = "find out where the NaN or Inf came from; no kind of matrix may hold one"
-    elif not verdict.square and shape is not None and shape[0] > shape[1]:
-        hint = (
-            "`layout=factor` stores rho = F F^H of an n x k F; `kind=matrix` or `kind=sketch` stores F itself"
-        )
-    elif not verdict.square:
-        hint = "a value that is no density matrix is committed with `kind=matrix` or `kind=sketch`"
-        go_on = (again(kind="matrix"),)
-    elif verdict.status == "clampable":
-        hint = "`on_clampable=clamp` stores the nearest density matrix"
-        go_on = (again(on_clampable="clamp"),)
-    elif verdict.trace_error is not None and verdict.trace_error > verdict.tolerances.trace:
-        hint = "`normalize` divides by the trace; `clamp` `max_move=D` stores the nearest density matrix"
-        go_on = (again(normalize=True),) if verdict.psd_ok is not False else ()
-    else:
-        hint = "`clamp` `max_move=D` stores the nearest density matrix, if it is no farther than D"
-    return InvariantViolated(
-        f"key {key!r}: {before}{REFUSED[verdict.status]}: {reasons}", verdict=verdict, hint=hint, next=go_on
-    )
+    remedy, refusal = remedy_for(verdict, shape)
+    message = f"key {key!r}: {before}{REFUSED[verdict.status]}: {'; '.join(verdict.reasons)}"
+    return refusal(message, verdict=verdict, hint=remedy.hint, next=remedy.next)
 
 
 def readmit(entry: Entry, tolerances: Tolerances) -> Admitted:

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from somactl.core import certificate, hermitian_layout, invariants, witness
+from somactl.core import certificate, hermitian_layout, subject, witness
 from somactl.core.certificate import (
     certify,
     certify_packed,
@@ -293,7 +293,7 @@ def test_an_infinity_that_no_pivot_shows_is_looked_for(monkeypatch: pytest.Monke
                 assert check(rho).finite is False
                 rho[0, 0], rho[0, 1], rho[1, 0] = 1.7e308, 0.0, 0.0  # no factorisation is tried: c overflows
                 assert check(rho).finite is False
-    monkeypatch.setattr(invariants, "MAX_ORDER", 3)
+    monkeypatch.setattr(subject, "MAX_ORDER", 3)
     rho = np.diag(np.full(4, 0.25))
     rho[1, 2] = rho[2, 1] = np.inf
     for method in ("certify", "eigen", "sampled"):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from somactl.cli import inputs, repair_options
+from somactl.cli import inputs
 from somactl.cli.command import Session, command
 from somactl.cli.progress import counting
 from somactl.core.names import Pattern
@@ -26,7 +26,8 @@ from somactl.suggestion import again, run
 
 
 @command(
-    epilog="Exit 0: all proven. 3: a finding. 4: nothing, or not all, was checked. 11: a file is no matrix."
+    checks=True,
+    epilog="Exit 0: all proven. 3: a finding. 4: nothing, or not all, was checked. 11: a file is no matrix.",
 )
 async def verify_psd(
     session: Session,
@@ -50,9 +51,6 @@ async def verify_psd(
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Exit 0 even where there was nothing to check.")
     ] = False,
-    psd_tolerance: repair_options.PsdTolerance = None,
-    trace_tolerance: repair_options.TraceTolerance = None,
-    hermitian_tolerance: repair_options.HermitianTolerance = None,
 ) -> Report:
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     wants_store = bool(keys) or match is not None or all_

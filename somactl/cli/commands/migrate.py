@@ -36,6 +36,7 @@ from somactl.suggestion import again
 
 @command(
     changes=True,
+    checks=True,
     epilog="Exit 0: done. 3: a matrix was rejected or is in conflict. 4: not finished, or left alone.",
 )
 async def migrate_json(
@@ -93,9 +94,6 @@ async def migrate_json(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
-    psd_tolerance: repair_options.PsdTolerance = None,
-    trace_tolerance: repair_options.TraceTolerance = None,
-    hermitian_tolerance: repair_options.HermitianTolerance = None,
 ) -> Report:
     """Bring the old service's JSON values into the store; nothing in the source changes before --finalize."""
     repair_options.check_clamp(clamp, max_move)

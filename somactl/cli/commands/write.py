@@ -34,7 +34,9 @@ ExpectOption = Annotated[
 
 
 @command(
-    changes=True, epilog='Without KEY=FILE, lines {"key": ..., "value": matrix or null} are read from stdin.'
+    changes=True,
+    checks=True,
+    epilog='Without KEY=FILE, lines {"key": ..., "value": matrix or null} are read from stdin.',
 )
 async def commit(
     session: Session,
@@ -68,9 +70,6 @@ async def commit(
         typer.Option(metavar="memory|replicated:K|fsync", help="Refuse a store that promises less."),
     ] = None,
     dry_run: DryRun = False,
-    psd_tolerance: repair_options.PsdTolerance = None,
-    trace_tolerance: repair_options.TraceTolerance = None,
-    hermitian_tolerance: repair_options.HermitianTolerance = None,
 ) -> Report:
     """Commit matrices atomically, every rho proven first; all keys of it or none."""
     repair_options.check_clamp(clamp, max_move)
