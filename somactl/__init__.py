@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from somactl.api import open_store, read_matrix
+    from somactl.api import open_server, open_store, read_matrix
     from somactl.core.envelope import Matrix, deserialize_matrix, serialize_matrix
     from somactl.core.invariants import check
     from somactl.core.verdict import Tolerances, Verdict
@@ -33,6 +33,7 @@ __all__ = [
     "commit_matrix_update",
     "deserialize_matrix",
     "migrate_json_payload_to_matrix",
+    "open_server",
     "open_store",
     "read_matrix",
     "serialize_matrix",
@@ -41,7 +42,7 @@ __all__ = [
 # Hidden from type checkers, for which a module with __getattr__ has every name there is.
 if not TYPE_CHECKING:
     _HOMES = {
-        "somactl.api": ("open_store", "read_matrix"),
+        "somactl.api": ("open_server", "open_store", "read_matrix"),
         "somactl.core.envelope": ("Matrix", "deserialize_matrix", "serialize_matrix"),
         "somactl.core.invariants": ("check",),
         "somactl.core.verdict": ("Tolerances", "Verdict"),

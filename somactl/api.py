@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from somactl.config import DEFAULT_STORE, Settings
 from somactl.core.envelope import Matrix, deserialize_matrix
-from somactl.core.names import validate_key, validate_namespace
+from somactl.core.names import validate_key
 from somactl.errors import SomactlError, UsageError
-from somactl.runtime import open_store as open_settings
+from somactl.runtime import Server, open_server as open_settings
 from somactl.store.contract import Store
 from somactl.suggestion import Suggestion
 
@@ -29,6 +29,33 @@ _CALLS = {
     "status KEY resolve": "await store.commit_status({key!r}, resolve=True)",
 }
 """What a program calls where an operator runs a command. What has no such call is left to the operator."""
+
+
+@asynccontextmanager
+async def open_server(
+    url: str = DEFAULT_STORE,
+    *,
+    cache: str | None = None,
+    read_only: bool = False,
+    allow_stale: bool = False,
+    retry_seconds: float = 5.0,
+) -> AsyncIterator[Server]:
+    """The database at `url`, for use as `async with somactl.open_server(...) as server:`, closed at its end.
+
+    `server.namespace(name)` gives the store of a namespace. However many there are, they share one pool of
+    connections. All else is as in `open_store`.
+    """
+    try:
+        settings = Settings(
+            store=_text("url", url), cache=_text("cache", cache or ""), retry_seconds=retry_seconds
+        )
+        async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as server:
+            yield server
+    except SomactlError as error:
+        for line in advice(error):  # a traceback prints notes; of nested blocks the inner one has added them
+            if line not in getattr(error, "__notes__", ()):
+                error.add_note(line)
+        raise
 
 
 @asynccontextmanager
@@ -54,23 +81,16 @@ async def open_store(
     tasks of that loop. Raises ConfigurationError for a URL no store knows, InvalidName for a namespace. An
     error that leaves the block carries its hint, and what to call next, as notes.
     """
-    try:
-        for name, given in (("url", url), ("namespace", namespace), ("cache", cache or "")):
-            if not isinstance(given, str):  # an environment variable that is not set, say
-                raise UsageError(f"`{name}` is {type(given).__name__}, no text")
-        settings = Settings(
-            store=url,
-            cache=cache or "",
-            namespace=validate_namespace(namespace),
-            retry_seconds=retry_seconds,
-        )
-        async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as store:
-            yield store
-    except SomactlError as error:
-        for line in advice(error):  # a traceback prints notes; of nested blocks the inner one has added them
-            if line not in getattr(error, "__notes__", ()):
-                error.add_note(line)
-        raise
+    async with open_server(
+        url, cache=cache, read_only=read_only, allow_stale=allow_stale, retry_seconds=retry_seconds
+    ) as server:
+        yield server.namespace(_text("namespace", namespace))
+
+
+def _text(name: str, given: object) -> str:
+    if not isinstance(given, str):  # an environment variable that is not set, say
+        raise UsageError(f"`{name}` is {type(given).__name__}, no text")
+    return given
 
 
 async def read_matrix(store: Store, key: str, version: int | None = None) -> Matrix:

@@ -2,38 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, BinaryIO
+from weakref import WeakSet
 
-from somactl.address import is_address, parse, refuse_cache
+from somactl.address import Address, is_address, parse, plugins, refuse_cache
 from somactl.config import Settings, source_url
-from somactl.errors import UsageError
+from somactl.errors import ConfigurationError, SomactlError, UsageError
 from somactl.legacy.source.contract import Source
-from somactl.store.contract import Store
+from somactl.store.contract import Store, StoreServer
+
+if TYPE_CHECKING:
+    from somactl.store.redis.link import Nodes
+
+
+STORES = {
+    "sqlite": "somactl.store.sqlite.store:server",
+    "postgres": "somactl.store.postgres.store:PostgresServer",
+    "redis": "somactl.store.redis.store:RedisServer",
+}
+"""Kind of server -> what opens one, given its URL, written as the entry points of other packages are."""
+
+
+class Server:
+    """One database, with its cache if it has one: the stores of its namespaces share the connections.
+
+    Nothing is touched before a store of it is used. The options are those of `open_server`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        read_only: bool = False,
+        fills: bool | None = None,
+        allow_stale: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._read_only = read_only
+        self._fills = not read_only if fills is None else fills
+        self._allow_stale = allow_stale
+        self._database = _database(settings.store)
+        self._cache = _cache_nodes(settings) if settings.cache else None
+        self._stores: WeakSet[Store] = WeakSet()
+        self._closed = False
+
+    def namespace(self, name: str) -> Store:
+        """The store of one namespace. Closing it finishes its writes, and leaves the connections open.
+
+        Raises InvalidName.
+        """
+        store = self._authority(name)
+        if self._cache is not None:
+            from somactl.store.hybrid import HybridStore
+            from somactl.store.redis.cache import RedisCache
+
+            cache = RedisCache(
+                self._cache,
+                name,
+                ttl=self._settings.cache_ttl,
+                timeout=self._settings.read_timeout,
+                read_only=not self._fills,
+            )
+            store = HybridStore(store, cache, allow_stale=self._allow_stale)
+        self._stores.add(store)
+        return store
+
+    def _authority(self, name: str) -> Store:
+        """The leaf that holds the truth: retried where a server is behind it, read-only where asked."""
+        settings = self._settings
+        store = self._database.namespace(name)
+        one_try = parse(settings.store).kind == "sqlite" or (self._allow_stale and self._cache)
+        if settings.retry_seconds and not one_try:
+            from somactl.store.retrying import Retrying
+
+            store = Retrying(store, seconds=settings.retry_seconds)
+        if self._read_only:
+            from somactl.store.wrapper import ReadOnly
+
+            store = ReadOnly(store)
+        return store
+
+    async def close(self) -> None:
+        """Finish what the stores have under way, then close all connections; harmless when repeated."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._database.close)
+            if self._cache is not None:
+                stack.push_async_callback(self._cache.close)
+            for store in self._stores:
+                stack.push_async_callback(store.close)
+
+
+@asynccontextmanager
+async def open_server(
+    settings: Settings, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
+) -> AsyncIterator[Server]:
+    """The database that `settings` name, with its cache if they name one, closed again on the way out.
+
+    read_only makes every leaf raise ReadOnlyStore on a write, the cache's included. fills: whether reads may
+    write what they found into the cache; by default they do unless read_only. allow_stale: whether cached
+    values are served, and said to be degraded, as soon as the authority does not answer: it is then asked
+    once, and not again for some seconds. Raises
+    ConfigurationError for a URL no store knows, or whose store cannot be loaded.
+    """
+    server = Server(settings, read_only=read_only, fills=fills, allow_stale=allow_stale)
+    try:
+        yield server
+    finally:
+        await server.close()
 
 
 @asynccontextmanager
 async def open_store(
     settings: Settings, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
 ) -> AsyncIterator[Store]:
-    """The store that `settings` name, with its cache if they name one, closed again on the way out.
-
-    read_only makes every leaf raise ReadOnlyStore on a write, the cache's included. fills: whether reads may
-    write what they found into the cache; by default they do unless read_only. allow_stale: whether cached
-    values are served, and said to be degraded, as soon as the authority does not answer: it is then asked
-    once, and not again for some seconds. Raises
-    ConfigurationError for a URL no store knows.
-    """
-    retried = not (allow_stale and settings.cache)
-    store = _authority(settings, read_only=read_only, retried=retried)
-    if settings.cache:
-        fills = not read_only if fills is None else fills
-        store = _with_cache(store, settings, fills=fills, allow_stale=allow_stale)
-    try:
-        yield store
-    finally:
-        await store.close()
+    """The store of the namespace that `settings` name; all else as in `open_server`."""
+    async with open_server(settings, read_only=read_only, fills=fills, allow_stale=allow_stale) as server:
+        yield server.namespace(settings.namespace)
 
 
 @asynccontextmanager
@@ -89,46 +176,71 @@ def _source_of_url(words: Sequence[str], *, read_only: bool) -> Source:
     return RedisSource(url, read_only=read_only)
 
 
-def _authority(settings: Settings, *, read_only: bool, retried: bool) -> Store:
-    """The leaf that holds the truth: retried where a server is behind it, read-only where asked."""
-    store = _store(settings)
-    if retried and settings.retry_seconds and parse(settings.store).kind != "sqlite":
-        from somactl.store.retrying import Retrying
-
-        store = Retrying(store, seconds=settings.retry_seconds)
-    if read_only:
-        from somactl.store.wrapper import ReadOnly
-
-        store = ReadOnly(store)
-    return store
+def _database(url: str) -> StoreServer:
+    """What opens the stores at `url`: ours by its kind, that of an installed package by its scheme."""
+    address = parse(url)
+    if address.kind in STORES:
+        home, _, name = STORES[address.kind].partition(":")
+        server: StoreServer = getattr(import_module(home), name)(url)
+        return server
+    return PackagedServer(address, url)
 
 
-def _with_cache(authority: Store, settings: Settings, *, fills: bool, allow_stale: bool) -> Store:
-    """Every read of a rho or a sketch then asks the cache first."""
+class PackagedServer:
+    """A server that an installed package opens. All that goes wrong until a store is there becomes one error.
+
+    Raises ConfigurationError where the package cannot be loaded, or gives no server and stores.
+    """
+
+    def __init__(self, address: Address, url: str) -> None:
+        self._address = address
+        found = [each for each in plugins.entry_points() if each.name.lower() == address.scheme]
+        self._packages = " and ".join(sorted(each.dist.name if each.dist else each.value for each in found))
+        if len(found) > 1:
+            raise ConfigurationError(
+                f"{self._packages} each open {address.scheme}:// stores", hint="keep one of them installed"
+            )
+        with self._told():
+            self._server = found[0].load()(url)
+        self._refuse_incomplete(self._server, StoreServer)
+
+    def namespace(self, name: str) -> Store:
+        with self._told():
+            store: Store = self._server.namespace(name)
+        self._refuse_incomplete(store, Store)
+        return store
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except SomactlError:
+            raise
+        except Exception as exc:
+            said = "" if self._address.has_secret else f": {exc}"  # it may repeat the URL
+            raise self._error(f"cannot be opened: {type(exc).__name__}{said}") from exc
+
+    def _refuse_incomplete(self, given: object, contract: type) -> None:
+        promised = {*vars(contract), *getattr(contract, "__annotations__", {})}
+        missing = sorted(n for n in promised if not n.startswith("_") and not hasattr(given, n))
+        if missing:
+            raise self._error(
+                f"gives a {type(given).__name__}, which lacks {', '.join(missing)} of {contract.__name__}"
+            )
+
+    def _error(self, what: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"the store for {self._address.scheme}:// URLs, of the package {self._packages}, {what}",
+            hint=f"repair, update or uninstall {self._packages}, which is no part of somactl",
+        )
+
+
+def _cache_nodes(settings: Settings) -> Nodes:
+    """The connections of the cache that stands before every read of a rho or a sketch."""
     refuse_cache(settings.store)
-    from somactl.store.hybrid import HybridStore
-    from somactl.store.redis.cache import RedisCache
+    from somactl.store.redis.cache import nodes
 
-    cache = RedisCache(
-        settings.cache,
-        settings.namespace,
-        ttl=settings.cache_ttl,
-        timeout=settings.read_timeout,
-        read_only=not fills,
-    )
-    return HybridStore(authority, cache, allow_stale=allow_stale)
-
-
-def _store(settings: Settings) -> Store:
-    address = parse(settings.store)
-    if address.kind == "sqlite":
-        from somactl.store.sqlite import SqliteStore
-
-        return SqliteStore(address.path, settings.namespace)
-    if address.kind == "postgres":
-        from somactl.store.postgres import PostgresStore
-
-        return PostgresStore(settings.store, settings.namespace)
-    from somactl.store.redis import RedisStore
-
-    return RedisStore(settings.store, settings.namespace)
+    return nodes(settings.cache)

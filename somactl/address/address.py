@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 Use: TypeAlias = Literal["store", "cache", "source"]
 """What an address is to name; not every form can name each."""
-Kind: TypeAlias = Literal["sqlite", "postgres", "redis"]
+Kind: TypeAlias = Literal["sqlite", "postgres", "redis", "other"]
+"""Of a server; `other` are those whose stores an installed package brings."""
 
 POSTGRES = ("postgresql", "postgres")
 REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
@@ -17,7 +18,7 @@ KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(POSTGRES, "postgres"),
     **dict.fromkeys(REDIS, "redis"),
 }
-"""Scheme -> kind of server."""
+"""Scheme -> kind of server, for the schemes of somactl's own stores."""
 DEFAULT_PORTS: Mapping[Kind, int] = {"postgres": 5432, "redis": 6379}
 
 _RESERVED = frozenset(" %/?#@:[]&=,+")
@@ -38,7 +39,7 @@ class Host(NamedTuple):
 class Address:
     """A URL that was understood. Neither `repr` nor `str` shows a secret.
 
-    path      the file of a SQLite store, the socket of a Redis
+    path      the file of a SQLite store, the socket of a Redis; of another kind what stands behind the host
     database  its name, or its number in digits; empty where the URL names none
     options   the other parameters, each of them known
     """
@@ -53,7 +54,7 @@ class Address:
 
     @property
     def kind(self) -> Kind:
-        return KINDS[self.scheme]
+        return KINDS.get(self.scheme, "other")
 
     @property
     def is_cluster(self) -> bool:
@@ -61,7 +62,8 @@ class Address:
 
     @property
     def has_secret(self) -> bool:
-        return self.password is not None or any(name.endswith("password") for name in self.options)
+        secrets = ("password", "secret", "token")
+        return self.password is not None or any(name.endswith(secrets) for name in self.options)
 
     @property
     def public(self) -> str:
@@ -84,6 +86,9 @@ class Address:
         if self.kind == "sqlite":
             return f"sqlite:///{quoted(self.path, keep='/ @:[]&=,+')}"
         login = self._login()
+        if self.kind == "other":
+            places = ",".join(_place(host.name, port(host)) for host in self.hosts)
+            return f"{scheme}://{login}{places}{quoted(self.path, keep='/')}"
         if self.path:
             number = f"?db={database}" if int(database or 0) else ""
             return f"{scheme}://{login}{quoted(self.path, keep='/')}{number}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from somactl.address import plugins
 from somactl.address.address import KINDS, Use
 from somactl.address.parameters import by_name
 from somactl.address.text import SHAPES
@@ -90,7 +91,7 @@ def refuse(text: str, use: Use) -> ConfigurationError:
     """The error for a text that begins with no scheme of ours."""
     if text[:1] in ("'", '"'):
         return ConfigurationError(
-            "the URL stands in quotes", hint=f"take them away, only a shell does; {_HINTS[use]}"
+            "the URL stands in quotes", hint=f"take them away, only a shell does; {_hint(use)}"
         )
     scheme, mark, _ = text.partition("://")
     if mark:
@@ -98,7 +99,7 @@ def refuse(text: str, use: Use) -> ConfigurationError:
     found = notation(text)
     if found is not None:
         return ConfigurationError(f"this is no URL, but {found.name}", hint=found.hint)
-    return ConfigurationError("this is not a URL", hint=_HINTS[use])
+    return ConfigurationError("this is not a URL", hint=_hint(use))
 
 
 def refuse_scheme(scheme: str, use: Use) -> ConfigurationError:
@@ -106,4 +107,9 @@ def refuse_scheme(scheme: str, use: Use) -> ConfigurationError:
     known = scheme in _SCHEMES or scheme in _OTHERS.split() or scheme in KINDS
     message = _NONE[use].format(f"{scheme}://" if known else "such")
     ours = _SCHEMES.get(scheme)
-    return ConfigurationError(message, hint=f"write {ours}" if ours else _HINTS[use])
+    return ConfigurationError(message, hint=f"write {ours}" if ours else _hint(use))
+
+
+def _hint(use: Use) -> str:
+    brought = sorted({each.name.lower() for each in plugins.entry_points()}) if use == "store" else []
+    return _HINTS[use] + "".join(f", or {scheme}:// of an installed package" for scheme in brought)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from somactl.address import foreign, parameters, text
+from somactl.address import foreign, parameters, plugins, text
 from somactl.address.address import KINDS, Address, Use
 from somactl.address.rules import RULES
 from somactl.errors import ConfigurationError
 
-_USES = {"sqlite": ("store",), "postgres": ("store", "source"), "redis": ("store", "cache", "source")}
+_USES = {
+    "sqlite": ("store",),
+    "postgres": ("store", "source"),
+    "redis": ("store", "cache", "source"),
+    "other": ("store",),
+}
 
 
 def parse(url: str, use: Use = "store") -> Address:
@@ -18,13 +23,16 @@ def parse(url: str, use: Use = "store") -> Address:
     """
     scheme, mark, _ = url.partition("://")
     kind = KINDS.get(scheme.lower()) if mark else None
+    if kind is None and mark and use == "store" and plugins.brings(scheme.lower()):
+        kind = "other"
     if kind is None:
         raise foreign.refuse(url, use)
     if use not in _USES[kind]:
         raise foreign.refuse_scheme(scheme.lower(), use)
     try:
         parts = text.cut(url)
-        parameters.refuse_unknown(parts.query, kind, use, parts.scheme)
+        if kind != "other":
+            parameters.refuse_unknown(parts.query, kind, use, parts.scheme)
         address = RULES[kind](parts)
     except ConfigurationError as exc:
         hint = exc.hint if exc.hint and "://" in exc.hint else f"{exc.hint}; the form is {text.SHAPES[kind]}"

@@ -138,6 +138,18 @@ def _check_values(options: Mapping[str, str]) -> None:
             )
 
 
+def parse_other(parts: Parts) -> Address:
+    """The parts as they stand: what they mean is for the package to say that brings the store."""
+    return Address(
+        parts.scheme,
+        parts.user,
+        parts.password,
+        hosts(parts.places, "host") if parts.places else (),
+        "" if parts.path is None else "/" + decoded_path(parts),
+        options=parts.query,
+    )
+
+
 def _one(what: str, values: Iterable[T | None]) -> T | None:
     """The one value of a part that may stand in several places; None where it stands nowhere."""
     given = {value for value in values if value}
@@ -150,4 +162,5 @@ RULES: Mapping[Kind, Callable[[Parts], Address]] = {
     "sqlite": parse_sqlite,
     "postgres": parse_postgres,
     "redis": parse_redis,
+    "other": parse_other,
 }

@@ -18,6 +18,7 @@ SHAPES = {
     "postgres": "postgresql://USER@HOST:5432/DATABASE, or postgresql:///DATABASE?host=/SOCKET/FOLDER",
     "redis": "redis://[USER:PASSWORD@]HOST[:PORT][/DB], unix://[USER:PASSWORD@]/PATH[?db=N], "
     "redis+cluster://HOST[:PORT],...",
+    "other": "SCHEME://[USER:PASSWORD@][HOST[:PORT],...][/PATH][?NAME=VALUE&...]",
 }
 """How a URL of each kind looks."""
 
@@ -34,14 +35,14 @@ class Parts:
     query: dict[str, str] = field(repr=False)
 
     def shape(self) -> str:
-        return f"it has the form {SHAPES[KINDS[self.scheme]]}"
+        return f"it has the form {SHAPES[KINDS.get(self.scheme, 'other')]}"
 
 
 def cut(text: str) -> Parts:
     """The parts of a URL of a known scheme; raises ConfigurationError for what breaks the grammar."""
     scheme, _, rest = text.partition("://")
     scheme = scheme.lower()
-    kind = KINDS[scheme]
+    kind = KINDS.get(scheme)
     _refuse_unprintable(rest, allow_space=kind == "sqlite")
     if "#" in rest:
         raise ConfigurationError(

@@ -117,7 +117,7 @@ class Session:
         """The file at `path`, to be written; never one of `spare`, nor the store's own database."""
         from somactl.address import parse
 
-        database = parse(self.settings.store).path if self.settings.store.startswith("sqlite:") else None
+        database = parse(self.settings.store).path
         own = [database + suffix for suffix in ("", "-wal", "-shm", "-journal")] if database else []
         return OutputFile(path, spare=[*own, *spare])
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from somactl.core.names import Pattern, validate_commit_id, validate_key, validate_namespace
-from somactl.errors import EmptyCommit, InputRejected, InvalidName, LimitExceeded
+from somactl.errors import EmptyCommit, InputRejected, InvalidName, LimitExceeded, SomactlError
 from somactl.store.contract import (
     MAX_NOTE_BYTES,
     CommitMetadata,
@@ -31,6 +31,7 @@ from somactl.store.contract import (
     Snapshot,
     Stat,
     Stats,
+    StoreServer,
 )
 from somactl.store.reading import Listing
 from somactl.store.request import Request, check_retention, prepare
@@ -55,8 +56,11 @@ class BaseStore(ABC):
     degradations: tuple[Degradation, ...] = ()
     degraded_since_opened: tuple[PastDegradation, ...] = ()
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, own: StoreServer | None = None) -> None:
+        """own: a server that this store alone uses, and closes."""
         self.namespace = validate_namespace(namespace)
+        self._own = own
+        self._closed = False
 
     @abstractmethod
     async def durability(self) -> str: ...
@@ -76,8 +80,23 @@ class BaseStore(ABC):
     @abstractmethod
     async def clock(self) -> float: ...
 
+    async def close(self) -> None:
+        """Finish the writes under way; then release the connections, if no other store uses them."""
+        try:
+            await self._finish()
+        finally:
+            self._closed = True
+            if self._own is not None:
+                await self._own.close()
+
     @abstractmethod
-    async def close(self) -> None: ...
+    async def _finish(self) -> None:
+        """Return when no write of this store object is under way any more."""
+
+    def _refuse_closed(self) -> None:
+        """To be called before anything is asked of connections that may outlive this store."""
+        if self._closed:
+            raise SomactlError(f"the store of namespace {self.namespace!r} is used after it was closed")
 
     async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
         if retention is not None:

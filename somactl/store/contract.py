@@ -39,6 +39,22 @@ from somactl.store.model import (
 )
 
 
+class StoreServer(Protocol):
+    """One database, whose connections the stores of all its namespaces share. Making one touches nothing.
+
+    A package that brings stores names such a class, called with a URL, as an entry point of `somactl.stores`.
+    """
+
+    def namespace(self, name: str) -> Store:
+        """The store of one namespace. Its `close` finishes its writes and leaves the connections open; what
+        fails in it leaves the others alone. Raises InvalidName."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections; harmless when repeated. The stores have been closed before."""
+        ...
+
+
 class Store(Protocol):
     """One namespace of one store. Safe for concurrent use by the tasks of one event loop.
 

@@ -34,7 +34,8 @@ class Writes:
     async def drain(self) -> None:
         """Return when nothing is under way any more."""
         self._home.enter()
-        await self._wait(list(self._tasks))
+        while self._tasks:
+            await self._wait(list(self._tasks))
 
     async def _wait(self, tasks: list[asyncio.Task[Any]]) -> None:
         if tasks:

@@ -77,8 +77,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 def build(settings: Settings) -> Store:
     """The same, to be closed by the test."""
-    store = runtime._authority(settings, read_only=False, retried=True)
-    return runtime._with_cache(store, settings, fills=True, allow_stale=False) if settings.cache else store
+    return runtime.Server(settings).namespace(settings.namespace)
 
 
 async def begin(store: Store) -> None:

@@ -1,5 +1,5 @@
 """The store for many machines: PostgreSQL. `docs/STORE_POSTGRES.md` says what it promises."""
 
-from somactl.store.postgres.store import PostgresStore
+from somactl.store.postgres.store import PostgresServer, PostgresStore
 
-__all__ = ["PostgresStore"]
+__all__ = ["PostgresServer", "PostgresStore"]

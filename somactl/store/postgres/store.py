@@ -42,7 +42,7 @@ from somactl.store.postgres import (
     writing,
 )
 from somactl.store.postgres.committing import commit
-from somactl.store.postgres.connections import Connections
+from somactl.store.postgres.connections import Connections, Lease
 from somactl.store.postgres.session import Session
 from somactl.store.postgres.waiting import watched
 from somactl.store.reading import Listing, pages
@@ -54,31 +54,42 @@ _ATTEMPTS = 6
 _PAUSE_SECONDS = 0.02
 
 
-@reads_replies("somactl.store.postgres", __name__)
-class PostgresStore(BaseStore):
-    """One namespace of the PostgreSQL database at `url`; see `somactl.store.contract.Store`.
+class PostgresServer:
+    """The PostgreSQL database at `url`, and at most `?pool_size=` connections to it, for the stores of its
+    namespaces; see `somactl.store.contract.StoreServer`.
 
-    Constructing it touches nothing; raises ConfigurationError for a URL that is none of PostgreSQL's.
-    `timeout` is how long, in seconds, one answer of the server may take; large values get more. A write
-    that waits for another's lock is StoreBusy before that. `connect_timeout` bounds each connecting.
+    Raises ConfigurationError for a URL that is none of PostgreSQL's. `timeout` is how long, in seconds, one
+    answer of the server may take; large values get more. A write that waits for another's lock is StoreBusy
+    before that. `connect_timeout` bounds each connecting.
     """
 
-    name = records.NAME
-
-    def __init__(
-        self,
-        url: str,
-        namespace: str = "default",
-        *,
-        timeout: float = 30.0,
-        connect_timeout: float = 5.0,
-    ) -> None:
-        super().__init__(namespace)
-        self._connections = Connections(
+    def __init__(self, url: str, *, timeout: float = 30.0, connect_timeout: float = 5.0) -> None:
+        self.connections = Connections(
             target.parse(url, client=waiting.client_name.get()),
             timeout=timeout,
             connect_timeout=connect_timeout,
         )
+
+    def namespace(self, name: str) -> PostgresStore:
+        return PostgresStore(self, name)
+
+    async def close(self) -> None:
+        await self.connections.close()
+
+
+@reads_replies("somactl.store.postgres", __name__)
+class PostgresStore(BaseStore):
+    """One namespace of a PostgreSQL database; see `somactl.store.contract.Store`.
+
+    server  shared with other stores; or the URL and the options of one of its own
+    """
+
+    name = records.NAME
+
+    def __init__(self, server: str | PostgresServer, namespace: str = "default", **options: float) -> None:
+        own = server if isinstance(server, PostgresServer) else PostgresServer(server, **options)
+        super().__init__(namespace, None if own is server else own)
+        self._connections = own.connections
         self.place = self._connections.place
         self._writes = Writes()
 
@@ -105,7 +116,7 @@ class PostgresStore(BaseStore):
 
     async def _init(self, retention: Retention | None, new_incarnation: bool) -> Head:
         async def once() -> Head:
-            async with self._connections.lease(bare=True) as session:
+            async with self._lease(bare=True) as session:
                 return await writing.init(session, self.namespace, retention, new_incarnation)
 
         return await self._writes.run("", _again(once))
@@ -162,10 +173,12 @@ class PostgresStore(BaseStore):
     def _note_pages(self, prefix: str, after: str | None) -> AsyncIterator[list[Note]]:
         return pages(lambda last: self._ask(notes.page, prefix, last), after)
 
-    async def close(self) -> None:
-        """Writes under way are finished before anything is released."""
+    async def _finish(self) -> None:
         await self._writes.drain()
-        await self._connections.close()
+
+    def _lease(self, *, write: bool = False, bare: bool = False) -> Lease:
+        self._refuse_closed()
+        return self._connections.lease(write=write, bare=bare)
 
     async def _ask(
         self,
@@ -178,7 +191,7 @@ class PostgresStore(BaseStore):
 
     async def _query(self, job: Callable[[Session], Awaitable[T]]) -> T:
         async def once() -> T:
-            async with self._connections.lease() as session:
+            async with self._lease() as session:
                 return await job(session)
 
         return await _again(once)
@@ -187,7 +200,7 @@ class PostgresStore(BaseStore):
         """The result of `job`, which runs to its end even if our caller is cancelled."""
 
         async def once() -> T:
-            async with self._connections.lease(write=True) as session:
+            async with self._lease(write=True) as session:
                 with understood(self.place, commit_id or None):
                     if not waiting.is_heard():
                         return await job(session)

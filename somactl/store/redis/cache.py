@@ -57,20 +57,29 @@ _BATCH_BYTES = 32 << 20
 _PARALLEL_FETCHES = 4
 
 
+def nodes(url: str) -> Nodes:
+    """The connections to the Redis at `url`, for the caches of any number of namespaces.
+
+    Raises ConfigurationError.
+    """
+    return Nodes(parse(url, "cache"), timeout=CONNECTION_SECONDS, connect_timeout=CONNECTION_SECONDS)
+
+
 @reads_replies("somactl.store.redis", __name__ + ".")
 class RedisCache:
     """The cache of one namespace; see `somactl.store.cached.Cache`. Nothing is touched before the first call.
 
+    server   connections shared with other caches, or a URL for some of its own
     ttl      seconds that a copy may live, by Redis's clock; what others put there is not served older either
     timeout  seconds within which Redis must begin to answer
-    link     an open way to a server, to use instead of `url`
+    link     an open way to a server, to use instead of `server`
     """
 
     name = NAME
 
     def __init__(
         self,
-        url: str,
+        server: str | Nodes,
         namespace: str = "default",
         *,
         ttl: float = 300.0,
@@ -83,10 +92,11 @@ class RedisCache:
         self.timeout = timeout
         self.read_only = read_only
         self.counts = Counts()
-        self.server = parse(url, "cache")
+        shared = server if isinstance(server, Nodes) else nodes(server)
+        self._own = None if shared is server else shared
+        self.server = shared.server
         self.place = self.server.place
-        self._nodes = Nodes(self.server, timeout=CONNECTION_SECONDS, connect_timeout=CONNECTION_SECONDS)
-        self._link = link or self._nodes.link()
+        self._link = link or shared.link()
         self._names = Names.of(namespace)
         self._patience = BusyAwareTimeout()
         self._fetches = asyncio.Semaphore(_PARALLEL_FETCHES)
@@ -306,7 +316,8 @@ class RedisCache:
             await asyncio.wait(set(self._cleaning))
         await self._patience.drain()
         self._closed = True
-        await self._nodes.close()
+        if self._own is not None:
+            await self._own.close()
 
 
 def _size(fill: Fill) -> int:

@@ -36,34 +36,49 @@ from somactl.store.request import Request
 T = TypeVar("T")
 
 
+class RedisServer:
+    """The Redis at `url`, one server or a cluster, and the connections to each node, for the stores of its
+    namespaces; see `somactl.store.contract.StoreServer`.
+
+    Raises ConfigurationError for a URL that is not understood. `timeout` is how long, in seconds, a server
+    may take to answer one exchange, `connect_timeout` to accept a connection.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30.0, connect_timeout: float = 5.0) -> None:
+        self.nodes = Nodes(connection.parse(url), timeout=timeout, connect_timeout=connect_timeout)
+
+    def namespace(self, name: str) -> RedisStore:
+        return RedisStore(self, name)
+
+    async def close(self) -> None:
+        await self.nodes.close()
+
+
 @reads_replies("somactl.store.redis", __name__)
 class RedisStore(BaseStore):
-    """One namespace of the Redis at `url`; see `somactl.store.contract.Store`.
+    """One namespace of a Redis; see `somactl.store.contract.Store`.
 
-    Constructing it touches nothing; raises ConfigurationError for a URL that is not understood. `timeout`
-    is how long, in seconds, the server may take to answer one exchange, `connect_timeout` to accept a
-    connection.
+    server  shared with other stores; or the URL and the options of one of its own
     """
 
     name = layout.NAME
 
-    def __init__(
-        self,
-        url: str,
-        namespace: str = "default",
-        *,
-        timeout: float = 30.0,
-        connect_timeout: float = 5.0,
-    ) -> None:
-        super().__init__(namespace)
-        self._server = connection.parse(url)
+    def __init__(self, server: str | RedisServer, namespace: str = "default", **options: float) -> None:
+        own = server if isinstance(server, RedisServer) else RedisServer(server, **options)
+        super().__init__(namespace, None if own is server else own)
+        self._nodes = own.nodes
+        self._server = own.nodes.server
         self.place = self._server.place
-        self._nodes = Nodes(self._server, timeout=timeout, connect_timeout=connect_timeout)
         self._registry = self._nodes.link()
         self._link = self._nodes.link()
-        self._reader = self._reader_of(namespace, self._link)
+        self._own_reader = self._reader_of(namespace, self._link)
         self._guard = WriteGuard(self._link)
         self._writes = Writes()
+
+    @property
+    def _reader(self) -> Reader:
+        self._refuse_closed()
+        return self._own_reader
 
     def _reader_of(self, namespace: str, link: Link) -> Reader:
         return Reader(link, self._registry, Names(namespace))
@@ -140,12 +155,8 @@ class RedisStore(BaseStore):
     def _note_pages(self, prefix: str, after: str | None) -> AsyncIterator[list[Note]]:
         return pages(partial(notes.page, self._reader, prefix), after)
 
-    async def close(self) -> None:
-        """Writes under way are finished before anything is released."""
-        try:
-            await self._writes.drain()
-        finally:
-            await self._nodes.close()
+    async def _finish(self) -> None:
+        await self._writes.drain()
 
     async def _write(
         self, job: Callable[[ServerSettings], Awaitable[T]], *, commit_id: str = "", sent: str | None = None

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
+from somactl.address import parse
 from somactl.errors import ConfigurationError, NamespaceNotFound
 from somactl.store.base import BaseStore
 from somactl.store.contract import (
@@ -37,25 +38,58 @@ T = TypeVar("T")
 BUSY_SECONDS = 5.0
 
 
-class SqliteStore(BaseStore):
-    """One namespace of the database file `path`; see `somactl.store.contract.Store`.
+class SqliteServer:
+    """The database file `path`, with one writer and one reader for the stores of all its namespaces; see
+    `somactl.store.contract.StoreServer`.
 
-    Constructing it touches nothing. `init` and the first commit create the file; nothing else does.
     `busy_timeout` is how long, in seconds, a write waits for another process's before StoreBusy.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = BUSY_SECONDS) -> None:
+        self.path = os.path.abspath(os.fsdecode(path))
+        if "\0" in self.path:
+            raise ConfigurationError(f"the path of the store, {self.path!r}, contains a NUL")
+        self.busy_timeout = busy_timeout
+        self.writer = Worker(self.path, write=True, busy_timeout=busy_timeout)
+        self.reader = Worker(self.path, write=False, busy_timeout=busy_timeout)
+
+    def namespace(self, name: str) -> SqliteStore:
+        return SqliteStore(self, name)
+
+    async def close(self) -> None:
+        """The writer first: a commit under way is finished before anything is released."""
+        try:
+            await self.writer.close()
+        finally:
+            await self.reader.close()
+
+
+def server(url: str) -> SqliteServer:
+    """What a `sqlite:///` URL names; raises ConfigurationError."""
+    return SqliteServer(parse(url).path)
+
+
+class SqliteStore(BaseStore):
+    """One namespace of a database file; see `somactl.store.contract.Store`.
+
+    `init` and the first commit create the file; nothing else does.
+
+    server  shared with other stores; or the path and the options of one of its own
     """
 
     name = reading.NAME
 
     def __init__(
-        self, path: str | os.PathLike[str], namespace: str = "default", *, busy_timeout: float = BUSY_SECONDS
+        self,
+        server: str | os.PathLike[str] | SqliteServer,
+        namespace: str = "default",
+        **options: float,
     ) -> None:
-        super().__init__(namespace)
-        self.path = os.path.abspath(os.fsdecode(path))
-        if "\0" in self.path:
-            raise ConfigurationError(f"the path of the store, {self.path!r}, contains a NUL")
-        self._busy_timeout = busy_timeout
-        self._writer = Worker(self.path, write=True, busy_timeout=busy_timeout)
-        self._reader = Worker(self.path, write=False, busy_timeout=busy_timeout)
+        own = server if isinstance(server, SqliteServer) else SqliteServer(server, **options)
+        super().__init__(namespace, None if own is server else own)
+        self.path = own.path
+        self._busy_timeout = own.busy_timeout
+        self._writer, self._reader = own.writer, own.reader
 
     async def durability(self) -> str:
         return reading.DURABILITY
@@ -85,12 +119,12 @@ class SqliteStore(BaseStore):
             writing.init, namespace=self.namespace, retention=retention, new_incarnation=new_incarnation
         )
         # What was restored is there, or the path is wrong.
-        return await self._writer.run(job, create=not new_incarnation)
+        return await self._change(job, create=not new_incarnation)
 
     async def _commit(self, request: Request) -> Receipt:
         if not os.path.exists(self.path):
             refuse_conflicts(request.expectations, None, {})  # a refused commit leaves no file behind
-        return await self._writer.run(partial(writing.commit, request=request), create=True)
+        return await self._change(partial(writing.commit, request=request), create=True)
 
     async def _read(self, key: str, version: int | None) -> Entry:
         return await self._ask(reading.read, key, version)
@@ -117,13 +151,13 @@ class SqliteStore(BaseStore):
         return await self._ask(reading.commit_status, commit_id)
 
     async def _resolve(self, commit_id: str) -> CommitStatus:
-        return await self._writer.run(partial(writing.resolve, namespace=self.namespace, commit_id=commit_id))
+        return await self._change(partial(writing.resolve, namespace=self.namespace, commit_id=commit_id))
 
     async def _compact(self, limit: int, dry_run: bool, past_grace: bool) -> Compaction:
         found = await self._ask(compaction.candidates, None if dry_run else limit, past_grace)
         if dry_run or found.empty:
             return found.summary()
-        return await self._writer.run(partial(compaction.remove, found=found))
+        return await self._change(partial(compaction.remove, found=found))
 
     async def _read_notes(self, names: list[str]) -> dict[str, Note]:
         return await self._ask(notes.read, names)
@@ -134,17 +168,18 @@ class SqliteStore(BaseStore):
         if not os.path.exists(self.path):
             refuse_note_conflicts(expected, {})  # what is refused leaves no file behind
         job = partial(notes.write, namespace=self.namespace, changes=changes, expected=expected)
-        return await self._writer.run(job, create=True)
+        return await self._change(job, create=True)
 
     def _note_pages(self, prefix: str, after: str | None) -> AsyncIterator[list[Note]]:
         return pages(lambda last: self._ask(notes.page, prefix, last), after)
 
-    async def close(self) -> None:
-        """The writer first: a commit under way is finished before anything is released."""
-        try:
-            await self._writer.close()
-        finally:
-            await self._reader.close()
+    async def _finish(self) -> None:
+        self._closed = True  # what is handed over from now on would run behind what is waited for
+        await self._writer.drain()
+
+    async def _change(self, job: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
+        self._refuse_closed()
+        return await self._writer.run(job, create=create)
 
     async def _ask(
         self,
@@ -153,6 +188,7 @@ class SqliteStore(BaseStore):
         **options: P.kwargs,
     ) -> T:
         """What `question` reads of the namespace, on the reader's thread."""
+        self._refuse_closed()
         return await self._reader.run(
             lambda connection: question(connection, self.namespace, *arguments, **options)
         )
