@@ -7,13 +7,11 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
 from somactl.errors import CommitAborted, VersionConflict
 from somactl.store.contract import Receipt, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.contract_tests import ContractTests
-from somactl.testing.values import content_of, envelope, put, write
+from somactl.testing.values import content_of, envelope, put, put_versions, refused, write
 
 
 @asynccontextmanager
@@ -28,9 +26,7 @@ async def opened(backend: Backend, count: int) -> AsyncIterator[list[Store]]:
 
 
 class ConcurrencyChapter(ContractTests):
-    async def test_of_many_who_expect_the_same_exactly_one_wins(
-        self, backend: Backend, writer: Store
-    ) -> None:
+    async def test_of_many_with_one_expectation_one_wins(self, backend: Backend, writer: Store) -> None:
         await put(writer, "a")
         async with opened(backend, 3) as stores:
             for version in range(1, 6):
@@ -69,9 +65,7 @@ class ConcurrencyChapter(ContractTests):
         assert [record.receipt.version for record in log if record.receipt] == list(range(60, 0, -1))
         assert not backend.outbox or await backend.events("default") == list(range(1, 61))
 
-    async def test_one_id_sent_many_times_at_once_is_one_commit(
-        self, backend: Backend, writer: Store
-    ) -> None:
+    async def test_one_id_sent_often_at_once_is_one_commit(self, backend: Backend, writer: Store) -> None:
         async with opened(backend, 4) as stores:
             receipts = await asyncio.gather(*(put(s, "a", commit_id="once") for s in stores * 3))
         assert [r.replayed for r in receipts].count(False) == 1
@@ -100,9 +94,7 @@ class ConcurrencyChapter(ContractTests):
         async with opened(backend, 2) as stores:
             await asyncio.gather(write_on(), *(watch(store) for store in stores))
 
-    async def test_a_cancelled_commit_happens_whole_or_not_at_all(
-        self, backend: Backend, writer: Store
-    ) -> None:
+    async def test_a_cancelled_commit_is_whole_or_absent(self, backend: Backend, writer: Store) -> None:
         dice = random.Random(7)
         committed = 0
         for round_ in range(40):
@@ -119,8 +111,7 @@ class ConcurrencyChapter(ContractTests):
             assert len(snapshot.entries) == (2 if status.state == "committed" else 0)
             committed += status.state == "committed"
             if status.state == "aborted":
-                with pytest.raises(CommitAborted):
-                    await put(writer, *keys, commit_id=f"round-{round_}")
+                await refused(CommitAborted, put(writer, *keys, commit_id=f"round-{round_}"))
         head = await writer.head()
         assert head.version == committed
         assert [r.receipt.version for r in await writer.log(limit=100) if r.receipt] == list(
@@ -172,8 +163,7 @@ class ConcurrencyChapter(ContractTests):
         async with opened(backend, 2) as (other, compactor):
 
             async def churn() -> None:
-                for seed in range(25):
-                    await put(other, "a", "b", seed=seed)
+                await put_versions(other, 25, "a", "b")
 
             async def sweep() -> None:
                 for _ in range(25):

@@ -34,10 +34,7 @@ class NoteReadChapter(ContractTests):
     async def test_a_note_comes_back_as_it_was_written(self, store: Store, writer: Store) -> None:
         data = bytes(range(256)) * 3
         before = await writer.clock()
-        assert await writer.write_notes({"run/1:state": data, "empty": b""}) == {
-            "run/1:state": 1,
-            "empty": 1,
-        }
+        assert await writer.write_notes({"run/1:state": data, "empty": b""}) == {"run/1:state": 1, "empty": 1}
         after = await writer.clock()
         found = await store.read_notes(["run/1:state", "empty", "never", "empty"])
         assert set(found) == {"run/1:state", "empty"}
@@ -52,9 +49,7 @@ class NoteReadChapter(ContractTests):
         await writer.write_notes({"large": data})
         assert (await store.read_notes(["large"]))["large"].data == data
 
-    async def test_notes_are_listed_in_byte_order_without_their_data(
-        self, store: Store, writer: Store
-    ) -> None:
+    async def test_notes_are_listed_in_byte_order_without_data(self, store: Store, writer: Store) -> None:
         wanted = sorted(
             ["Z", "a", "B", "_", "-", "a/b", "a:b", "a.b", EVERY_CHARACTER, "x" * 256], key=str.encode
         )
@@ -91,9 +86,7 @@ class NoteReadChapter(ContractTests):
         await writer.write_notes(dict.fromkeys(["c", "ab", "a_b", "a/b", "a.b", "a-", "a", "B"], b"x"))
         assert await names(store.scan_notes(prefix, after)) == found
 
-    async def test_notes_present_during_a_whole_listing_appear_once(
-        self, store: Store, writer: Store
-    ) -> None:
+    async def test_notes_present_during_a_listing_appear_once(self, store: Store, writer: Store) -> None:
         kept = [f"run/{number:05}" for number in range(2500)]
         await writer.write_notes(dict.fromkeys(kept, b"x"))
         await writer.write_notes({"run0": b"after all with the prefix", "rum": b"before"})
@@ -139,9 +132,7 @@ class NoteChapter(ContractTests):
         assert await writer.write_notes({"a": None, "c": b"1"}, {"a": 2}) == {"a": 0, "c": 1}
         assert await writer.write_notes({"a": b"1"}, {"a": 0}) == {"a": 1}
 
-    async def test_a_conflict_names_every_note_that_is_elsewhere_and_writes_nothing(
-        self, writer: Store
-    ) -> None:
+    async def test_a_conflict_names_every_note_and_writes_nothing(self, writer: Store) -> None:
         await writer.write_notes({"moved": b"1", "kept": b"1", "guard": b"1"})
         await writer.write_notes({"moved": b"2"})
         before = await writer.read_notes(["moved", "kept", "guard"])
@@ -165,18 +156,14 @@ class NoteChapter(ContractTests):
         assert set((await writer.write_notes(dict.fromkeys(many))).values()) == {0}
         assert await names(writer.scan_notes()) == []
 
-    async def test_notes_touch_neither_versions_nor_records_nor_events(
-        self, backend: Backend, writer: Store
-    ) -> None:
+    async def test_notes_touch_no_version_record_or_event(self, backend: Backend, writer: Store) -> None:
         await put(writer, "a")
         before = (await writer.head(), await writer.log(), await writer.summary())
         await writer.write_notes({"n": b"x"})
         assert (await writer.head(), await writer.log(), await writer.summary()) == before
         assert not backend.outbox or await backend.events("default") == [1]
 
-    async def test_neither_compaction_nor_a_new_incarnation_nor_time_touches_a_note(
-        self, backend: Backend, writer: Store
-    ) -> None:
+    async def test_a_note_outlives_compaction_and_incarnation(self, backend: Backend, writer: Store) -> None:
         await writer.init(retention=Retention(1, 0.0, 0.0))
         await put(writer, "a")
         await writer.write_notes({"n": b"kept"})
@@ -198,17 +185,13 @@ class NoteChapter(ContractTests):
         assert await names(writer.scan_notes()) == ["n"]
         await other.close()
 
-    async def test_a_note_is_seen_on_another_connection_and_after_close(
-        self, backend: Backend, writer: Store
-    ) -> None:
+    async def test_a_note_is_seen_on_another_connection(self, backend: Backend, writer: Store) -> None:
         await writer.write_notes({"n": b"x"})
         await writer.close()
         async with opened(backend, 1) as (other,):
             assert (await other.read_notes(["n"]))["n"].data == b"x"
 
-    async def test_of_many_who_write_one_note_expecting_the_same_exactly_one_wins(
-        self, backend: Backend, writer: Store
-    ) -> None:
+    async def test_of_many_writers_of_a_note_one_wins(self, backend: Backend, writer: Store) -> None:
         async with opened(backend, 3) as stores:
             for version in range(5):
                 attempts = [

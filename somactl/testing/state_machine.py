@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings, strategies as st
@@ -13,25 +13,22 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 
 from somactl.core.names import Pattern
-from somactl.errors import (
-    CommitAborted,
-    CommitIdReused,
-    KeyNotFound,
-    VersionCompacted,
-    VersionConflict,
-)
-from somactl.store.contract import CommitMetadata, Expect, Receipt, Retention, Store
+from somactl.errors import CommitAborted, CommitIdReused, KeyNotFound, VersionCompacted, VersionConflict
+from somactl.store.contract import CommitMetadata, Expect, Expected, Receipt, Retention, Store
 from somactl.testing.backend import Backend
 from somactl.testing.contract_tests import ContractTests
 from somactl.testing.grace import frees_itself
 from somactl.testing.values import compact_fully, content_of, envelope, listed
 
 T = TypeVar("T")
+Changes: TypeAlias = dict[str, int | None]
+"""Key -> the seed of the matrix to put, or None to delete."""
 
 KEYS = ("a", "a b", "[b]", "\u00e9")
 RETENTION = Retention(versions=3, seconds=1000.0, record_seconds=2650.0)
@@ -64,7 +61,7 @@ class Write:
 class Sent:
     """A commit that the model has accepted, as it was sent."""
 
-    updates: dict[str, int | None]
+    updates: Changes
     expected: dict[str, int | Expect]
     at: float
     receipt: Receipt
@@ -86,13 +83,17 @@ class Model:
     def newest(self, key: str) -> Write | None:
         return self.history[key][-1] if self.history.get(key) else None
 
-    def live(self) -> dict[str, Write]:
+    def live(self, *, deleted: bool = False) -> dict[str, Write]:
+        """The newest entry of each key that is there, or of each that is deleted, in byte order."""
         newest = {key: self.newest(key) for key in sorted(self.history, key=str.encode)}
-        return {key: write for key, write in newest.items() if write and write.seed is not None}
+        return {key: write for key, write in newest.items() if write and (write.seed is None) == deleted}
 
-    def tombstones(self) -> dict[str, Write]:
-        newest = {key: self.newest(key) for key in sorted(self.history, key=str.encode)}
-        return {key: write for key, write in newest.items() if write and write.seed is None}
+    def plain(self) -> list[str]:
+        """The ids of commits without an idempotency key."""
+        return [commit_id for commit_id, sent in self.sent.items() if sent.idempotency_key is None]
+
+    def orders(self) -> list[str]:
+        return [commit_id for commit_id, sent in self.sent.items() if sent.idempotency_key is not None]
 
     def live_version(self, key: str) -> int:
         write = self.live().get(key)
@@ -109,7 +110,7 @@ class Model:
             for write in self.history[key]:
                 write.loose = write.seed is not None
 
-    def apply(self, changes: dict[str, int | None], grace: float | None = None) -> set[str]:
+    def apply(self, changes: Changes, grace: float | None = None) -> set[str]:
         """Advance by one commit; returns the deletes that found nothing."""
         self.version += 1
         noops = set()
@@ -211,37 +212,48 @@ class StoreMachine(RuleBasedStateMachine):
     def init(self) -> None:
         self.run(self.store.init(retention=RETENTION))
 
-    def send(
-        self, commit_id: str, changes: dict[str, int | None], expected: dict[str, int | Expect]
-    ) -> Receipt:
+    def send(self, commit_id: str, changes: Changes, expected: Expected = None, **metadata: Any) -> Receipt:
         data = {key: None if seed is None else envelope(key, seed) for key, seed in changes.items()}
-        return self.run(
-            self.store.commit_matrix_update(data, CommitMetadata(), expected, commit_id=commit_id)
-        )
+        sent = CommitMetadata(**metadata)
+        return self.run(self.store.commit_matrix_update(data, sent, expected, commit_id=commit_id))
 
     def fresh(self) -> str:
         self.number += 1
         return f"commit-{self.number}"
 
-    def commit(self, changes: dict[str, int | None], expected: dict[str, int | Expect]) -> None:
-        commit_id = self.fresh()
-        receipt = self.send(commit_id, changes, expected)
-        noops = self.model.apply(changes)
-        assert receipt.version == self.model.version
+    def commit(
+        self,
+        changes: Changes,
+        expected: dict[str, int | Expect] | None = None,
+        grace: float | None = None,
+        **metadata: Any,
+    ) -> None:
+        commit_id, expected = self.fresh(), expected or {}
+        receipt = self.send(commit_id, changes, expected, grace=grace, **metadata)
+        noops = self.model.apply(changes, grace)
+        assert (receipt.version, receipt.replayed) == (self.model.version, False)
         assert set(receipt.noops) == noops
-        assert not receipt.replayed
-        self.model.sent[commit_id] = Sent(changes, expected, self.model.now, receipt)
+        key = metadata.get("idempotency_key")
+        self.model.sent[commit_id] = Sent(changes, expected, self.model.now, receipt, key)
+
+    def replayed(self, receipt: Receipt, sent: Sent) -> None:
+        assert (receipt.replayed, receipt.version) == (True, sent.receipt.version)
+        assert (receipt.keys, receipt.noops) == (sent.receipt.keys, sent.receipt.noops)
+
+    def any_of(self, data: st.DataObject, ids: Iterable[str]) -> tuple[str, Sent]:
+        commit_id = data.draw(st.sampled_from(sorted(ids)))
+        return commit_id, self.model.sent[commit_id]
 
     @rule(changes=updates)
-    def write(self, changes: dict[str, int | None]) -> None:
-        self.commit(changes, {})
+    def write(self, changes: Changes) -> None:
+        self.commit(changes)
 
     @rule(changes=updates, guards=st.sets(keys))
-    def write_expecting_the_truth(self, changes: dict[str, int | None], guards: set[str]) -> None:
+    def write_expecting_the_truth(self, changes: Changes, guards: set[str]) -> None:
         self.commit(changes, {key: self.model.live_version(key) for key in guards | set(changes)})
 
     @rule(changes=updates, guards=st.dictionaries(keys, st.integers(0, 12), min_size=1))
-    def write_expecting_anything(self, changes: dict[str, int | None], guards: dict[str, int]) -> None:
+    def write_expecting_anything(self, changes: Changes, guards: dict[str, int]) -> None:
         wrong = {key for key, version in guards.items() if version != self.model.live_version(key)}
         if not wrong:
             self.commit(changes, dict(guards))
@@ -251,28 +263,19 @@ class StoreMachine(RuleBasedStateMachine):
         found = {key: conflict["found"]["version"] for key, conflict in caught.value.conflicts.items()}
         assert found == {key: self.model.live_version(key) for key in wrong}
 
+    @precondition(lambda self: self.model.plain())
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
-        if not self.model.sent:
-            return
-        commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
-        sent = self.model.sent[commit_id]
-        if sent.idempotency_key:
-            return
-        receipt = self.send(commit_id, sent.updates, sent.expected)
-        assert (receipt.replayed, receipt.version) == (True, sent.receipt.version)
-        assert (receipt.keys, receipt.noops) == (sent.receipt.keys, sent.receipt.noops)
+        commit_id, sent = self.any_of(data, self.model.plain())
+        self.replayed(self.send(commit_id, sent.updates, sent.expected), sent)
 
+    @precondition(lambda self: self.model.sent)
     @rule(data=st.data(), changes=updates)
-    def reuse_an_id(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
-        if not self.model.sent:
-            return
-        commit_id = data.draw(st.sampled_from(sorted(self.model.sent)))
-        sent = self.model.sent[commit_id]
-        if (changes, {}, None) == (sent.updates, sent.expected, sent.idempotency_key):
-            return
-        with pytest.raises(CommitIdReused):
-            self.send(commit_id, changes, {})
+    def reuse_an_id(self, data: st.DataObject, changes: Changes) -> None:
+        commit_id, sent = self.any_of(data, self.model.sent)
+        if (changes, {}, None) != (sent.updates, sent.expected, sent.idempotency_key):
+            with pytest.raises(CommitIdReused):
+                self.send(commit_id, changes)
 
     @rule()
     def give_up_an_id(self) -> None:
@@ -282,56 +285,35 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(chosen=st.sets(keys, min_size=1), grace=st.sampled_from(GRACES))
     def prune(self, chosen: set[str], grace: float) -> None:
-        """As the operation does: deletes with a grace, under an id that stands for an order."""
-        commit_id = self.fresh()
-        changes: dict[str, int | None] = dict.fromkeys(sorted(chosen))
-        metadata = CommitMetadata(
-            idempotency_key=f"order of {commit_id}", grace=grace, facts={"keys": len(chosen)}
-        )
-        receipt = self.run(
-            self.store.commit_matrix_update(dict.fromkeys(changes), metadata, commit_id=commit_id)
-        )
-        assert set(receipt.noops) == self.model.apply(changes, grace)
-        assert receipt.version == self.model.version
-        self.model.sent[commit_id] = Sent(changes, {}, self.model.now, receipt, metadata.idempotency_key)
+        """As the operation does: deletes with a grace, with the order as their idempotency key."""
+        facts = {"keys": len(chosen)}
+        changes: Changes = dict.fromkeys(sorted(chosen))
+        self.commit(changes, grace=grace, idempotency_key=f"order {self.number}", facts=facts)
 
+    @precondition(lambda self: self.model.orders())
     @rule(data=st.data(), changes=updates)
-    def send_an_order_again(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
+    def send_an_order_again(self, data: st.DataObject, changes: Changes) -> None:
         """Whatever its deletes are by now, it is the same order."""
-        orders = sorted(i for i, sent in self.model.sent.items() if sent.idempotency_key)
-        if not orders:
-            return
-        commit_id = data.draw(st.sampled_from(orders))
-        sent = self.model.sent[commit_id]
-        metadata = CommitMetadata(idempotency_key=sent.idempotency_key, grace=0.0)
-        receipt = self.run(
-            self.store.commit_matrix_update(dict.fromkeys(changes), metadata, 99, commit_id=commit_id)
-        )
-        assert (receipt.replayed, receipt.version) == (True, sent.receipt.version)
-        assert (receipt.keys, receipt.noops) == (sent.receipt.keys, sent.receipt.noops)
+        commit_id, sent = self.any_of(data, self.model.orders())
+        order = sent.idempotency_key
+        receipt = self.send(commit_id, dict.fromkeys(changes), 99, idempotency_key=order, grace=0.0)
+        self.replayed(receipt, sent)
 
+    @precondition(lambda self: self.model.aborted)
     @rule(data=st.data(), changes=updates)
-    def arrive_late(self, data: st.DataObject, changes: dict[str, int | None]) -> None:
-        if not self.model.aborted:
-            return
+    def arrive_late(self, data: st.DataObject, changes: Changes) -> None:
         commit_id = data.draw(st.sampled_from(sorted(self.model.aborted)))
         with pytest.raises(CommitAborted):
-            self.send(commit_id, changes, {})
+            self.send(commit_id, changes)
 
     @rule(key=keys, data=st.data())
     def restore(self, key: str, data: st.DataObject) -> None:
-        version = data.draw(st.integers(0, self.model.version))
-        there = self.model.as_of(key, version)
+        there = self.model.as_of(key, data.draw(st.integers(0, self.model.version)))
         if there is not None and not there.compacted and not there.loose:
-            seed = there.seed
-            entry = self.run(self.store.read(key, version))
-            receipt = self.run(
-                self.store.commit_matrix_update(
-                    {key: entry.data}, CommitMetadata(), commit_id=(commit_id := self.fresh())
-                )
-            )
-            self.model.apply({key: seed})
-            self.model.sent[commit_id] = Sent({key: seed}, {}, self.model.now, receipt)
+            entry = self.run(self.store.read(key, there.version))
+            assert there.seed is not None
+            assert bytes(entry.data) == envelope(key, there.seed)
+            self.commit({key: there.seed})
 
     @rule(key=keys, data=st.data())
     def read_as_of(self, key: str, data: st.DataObject) -> None:
@@ -369,7 +351,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(pattern=st.sampled_from(["*", "a*", "?", "[b]", "\u00e9", "b"]), after=st.none() | keys)
     def scan(self, pattern: str, after: str | None) -> None:
-        for deleted, there in ((False, self.model.live()), (True, self.model.tombstones())):
+        for deleted in (False, True):
+            there = self.model.live(deleted=deleted)
             stats = self.run(listed(self.store.scan(pattern, after, deleted=deleted, page_keys=2)))
             matching = {
                 key: write.version

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 from msgspec.structs import replace
 
 from somactl.core.envelope import serialize_matrix
@@ -86,6 +87,21 @@ async def put(
     """Commit the matrices of `seed` under `keys`."""
     updates = {key: envelope(key, seed, namespace=store.namespace) for key in keys}
     return await write(store, updates, expected=expected, commit_id=commit_id, user=user)
+
+
+async def put_versions(store: Store, count: int, *keys: str) -> None:
+    """Commit `keys` that many times, with the matrices of seed 0, 1, 2 and so on."""
+    for seed in range(count):
+        await put(store, *keys, seed=seed)
+
+
+async def refused(
+    error: type[BaseException] | tuple[type[BaseException], ...], *calls: Awaitable[Any]
+) -> None:
+    """Each of the calls raises `error`."""
+    for call in calls:
+        with pytest.raises(error):
+            await call
 
 
 async def delete(store: Store, *keys: str, expected: Expected = None) -> Receipt:
