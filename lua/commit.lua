@@ -1,7 +1,7 @@
 -- One commit. Everything is checked first; what is written after that cannot fail, and frees no payload.
 --
--- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bodiless  6 version_counts  7 log  8 records  9 outbox  10 commit:ID
---       11 delete_batches  12 expiring_batches  13 delete_batch
+-- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bodiless  6 version_counts  7 log  8 records  9 commit:ID
+--       10 delete_batches  11 expiring_batches  12 delete_batch
 --       for each put: live, history, old, stage;  each delete: live, history, old;  each guard: history
 -- ARGV  1 layout this writer knows  2 commit id  3 time inside the id, or ''  4 identity  5 detail
 --       6 durability  7 token of `old` and `delete_batch`  8 number of puts  9 of deletes  10 of expectations
@@ -19,7 +19,7 @@
 --
 -- A subject is {version, content, since}: its live version ('0': none) and content, or since when it is deleted.
 
-local FIXED = 13
+local FIXED = 12
 local LATER_MS = 60000 -- bytes that are no longer needed are not freed here, which takes time
 
 -- The fields of a head, as every reply has them, and behind them the counts.
@@ -39,7 +39,7 @@ local seen = redis.call('HMGET', KEYS[1], 'replid', 'durability', 'run_id')
 local told = redis.pcall('INFO', 'replication')
 local replid = type(told) == 'string' and string.match(told, 'master_replid:(%x+)')
 
-local record = redis.call('HMGET', KEYS[10], 'identity', 'version', 'at', 'incarnation', 'detail', 'noops',
+local record = redis.call('HMGET', KEYS[9], 'identity', 'version', 'at', 'incarnation', 'detail', 'noops',
     'durability')
 if record[3] then
     -- A write that changes nothing: a server that was demoted meanwhile may know of commits that the new primary
@@ -118,10 +118,13 @@ end
 if redis.call('ZCARD', KEYS[3]) ~= tombstones then
     return {'damaged', 'its index of tombstones has lost some of them'}
 end
-for i = 4, 12 do
-    if i < 9 or i > 10 then
+for i = 4, 11 do
+    if i ~= 9 then
         redis.call('ZCARD', KEYS[i]) -- an error here, if it is of a foreign type, and not half-way
     end
+end
+if tonumber(redis.call('ZREVRANGE', KEYS[7], '0', '0', 'WITHSCORES')[2] or '0') > tonumber(head[2]) then
+    return {'damaged', 'its log is ahead of its head'}
 end
 
 -- What is there of each update; a value that was evicted has its history, but no bytes to keep.
@@ -166,8 +169,8 @@ end
 
 local version = string.format('%.0f', tonumber(head[2]) + 1)
 
--- The first write can still be refused: where memory is full, or where the outbox is ahead of the head.
-redis.call('XADD', KEYS[9], version .. '-0', 'commit', ARGV[2], 'incarnation', head[1], 'at', now)
+-- The first write can still be refused, where memory is full.
+redis.call('ZADD', KEYS[7], version, ARGV[2])
 
 -- Close a line of a history: what it tells of has ended.
 local function close(history, line, ended, at, where)
@@ -262,12 +265,12 @@ each_500('ZADD', KEYS[5], bodiless)
 if #tombs > 0 then
     local delete_batch = version .. ' ' .. ARGV[7]
     for i = 13, first_put do
-        redis.call('RPUSH', KEYS[13], ARGV[i])
+        redis.call('RPUSH', KEYS[12], ARGV[i])
     end
     if deadline == '' then
-        redis.call('ZADD', KEYS[11], now, delete_batch)
+        redis.call('ZADD', KEYS[10], now, delete_batch)
     else
-        redis.call('ZADD', KEYS[12], string.match(deadline, '[%d.]+'), delete_batch)
+        redis.call('ZADD', KEYS[11], string.match(deadline, '[%d.]+'), delete_batch)
     end
 end
 
@@ -288,9 +291,8 @@ end
 local absent = table.concat(noops, ' ')
 redis.call('HSET', KEYS[1], 'version', version, 'keys', string.format('%.0f', keys),
     'tombstones', string.format('%.0f', tombstones), 'bytes', string.format('%.0f', bytes))
-redis.call('HSET', KEYS[10], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
+redis.call('HSET', KEYS[9], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
     'detail', ARGV[5], 'noops', absent, 'durability', ARGV[6])
-redis.call('ZADD', KEYS[7], version, ARGV[2])
 local forget = now
 if ARGV[3] ~= '' and tonumber(ARGV[3]) > tonumber(now) then
     forget = ARGV[3]

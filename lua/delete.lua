@@ -1,7 +1,7 @@
 -- A commit that deletes, each key at an expected version, in as little time as possible: it does what
 -- the commit script does in the plain case, and nothing at all in any other.
 --
--- KEYS  1 head  2 keys  3 deleted  4 log  5 records  6 outbox  7 commit:ID  8 delete_batches  9 expiring_batches  10 delete_batch
+-- KEYS  1 head  2 keys  3 deleted  4 log  5 records  6 commit:ID  7 delete_batches  8 expiring_batches  9 delete_batch
 --       the history of each key
 -- ARGV  1 layout this writer knows  2 commit id  3 time inside the id, or ''  4 identity  5 detail
 --       6 durability  7 token of `delete_batch`  8 grace in seconds, or ''  9 number of lists of deleted keys, then these
@@ -12,12 +12,12 @@
 -- in byte order, as the indexes have them. Numbers are written as text, since turning one of Lua's into an
 -- argument takes as long as a call.
 
-local FIXED = 10
+local FIXED = 9
 local call, sub, byte, find, match = redis.call, string.sub, string.byte, string.find, string.match
 
 local head = call('HMGET', KEYS[1], 'incarnation', 'version', 'least_writer', 'record_seconds',
     'records_removed_until', 'keys', 'tombstones', 'bytes')
-if not head[1] or tonumber(head[3]) > tonumber(ARGV[1]) or call('EXISTS', KEYS[7]) == 1 then
+if not head[1] or tonumber(head[3]) > tonumber(ARGV[1]) or call('EXISTS', KEYS[6]) == 1 then
     return {'other'}
 end
 local told = redis.pcall('INFO', 'replication')
@@ -35,10 +35,14 @@ local keys, tombstones, bytes = tonumber(head[6]), tonumber(head[7]), tonumber(h
 if call('ZCARD', KEYS[2]) ~= keys or call('ZCARD', KEYS[3]) ~= tombstones then
     return {'other'}
 end
-for i = 4, 9 do
-    if i < 6 or i > 7 then
+for i = 5, 8 do
+    if i ~= 6 then
         call('ZCARD', KEYS[i]) -- an error here, if it is of a foreign type, and not half-way
     end
+end
+
+if tonumber(call('ZREVRANGE', KEYS[4], '0', '0', 'WITHSCORES')[2] or '0') > tonumber(head[2]) then
+    return {'other'}
 end
 
 local first_version = 9 + tonumber(ARGV[9])
@@ -56,8 +60,8 @@ for i = FIXED + 1, #KEYS do
 end
 
 local version = string.format('%.0f', tonumber(head[2]) + 1)
--- The first write can still be refused: where memory is full, or where the outbox is ahead of the head.
-call('XADD', KEYS[6], version .. '-0', 'commit', ARGV[2], 'incarnation', head[1], 'at', now)
+-- The first write can still be refused, where memory is full.
+call('ZADD', KEYS[4], version, ARGV[2])
 
 local deadline = ''
 local tomb = version .. ' ' .. now .. ' - - tomb\n{"commit":"' .. ARGV[2] .. '"'
@@ -91,18 +95,17 @@ if count > 0 then
 end
 
 for i = 10, first_version do
-    call('RPUSH', KEYS[10], ARGV[i])
+    call('RPUSH', KEYS[9], ARGV[i])
 end
 if deadline ~= '' then
-    call('ZADD', KEYS[9], deadline, version .. ' ' .. ARGV[7])
+    call('ZADD', KEYS[8], deadline, version .. ' ' .. ARGV[7])
 else
-    call('ZADD', KEYS[8], now, version .. ' ' .. ARGV[7])
+    call('ZADD', KEYS[7], now, version .. ' ' .. ARGV[7])
 end
 call('HSET', KEYS[1], 'version', version, 'keys', string.format('%.0f', keys),
     'tombstones', string.format('%.0f', tombstones), 'bytes', string.format('%.0f', bytes))
-call('HSET', KEYS[7], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
+call('HSET', KEYS[6], 'identity', ARGV[4], 'version', version, 'at', now, 'incarnation', head[1],
     'detail', ARGV[5], 'noops', '', 'durability', ARGV[6])
-call('ZADD', KEYS[4], version, ARGV[2])
 local forget = now
 if ARGV[3] ~= '' and tonumber(ARGV[3]) > tonumber(now) then
     forget = ARGV[3]

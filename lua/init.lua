@@ -1,7 +1,7 @@
 -- Create a namespace, or change what its head says. With a new incarnation, it also makes a new head where
 -- the old one was lost.
 --
--- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bodiless  6 version_counts  7 log  8 records  9 outbox,
+-- KEYS  1 head  2 keys  3 deleted  4 superseded  5 bodiless  6 version_counts  7 log  8 records,
 --       then all other parts that a namespace has once each
 -- ARGV  1 layout  2 least reader  3 least writer  4 new incarnation  5 '1': give it to an existing namespace
 --       6-8 retention: versions, seconds, record seconds  9 '1': for an existing namespace as well
@@ -48,12 +48,8 @@ if known then
     -- History and records may be gone too: nothing is taken to be absent because it is not there.
     version = tonumber(ARGV[11])
     local logged = redis.call('ZREVRANGE', KEYS[7], 0, 0, 'WITHSCORES')
-    local event = redis.call('XREVRANGE', KEYS[9], '+', '-', 'COUNT', 1)
     if logged[2] then
         version = math.max(version, tonumber(logged[2]))
-    end
-    if event[1] then
-        version = math.max(version, tonumber(string.match(event[1][1], '^%d+')))
     end
     floor, removed, bytes = version + 1, now, ARGV[12]
 end

@@ -19,12 +19,14 @@ from somactl.store.contract import (
     Compaction,
     Degradation,
     Entry,
+    EventPage,
     Expected,
     Finding,
     Head,
     NamespaceSummary,
     Note,
     PastDegradation,
+    Publishing,
     Receipt,
     Retention,
     Revision,
@@ -33,6 +35,7 @@ from somactl.store.contract import (
     Stats,
     StoreServer,
 )
+from somactl.store.events import MAX_KEEP_EVENTS, PAGE_EVENTS
 from somactl.store.reading import Listing
 from somactl.store.request import Request, check_retention, prepare
 
@@ -173,6 +176,35 @@ class BaseStore(ABC):
 
     @abstractmethod
     async def _log(self, before: int, limit: int) -> list[CommitRecord]: ...
+
+    async def events(self, after: int = 0, limit: int = PAGE_EVENTS) -> EventPage:
+        if after < 0 or limit < 1:
+            raise InputRejected(f"{limit} events after version {after} cannot be listed")
+        return await self._events(min(after, LARGEST), min(limit, PAGE_EVENTS))
+
+    @abstractmethod
+    async def _events(self, after: int, limit: int) -> EventPage: ...
+
+    @abstractmethod
+    async def publishing(self) -> Publishing: ...
+
+    async def mark_published(self, version: int, *, incarnation: str | None = None) -> Publishing:
+        if version < 0:
+            raise InputRejected(f"version {version} was never published: versions are numbers from 0")
+        return await self._mark_published(min(version, LARGEST), incarnation)
+
+    @abstractmethod
+    async def _mark_published(self, version: int, incarnation: str | None) -> Publishing: ...
+
+    async def set_publishing(self, keep: int | None) -> Publishing:
+        if keep is not None and not 0 <= keep <= MAX_KEEP_EVENTS:
+            raise InputRejected(
+                f"{keep} unpublished events cannot be kept", hint=f"keep 0 to {MAX_KEEP_EVENTS} of them"
+            )
+        return await self._set_publishing(keep)
+
+    @abstractmethod
+    async def _set_publishing(self, keep: int | None) -> Publishing: ...
 
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
         validate_commit_id(commit_id)

@@ -23,6 +23,8 @@ from somactl.store.model import (
     Degradation as Degradation,
     Durable as Durable,
     Entry as Entry,
+    Event as Event,
+    EventPage as EventPage,
     Expect as Expect,
     Expected as Expected,
     Finding as Finding,
@@ -30,12 +32,14 @@ from somactl.store.model import (
     NamespaceSummary as NamespaceSummary,
     Note as Note,
     PastDegradation as PastDegradation,
+    Publishing as Publishing,
     Receipt as Receipt,
     Retention as Retention,
     Revision as Revision,
     Snapshot as Snapshot,
     Stat as Stat,
     Stats as Stats,
+    VerdictSummary as VerdictSummary,
 )
 
 
@@ -201,6 +205,33 @@ class Store(Protocol):
         """Committed records, newest version first, with version < `before`."""
         ...
 
+    async def events(self, after: int = 0, limit: int = 1000) -> EventPage:
+        """The events of the versions behind `after`, at most `limit` of them, and perhaps fewer.
+
+        There is one for each version, from its commit to when `compact` removes the commit's record. Where
+        the first ones are gone, the page says which. To have read all is to have come to the page's `head`.
+        VersionConflict where `after` was never reached: a backup was restored, or a server lost commits.
+        """
+        ...
+
+    async def publishing(self) -> Publishing:
+        """How far events were published, and how many wait for it."""
+        ...
+
+    async def mark_published(self, version: int, *, incarnation: str | None = None) -> Publishing:
+        """Keep in mind that all events up to `version` were published; the first mark turns publishing on.
+
+        The mark never goes back: a lower version changes nothing. VersionConflict, and nothing changed, for a
+        version that was never reached, or where the namespace is in another `incarnation` than the given.
+        """
+        ...
+
+    async def set_publishing(self, keep: int | None) -> Publishing:
+        """Turn publishing on, where `compact` spares the newest `keep` events for as long as they were not
+        published; or off (None), where it removes them when their time is over. The mark stays as it is.
+        """
+        ...
+
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
         """What became of a commit id. With `resolve`, an unseen id is claimed by an `aborted` record in
         the same transaction, so that a late arrival fails and the answer is final.
@@ -221,6 +252,9 @@ class Store(Protocol):
         that is over, however short the retention; its older values are the retention's. Then all of the
         key's values go, however long the retention, its history after them and its tombstone last. With
         `past_grace` keys whose grace is over are all that is looked at.
+
+        Where publishing is on, the records of commits stay with their events: an event goes when its time is
+        over and it was published, or more than the namespace keeps are newer.
 
         Once a grace is over, a store may free the bytes by itself, without waiting for `compact`; a read of
         them is VersionCompacted from then on, and `revisions` need not count them.

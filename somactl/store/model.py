@@ -6,7 +6,7 @@ start-up. All times are seconds since 1970 by the store's clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
@@ -27,9 +27,10 @@ class Retention(msgspec.Struct, frozen=True):
     versions        a superseded version is kept while it is among the `versions` newest values of its
                     key (the live one counts) *and* was superseded less than `seconds` ago
     seconds         a tombstone, with the bytes it hides, is kept this long
-    record_seconds  commit records, history entries without bytes, and events are kept this long. A
-                    record outlives its commit id: one made by a generated id (UUIDv7) from the future
-                    of the store's clock is kept until that id has expired too
+    record_seconds  commit records, which are the events too, and history entries without bytes are kept
+                    this long. A record outlives its commit id: one made by a generated id (UUIDv7) from
+                    the future of the store's clock is kept until that id has expired too; and where
+                    publishing is on, its event waits to be published
 
     At least one version is kept and no time is negative; `init` refuses anything else as InputRejected.
     """
@@ -258,7 +259,8 @@ class Compaction(msgspec.Struct, frozen=True):
     revisions   superseded values whose bytes were removed, `bytes_freed` of them in sum
     tombstones  deleted keys that were forgotten
     records     commit records, and history entries without bytes
-    events      entries of the outbox
+    events      those of `records` that were commits', which takes their events away
+    dropped     those of `events` that were not published although publishing was on
     more        the batch limit was reached: call again. Never set in a dry run
     """
 
@@ -268,6 +270,65 @@ class Compaction(msgspec.Struct, frozen=True):
     events: int = 0
     bytes_freed: int = 0
     more: bool = False
+    dropped: int = 0
+
+
+class VerdictSummary(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The verdicts of a commit's density matrices in one: of each number the worst, None where no verdict
+    tells it.
+
+    psd               the status; a store takes none but `valid`
+    trace_error       the largest |tr rho - 1|
+    lambda_min_lower  the smallest proven lower bound of an eigenvalue
+    """
+
+    psd: str
+    trace_error: float | None = None
+    lambda_min_lower: float | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What became of one version. `keys` as in the receipt; `verdict` is None where it wrote no rho."""
+
+    version: int
+    incarnation: str
+    commit_id: str
+    recorded_at: float
+    keys: Mapping[str, str | None]
+    verdict: VerdictSummary | None
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events in the order of versions, none left out between the first and the last.
+
+    gone   versions behind `after`, from the first to the last, whose events retention has removed
+    after  where the next page goes on
+    head   the namespace's version at that moment: the reader has all events where `after` is as high
+    """
+
+    incarnation: str
+    head: int
+    after: int
+    events: Sequence[Event] = ()
+    gone: tuple[int, int] | None = None
+
+
+class Publishing(msgspec.Struct, frozen=True):
+    """How far a namespace's events have been published.
+
+    version    the namespace's, in `incarnation`
+    published  the highest version that was marked; 0 for none
+    keep       how many unpublished events are kept beyond their time; None: publishing is off
+    backlog    unpublished events that are there; 0 where publishing is off
+    dropped    unpublished events that were removed since it was turned on, because `keep` were newer
+    """
+
+    incarnation: str
+    version: int
+    published: int = 0
+    keep: int | None = None
+    backlog: int = 0
+    dropped: int = 0
 
 
 class Degradation(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.store.contract import CommitMetadata, Expect, Expected, Retention
+from somactl.store.events import summarise
 from somactl.suggestion import again, run
 
 MAX_COMMIT_KEYS = 65_536
@@ -71,6 +72,12 @@ class Request(msgspec.Struct, frozen=True):
     def contents(self) -> dict[str, str | None]:
         """Key -> content digest, None for a delete: what a receipt lists."""
         return {key: put.header.content if put else None for key, put in self.updates.items()}
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """Of the verdicts of all its rho values, for the commit's event."""
+        contents = [put.header.content for put in self.updates.values() if put and put.header.kind == "rho"]
+        return summarise(self.metadata.verdicts[content] for content in contents)
 
 
 class KeyState(msgspec.Struct, frozen=True):

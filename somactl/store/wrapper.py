@@ -13,12 +13,14 @@ from somactl.store.contract import (
     Compaction,
     Degradation,
     Entry,
+    EventPage,
     Expected,
     Finding,
     Head,
     NamespaceSummary,
     Note,
     PastDegradation,
+    Publishing,
     Receipt,
     Retention,
     Revision,
@@ -27,6 +29,7 @@ from somactl.store.contract import (
     Stats,
     Store,
 )
+from somactl.store.events import PAGE_EVENTS
 
 T = TypeVar("T")
 
@@ -129,6 +132,18 @@ class StoreWrapper:
     async def log(self, *, before: int | None = None, limit: int = 50) -> list[CommitRecord]:
         return await self._call(lambda: self._store.log(before=before, limit=limit))
 
+    async def events(self, after: int = 0, limit: int = PAGE_EVENTS) -> EventPage:
+        return await self._call(lambda: self._store.events(after, limit))
+
+    async def publishing(self) -> Publishing:
+        return await self._call(self._store.publishing)
+
+    async def mark_published(self, version: int, *, incarnation: str | None = None) -> Publishing:
+        return await self._call(lambda: self._store.mark_published(version, incarnation=incarnation))
+
+    async def set_publishing(self, keep: int | None) -> Publishing:
+        return await self._call(lambda: self._store.set_publishing(keep))
+
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
         return await self._call(lambda: self._store.commit_status(commit_id, resolve=resolve))
 
@@ -192,3 +207,9 @@ class ReadOnly(StoreWrapper):
         self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         self._refuse("a write of notes")
+
+    async def mark_published(self, version: int, *, incarnation: str | None = None) -> Publishing:
+        self._refuse("a mark of what was published")
+
+    async def set_publishing(self, keep: int | None) -> Publishing:
+        self._refuse("a change of publishing")

@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(
             "commits",
             "concurrency",
             "corruption",
+            "events",
             "grace",
             "identity",
             "namespaces",

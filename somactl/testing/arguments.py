@@ -107,6 +107,8 @@ def bad_reads() -> Iterator[Case]:
             yield case(InvalidName, "scan", after=key)
     yield case(InputRejected, "read", "a", -1)
     yield case(InputRejected, "log", limit=-1)
+    yield case(InputRejected, "events", -1)
+    yield case(InputRejected, "events", 0, 0)
     for commit_id in BAD_IDS:
         yield case(InvalidName, "commit_status", commit_id)
     for name in BAD_NOTES:
@@ -132,6 +134,9 @@ def bad_writes() -> Iterator[Case]:
         yield case(InputRejected, "init", retention=retention)
     yield case(InputRejected, "compact", limit=0)
     yield case(InputRejected, "compact", limit=0, dry_run=True)
+    yield case(InputRejected, "mark_published", -1)
+    for keep in (-1, 1 << 70):
+        yield case(InputRejected, "set_publishing", keep)
     for error, arguments in BAD_NOTE_WRITES:
         yield case(error, "write_notes", *arguments)
 
@@ -170,7 +175,7 @@ class ArgumentChapter(ContractTests):
         assert await writer.head() == before
         assert (await writer.commit_status("refused")).state == "unseen"
         assert await backend.stored("default") == set()
-        assert not backend.outbox or await backend.events("default") == []
+        assert (await writer.publishing()).keep is None
         assert [page async for page in writer.scan_notes()] == []
         assert (await put(writer, "a")).version == 1
 

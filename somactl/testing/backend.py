@@ -13,9 +13,6 @@ class Backend(Protocol):
     implicit_init: bool
     """Whether the first commit creates the namespace (SQLite), or `init` must (all others)."""
 
-    outbox: bool
-    """Whether each commit leaves an event."""
-
     default_retention: Retention = Retention()
     """What `init` gives a new namespace if it is told nothing."""
 
@@ -43,11 +40,7 @@ class Backend(Protocol):
 
     async def age(self, namespace: str, seconds: float) -> None:
         """Make everything recorded look `seconds` older: values, tombstones with their graces, records,
-        events, notes. The time inside a generated commit id is the client's, and stays."""
-        ...
-
-    async def events(self, namespace: str) -> list[int]:
-        """The versions of the events in the outbox, in its order; not asked for without one."""
+        notes. The time inside a generated commit id is the client's, and stays."""
         ...
 
     async def dispose(self) -> None:

@@ -137,12 +137,3 @@ class CommitChapter(ContractTests):
         await delete(writer, "a")
         await refused(VersionConflict, put(writer, "a", expected=1), put(writer, "a", expected=2))
         await put(writer, "a", expected=0)
-
-    async def test_every_commit_leaves_one_event(self, backend: Backend, writer: Store) -> None:
-        await put(writer, "a")
-        await put(writer, "a", commit_id="twice")
-        await put(writer, "a", commit_id="twice")
-        await refused(VersionConflict, put(writer, "a", expected=0))
-        await delete(writer, "never")
-        if backend.outbox:
-            assert await backend.events("default") == [1, 2, 3]

@@ -79,6 +79,9 @@ class Model:
     sent: dict[str, Sent] = field(default_factory=dict)
     aborted: dict[str, float] = field(default_factory=dict)
     forgotten: dict[str, list[Write]] = field(default_factory=dict)
+    published: int = 0
+    keep: int | None = None
+    dropped: int = 0
 
     def newest(self, key: str) -> Write | None:
         return self.history[key][-1] if self.history.get(key) else None
@@ -153,9 +156,12 @@ class Model:
         return self.now - write.superseded[1] >= RETENTION.seconds or rank >= RETENTION.versions
 
     def _forget_records(self) -> None:
-        expired = [i for i, sent in self.sent.items() if self.now - sent.at >= RETENTION.record_seconds]
-        for commit_id in expired:
-            del self.sent[commit_id]
+        spared = self.version if self.keep is None else max(self.published, self.version - self.keep)
+        for commit_id, sent in list(self.sent.items()):
+            version = sent.receipt.version
+            if self.now - sent.at >= RETENTION.record_seconds and version <= spared:
+                del self.sent[commit_id]
+                self.dropped += self.keep is not None and version > self.published
         for commit_id, at in list(self.aborted.items()):
             if self.now - at >= RETENTION.record_seconds:
                 del self.aborted[commit_id]
@@ -380,6 +386,34 @@ class StoreMachine(RuleBasedStateMachine):
         records = self.run(self.store.log(limit=1000))
         expected = sorted(self.model.sent, key=lambda i: -self.model.sent[i].receipt.version)
         assert [record.commit_id for record in records] == expected
+
+    @rule(data=st.data(), keep=st.sampled_from([None, 0, 2, 100]))
+    def publish(self, data: st.DataObject, keep: int | None) -> None:
+        """Turn publishing on or off, mark some version, and be told so."""
+        model = self.model
+        if keep is not None or model.keep is not None:
+            model.keep, model.dropped = keep, model.dropped if keep is None else 0
+            self.run(self.store.set_publishing(keep))
+            version = data.draw(st.integers(0, model.version))
+            model.published = max(model.published, version)
+            self.run(self.store.mark_published(version))
+        told = self.run(self.store.publishing())
+        waiting = [s for s in model.sent.values() if s.receipt.version > model.published]
+        assert (told.version, told.published, told.keep) == (model.version, model.published, model.keep)
+        assert (told.dropped, told.backlog) == (model.dropped, 0 if model.keep is None else len(waiting))
+
+    @rule(data=st.data(), limit=st.sampled_from([1, 3, 1000]))
+    def list_events(self, data: st.DataObject, limit: int) -> None:
+        """One page: the events that there are behind a version, up to a gap, and what is gone before them."""
+        after = data.draw(st.integers(0, self.model.version))
+        page = self.run(self.store.events(after, limit))
+        there = sorted((s.receipt.version, i) for i, s in self.model.sent.items())
+        there = [each for each in there if each[0] > after]
+        first = there[0][0] if there else self.model.version + 1
+        whole = [each for number, each in enumerate(there[:limit]) if each[0] == first + number]
+        assert [(event.version, event.commit_id) for event in page.events] == whole
+        assert page.gone == ((after + 1, first - 1) if first > after + 1 else None)
+        assert (page.head, page.after) == (self.model.version, first + len(whole) - 1)
 
     @rule()
     def reopen(self) -> None:

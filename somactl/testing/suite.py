@@ -6,6 +6,7 @@ from somactl.testing.arguments import ArgumentChapter, ArgumentReadChapter
 from somactl.testing.commits import CommitChapter
 from somactl.testing.concurrency import ConcurrencyChapter
 from somactl.testing.corruption import CorruptionChapter
+from somactl.testing.events import EventChapter
 from somactl.testing.grace import GraceChapter
 from somactl.testing.identity import IdentityChapter
 from somactl.testing.namespaces import NamespaceChapter
@@ -26,6 +27,7 @@ class StoreContract(
     IdentityChapter,
     RetentionChapter,
     GraceChapter,
+    EventChapter,
     NoteChapter,
     ConcurrencyChapter,
     StateMachineChapter,

@@ -30,7 +30,16 @@ CREATE TABLE somactl.namespace (
     -- Below this version entries of the history are gone: "no entry" no longer means "was absent".
     floor                 bigint NOT NULL DEFAULT 0,
     -- Commit records up to this time are gone: a generated id from before it can no longer be replayed.
-    records_removed_until double precision NOT NULL DEFAULT 0
+    records_removed_until double precision NOT NULL DEFAULT 0,
+    -- Events up to this version were published; null where publishing was never turned on.
+    published             bigint,
+    -- How many unpublished events outlive their time; null where publishing is off.
+    keep_events           bigint,
+    -- How many were dropped unpublished since publishing was turned on.
+    dropped_events        bigint NOT NULL DEFAULT 0,
+    -- Commit records up to this version may go when their time is over; later ones are events that wait.
+    removable_until       bigint NOT NULL GENERATED ALWAYS AS (
+        CASE WHEN keep_events IS NULL THEN version ELSE greatest(published, version - keep_events) END) STORED
 ) WITH (fillfactor = 50);
 
 CREATE SEQUENCE somactl.revision_id;
@@ -75,9 +84,9 @@ CREATE INDEX revision_superseded ON somactl.revision (namespace, superseded_at)
 CREATE INDEX revision_expiring ON somactl.revision (namespace, expires_at, id)
     WHERE superseded_version IS NULL AND expires_at IS NOT NULL;
 
--- What became of a commit id. Only `recorded_at` and `id_time` say something where the id was claimed as
--- aborted. `id_time` is the moment inside a generated (UUIDv7) id, null for any other id. `contents` and
--- `metadata` are JSON, kept as text to come back as they were written.
+-- What became of a commit id, and thereby the event of each version. Only `recorded_at` and `id_time` say
+-- something where the id was claimed as aborted. `id_time` is the moment inside a generated (UUIDv7) id, null for
+-- any other id. `contents` and `metadata` are JSON, kept as text to come back as they were written.
 CREATE TABLE somactl.commit_record (
     namespace   integer NOT NULL,
     commit_id   text COLLATE "C" NOT NULL,
@@ -96,18 +105,6 @@ CREATE UNIQUE INDEX commit_record_version ON somactl.commit_record (namespace, v
     WHERE version IS NOT NULL;
 -- What is always true keeps the planner of a table it knows nothing of yet from looking up an id here.
 CREATE INDEX commit_record_age ON somactl.commit_record (namespace, recorded_at) WHERE recorded_at IS NOT NULL;
-
--- One event per commit, in commit order within a namespace, for the relay that publishes them.
-CREATE TABLE somactl.outbox (
-    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    namespace   text COLLATE "C" NOT NULL,
-    incarnation text NOT NULL,
-    version     bigint NOT NULL,
-    commit_id   text NOT NULL,
-    keys        text NOT NULL,
-    recorded_at double precision NOT NULL
-);
-CREATE INDEX outbox_age ON somactl.outbox (namespace, recorded_at);
 
 -- What operations remember beside the matrices: checkpoints, orders, journals. A write is one row; writers of
 -- one namespace take turns by an advisory lock.
@@ -262,8 +259,6 @@ BEGIN
     VALUES (
         here.id, new_id, here.version, here.incarnation, new_request, at, new_id_time, durability, noops,
         new_contents, new_metadata);
-    INSERT INTO somactl.outbox (namespace, incarnation, version, commit_id, keys, recorded_at)
-    VALUES (namespace_name, here.incarnation, here.version, new_id, new_contents, at);
     version := here.version;
     committed_at := at;
     incarnation := here.incarnation;

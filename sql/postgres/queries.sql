@@ -40,13 +40,13 @@ SELECT
     has_table_privilege('somactl.namespace', 'UPDATE') AND has_table_privilege('somactl.revision', 'INSERT')
         AND has_table_privilege('somactl.revision', 'UPDATE') AND has_table_privilege('somactl.payload', 'INSERT')
         AND has_table_privilege('somactl.payload', 'DELETE')
-        AND has_table_privilege('somactl.commit_record', 'INSERT') AND has_table_privilege('somactl.outbox', 'INSERT')
+        AND has_table_privilege('somactl.commit_record', 'INSERT')
         AND has_sequence_privilege('somactl.revision_id', 'USAGE')
         AND coalesce(has_table_privilege(to_regclass('somactl.note'), 'INSERT'), true)
         AND coalesce(has_table_privilege(to_regclass('somactl.note'), 'UPDATE'), true)
         AND coalesce(has_table_privilege(to_regclass('somactl.note'), 'DELETE'), true) AS write,
-    has_table_privilege('somactl.revision', 'DELETE') AND has_table_privilege('somactl.commit_record', 'DELETE')
-        AND has_table_privilege('somactl.outbox', 'DELETE') AS compact;
+    has_table_privilege('somactl.revision', 'DELETE')
+        AND has_table_privilege('somactl.commit_record', 'DELETE') AS compact;
 
 -- name: broken_indexes
 SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -89,7 +89,7 @@ FROM somactl.namespace WHERE name = $1 FOR NO KEY UPDATE;
 -- $1 namespace
 -- name: retained
 SELECT
-    id, keep_versions, keep_seconds, keep_record_seconds,
+    id, keep_versions, keep_seconds, keep_record_seconds, removable_until, published, keep_events,
     extract(epoch FROM clock_timestamp())::double precision AS now
 FROM somactl.namespace WHERE name = $1;
 
@@ -274,6 +274,46 @@ LEFT JOIN LATERAL (
 WHERE n.name = $1
 ORDER BY c.version DESC;
 
+-- The namespace, and after it in the row an event; one row without one where there are none. $1 namespace, $2 after
+-- this version, $3 limit
+-- name: events
+SELECT
+    n.incarnation AS head_incarnation, n.version AS head_version,
+    c.commit_id, c.version, c.incarnation, c.recorded_at, c.contents, c.metadata
+FROM somactl.namespace AS n
+LEFT JOIN LATERAL (
+    SELECT * FROM somactl.commit_record AS r
+    WHERE r.namespace = n.id AND r.version IS NOT NULL AND r.version > $2
+    ORDER BY r.version LIMIT $3
+) AS c ON true
+WHERE n.name = $1
+ORDER BY c.version;
+
+-- $1 namespace
+-- name: publishing
+SELECT
+    n.incarnation, n.version, coalesce(n.published, 0) AS published, n.keep_events AS keep,
+    CASE WHEN n.keep_events IS NULL THEN 0 ELSE (
+        SELECT count(*) FROM somactl.commit_record AS c
+        WHERE c.namespace = n.id AND c.version IS NOT NULL AND c.version > n.published) END AS backlog,
+    n.dropped_events AS dropped
+FROM somactl.namespace AS n WHERE n.name = $1;
+
+-- The first mark turns publishing on. No row where the namespace is elsewhere. $1 namespace, $2 version,
+-- $3 incarnation, or null for any, $4 how many to keep
+-- name: mark_published
+UPDATE somactl.namespace SET
+    published = greatest(published, $2), keep_events = CASE WHEN published IS NULL THEN $4 ELSE keep_events END
+WHERE name = $1 AND version >= $2 AND ($3::text IS NULL OR incarnation = $3)
+RETURNING id;
+
+-- $1 namespace, $2 how many to keep, null to turn it off
+-- name: set_publishing
+UPDATE somactl.namespace SET
+    published = coalesce(published, 0), keep_events = $2,
+    dropped_events = CASE WHEN $2::bigint IS NULL THEN dropped_events ELSE 0 END
+WHERE name = $1 RETURNING id;
+
 -- All that a commit is decided by, in one look and one row: the record of its id; where there is none, the newest
 -- row of each key that it expects something of, as arrays that run alongside each other. $1 namespace,
 -- $2 commit id, $3 keys
@@ -427,17 +467,12 @@ WHERE r.namespace = $1 AND r.superseded_version IS NULL AND r.content IS NULL AN
             AND hidden.content IS NOT NULL AND NOT hidden.compacted AND hidden.superseded_at > $3)
 LIMIT $2;
 
--- $3 recorded by then
+-- Events that wait to be published stay. $3 recorded by then, $4 up to this version, $5 published up to
 -- name: expired_records
-SELECT commit_id AS id, 0 AS size FROM somactl.commit_record
+SELECT commit_id AS id, 0 AS size, version, version > $5::bigint AS dropped FROM somactl.commit_record
 WHERE namespace = $1 AND recorded_at <= $3 AND (id_time IS NULL OR id_time <= $3)
+    AND (version IS NULL OR version <= $4)
 ORDER BY recorded_at LIMIT $2;
-
--- $3 recorded by then
--- name: expired_events
-SELECT o.id, 0 AS size FROM somactl.outbox AS o JOIN somactl.namespace AS n ON n.name = o.namespace
-WHERE n.id = $1 AND o.recorded_at <= $3
-ORDER BY o.recorded_at LIMIT $2;
 
 -- Compactions of one namespace take turns, so that none waits for rows that another is removing.
 -- $1 the lock, $2 the namespace's id
@@ -469,16 +504,16 @@ WHERE r.id = ANY ($1::text[]::bigint[]) AND r.superseded_version IS NULL AND r.c
     WHERE older.namespace = r.namespace AND older.key = r.key AND older.id <> r.id)
 RETURNING r.version AS gone_since;
 
--- $1 the namespace's id, $2 commit ids
+-- Publishing may have been turned on since they were looked for. $1 the namespace's id, $2 commit ids
 -- name: delete_records
-DELETE FROM somactl.commit_record WHERE namespace = $1 AND commit_id = ANY ($2::text[]) RETURNING recorded_at;
+DELETE FROM somactl.commit_record AS c USING somactl.namespace AS n
+WHERE n.id = $1 AND c.namespace = n.id AND c.commit_id = ANY ($2::text[])
+    AND (c.version IS NULL OR c.version <= n.removable_until)
+RETURNING c.version, n.keep_events IS NOT NULL AND c.version > n.published AS dropped;
 
--- $1 ids
--- name: delete_events
-DELETE FROM somactl.outbox WHERE id = ANY ($1::text[]::bigint[]) RETURNING recorded_at;
-
--- $1 the namespace's id, $2 floor, $3 records removed until
+-- $1 the namespace's id, $2 floor, $3 records removed until, $4 events dropped
 -- name: raise_floor
 UPDATE somactl.namespace
-SET floor = greatest(floor, $2), records_removed_until = greatest(records_removed_until, $3)
+SET floor = greatest(floor, $2), records_removed_until = greatest(records_removed_until, $3),
+    dropped_events = dropped_events + $4
 WHERE id = $1;

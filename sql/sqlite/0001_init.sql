@@ -23,7 +23,16 @@ CREATE TABLE namespace (
     -- Below this version entries of the history are gone: "no entry" no longer means "was absent".
     floor                 INTEGER NOT NULL DEFAULT 0,
     -- Commit records up to this time are gone: a generated id from before it can no longer be replayed.
-    records_removed_until REAL NOT NULL DEFAULT 0
+    records_removed_until REAL NOT NULL DEFAULT 0,
+    -- Events up to this version were published; null where publishing was never turned on.
+    published             INTEGER,
+    -- How many unpublished events outlive their time; null where publishing is off.
+    keep_events           INTEGER,
+    -- How many were dropped unpublished since publishing was turned on.
+    dropped_events        INTEGER NOT NULL DEFAULT 0,
+    -- Commit records up to this version may go when their time is over; later ones are events that wait.
+    removable_until       INTEGER AS (
+        CASE WHEN keep_events IS NULL THEN version ELSE max(published, version - keep_events) END)
 );
 
 -- What happened to one key in one version; a tombstone has no content. The verdict stands last, so that
@@ -61,7 +70,8 @@ CREATE TABLE payload (
     data BLOB NOT NULL
 );
 
--- What became of a commit id. `version` and `request` are null where the id was claimed as aborted.
+-- What became of a commit id, and thereby the event of each version. `version` and `request` are null where the
+-- id was claimed as aborted.
 -- `id_time` is the moment inside a generated (UUIDv7) id, null for any other id.
 CREATE TABLE commit_record (
     namespace   INTEGER NOT NULL REFERENCES namespace (id),
@@ -75,18 +85,6 @@ CREATE TABLE commit_record (
 );
 CREATE UNIQUE INDEX commit_record_version ON commit_record (namespace, version) WHERE version IS NOT NULL;
 CREATE INDEX commit_record_age ON commit_record (namespace, recorded_at);
-
--- One event per commit, in commit order, for the relay that publishes them.
-CREATE TABLE outbox (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    namespace   TEXT NOT NULL,
-    incarnation TEXT NOT NULL,
-    version     INTEGER NOT NULL,
-    commit_id   TEXT NOT NULL,
-    keys        TEXT NOT NULL,
-    recorded_at REAL NOT NULL
-);
-CREATE INDEX outbox_age ON outbox (namespace, recorded_at);
 
 -- Until when a deleted key can be restored, where the commit that deleted it said so; without a row the
 -- retention says it. `id` is the tombstone's revision. A row stands for as long as its key stays deleted.

@@ -103,13 +103,30 @@ SELECT * FROM commit_record WHERE namespace = :id AND commit_id = :commit_id;
 SELECT * FROM commit_record WHERE namespace = :id AND version IS NOT NULL AND version < :before
 ORDER BY version DESC LIMIT :limit;
 
+-- name: events
+SELECT version, commit_id, recorded_at, detail FROM commit_record
+WHERE namespace = :id AND version IS NOT NULL AND version > :after
+ORDER BY version LIMIT :limit;
+
+-- name: unpublished
+SELECT count(*) AS backlog FROM commit_record WHERE namespace = :id AND version IS NOT NULL AND version > :published;
+
+-- The first mark turns publishing on.
+-- name: mark_published
+UPDATE namespace SET
+    published = max(coalesce(published, 0), :version),
+    keep_events = CASE WHEN published IS NULL THEN :keep ELSE keep_events END
+WHERE id = :id;
+
+-- name: set_publishing
+UPDATE namespace SET
+    published = coalesce(published, 0), keep_events = :keep,
+    dropped_events = CASE WHEN :keep IS NULL THEN dropped_events ELSE 0 END
+WHERE id = :id;
+
 -- name: insert_commit_record
 INSERT INTO commit_record (namespace, commit_id, version, request, recorded_at, id_time, detail)
 VALUES (:id, :commit_id, :version, :request, :now, :id_time, :detail);
-
--- name: insert_event
-INSERT INTO outbox (namespace, incarnation, version, commit_id, keys, recorded_at)
-VALUES (:namespace, :incarnation, :version, :commit_id, :keys, :now);
 
 -- A key that was deleted with a grace of its own, when that is over: first all its values lose their bytes, ...
 -- name: values_past_grace
@@ -201,10 +218,8 @@ LIMIT :limit;
 SELECT rowid AS id, version FROM commit_record
 WHERE namespace = :id AND recorded_at <= :records_until
     AND (id_time IS NULL OR id_time <= :records_until)
+    AND (version IS NULL OR version <= :removable_until)
 LIMIT :limit;
-
--- name: expired_events
-SELECT id, version FROM outbox WHERE namespace = :namespace AND recorded_at <= :records_until LIMIT :limit;
 
 -- Between finding and removing, another process may have removed a row and a commit taken its id. A version
 -- is taken once in a namespace, so together with it the id means the row that was found, or none.
@@ -232,11 +247,10 @@ WHERE id = :row AND namespace = :id AND version = :version
 -- name: delete_record
 DELETE FROM commit_record WHERE rowid = :row AND namespace = :id AND recorded_at <= :records_until;
 
--- name: delete_event
-DELETE FROM outbox WHERE id = :row;
-
 -- name: raise_floor
-UPDATE namespace SET floor = max(floor, :floor), records_removed_until = max(records_removed_until, :records)
+UPDATE namespace SET
+    floor = max(floor, :floor), records_removed_until = max(records_removed_until, :records),
+    dropped_events = dropped_events + :dropped
 WHERE id = :id;
 
 -- name: note

@@ -297,7 +297,7 @@ def test_redis_and_its_faults(shell: Shell, redis: RedisServer) -> None:
         agree(shell, store, "maxmemory-policy", "evict")
         raw.config_set("maxmemory-policy", "noeviction")
         well(shell, store)
-        for part in ("keys", "superseded", "kept", "log", "records", "outbox"):
+        for part in ("keys", "superseded", "version_counts", "log", "records"):
             name, aside = f"somactl:{{default}}:{part}", "aside"
             there = raw.exists(name) and raw.rename(name, aside)
             raw.set(name, "foreign")

@@ -10,7 +10,7 @@ its own. What it looks at:
 - live values, histories and old versions are what replaying the log gives: nothing torn, nothing lost;
 - expectations held where a commit was made, and did not where one was refused for them;
 - everything read during the run was committed, whole, and not older than promised;
-- the outbox has one event for each version, and the store takes the next commit.
+- there is one event for each version, and the store takes the next commit.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from faults.model import Model
 from somactl.errors import CommitAborted, KeyNotFound, SomactlError, VersionConflict
 from somactl.store.contract import CommitMetadata, CommitState, Receipt, Revision, Store
 from somactl.store.retrying import Retrying
+from somactl.testing.values import event_versions
 
 ENOUGH = 1_000_000
 OLD_VERSIONS = 100
@@ -41,10 +42,6 @@ class Place(Protocol):
     """For how long a read of one key may return what is superseded; None where it may not at all."""
 
     def open(self) -> Store: ...
-
-    async def events(self) -> list[int]:
-        """The versions of the events in the outbox, in its order."""
-        ...
 
     async def litter(self) -> list[str]:
         """What lies in the database and should not, one sentence each."""
@@ -78,9 +75,9 @@ async def _defects(store: Store, place: Place, history: History, own: History) -
     defects += await _wrong_old_values(store, model)
     defects += _wrong_looks([*history.looks, *own.looks], model, place.stale_seconds)
     defects += await _late_arrivals(store, history, settled)
-    events = await place.events()
+    events = await event_versions(store)
     if events != list(range(1, model.head + 1)):
-        defects.append(f"the outbox has the events {events} for the versions 1 to {model.head}")
+        defects.append(f"there are the events {events} for the versions 1 to {model.head}")
     defects += await place.litter()
     defects += await _next_commit(store, history, own, model)
     return defects

@@ -47,9 +47,6 @@ class Place:
         finally:
             await store.close()
 
-    async def events(self) -> list[int]:
-        raise NotImplementedError
-
     async def litter(self) -> list[str]:
         raise NotImplementedError
 
@@ -72,10 +69,6 @@ class RedisPlace(Place):
         if isinstance(self.server, RedisCluster):
             return self.server.node_of(Names(self.namespace).head).client()
         return self.server.client()
-
-    async def events(self) -> list[int]:
-        with self.raw() as raw:
-            return [int(entry.partition(b"-")[0]) for entry, _ in raw.xrange(Names(self.namespace).outbox)]
 
     def expiring(self) -> dict[str, int]:
         """Names on their way in or out -> milliseconds until they vanish; -1 for never."""
@@ -113,10 +106,6 @@ class PostgresPlace(Place):
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self.server.run(statement, self.database)
         return rows
-
-    async def events(self) -> list[int]:
-        statement = f"SELECT version FROM outbox WHERE namespace = '{self.namespace}' ORDER BY id"
-        return [version for (version,) in self.rows(statement)]
 
     async def litter(self) -> list[str]:
         return []
@@ -158,9 +147,6 @@ class HybridPlace(Place):
     def through_cache(self, port: int, *, cache_timeout: float) -> Spec:
         """The way there whose cache is reached through a proxy, and waited for longer."""
         return replace(self.spec, cache=f"redis://127.0.0.1:{port}/0", cache_timeout=cache_timeout)
-
-    async def events(self) -> list[int]:
-        return await self.authority.events()
 
     async def litter(self) -> list[str]:
         """Everything in the cache expires, and a value when it is as old as a value may be."""

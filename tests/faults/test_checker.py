@@ -21,9 +21,6 @@ class SqlitePlace(SqliteBackend):
     namespace = NAMESPACE
     stale_seconds: float | None = None
 
-    async def events(self) -> list[int]:  # type: ignore[override]
-        return await super().events(NAMESPACE)
-
     async def litter(self) -> list[str]:
         return []
 
@@ -73,12 +70,6 @@ async def test_the_load_does_what_it_says(tmp_path: Path) -> None:
 DAMAGE: dict[str, tuple[str, str]] = {
     "a lost record": ("DELETE FROM commit_record WHERE version BETWEEN 10 AND 20", "is aborted"),
     "a gap": ("UPDATE commit_record SET version = NULL WHERE version = 20", "and the head is at"),
-    "a lost event": ("DELETE FROM outbox WHERE version = 20", "the outbox has the events"),
-    "an event twice": (
-        "INSERT INTO outbox (namespace, incarnation, version, commit_id, keys, recorded_at) "
-        "SELECT namespace, incarnation, version, commit_id, keys, recorded_at FROM outbox WHERE version = 20",
-        "the outbox has the events",
-    ),
     "a head that ran ahead": ("UPDATE namespace SET version = version + 1", "and the head is at"),
     "a key that was forgotten": (
         "DELETE FROM revision WHERE key = 'a-y' AND superseded_at IS NULL",

@@ -70,7 +70,6 @@ class HybridBackend:
         self.cache = cache
         self.raw = raw
         self.implicit_init = authority.implicit_init
-        self.outbox = authority.outbox
         self.problems = getattr(authority, "problems", frozenset())
 
     def open(self, namespace: str = "default") -> Store:

@@ -42,7 +42,6 @@ class PostgresBackend:
     _disposed: ClassVar[WeakKeyDictionary[Databases, list[str]]] = WeakKeyDictionary()
 
     implicit_init = False
-    outbox = True
     frees_itself = False
     problems: frozenset[str] = frozenset({"fsync", "full_page_writes"})
 
@@ -107,34 +106,27 @@ class PostgresBackend:
             f"superseded_at = superseded_at - $2, expires_at = expires_at - $2 WHERE {ours}",
             f"UPDATE somactl.note SET written_at = written_at - $2 WHERE {ours}",
             f"UPDATE somactl.commit_record SET recorded_at = recorded_at - $2 WHERE {ours}",
-            "UPDATE somactl.outbox SET recorded_at = recorded_at - $2 WHERE namespace = $1",
         ):
             await self.rows(statement, namespace, seconds)
-
-    async def events(self, namespace: str) -> list[int]:
-        rows = await self.rows(
-            "SELECT version FROM somactl.outbox WHERE namespace = $1 ORDER BY id", namespace
-        )
-        return [version for (version,) in rows]
 
     async def dispose(self) -> None:
         await self.rows(EMPTIED)
         self._shelf.append(self.direct_url)
 
-    async def refuse_events(self, state: str, *, in_commit: bool = False) -> None:
-        """From now on each write of an event fails with that SQLSTATE, at once or in COMMIT."""
+    async def refuse_records(self, state: str, *, in_commit: bool = False) -> None:
+        """From now on each write of a commit's record fails with that SQLSTATE, at once or in COMMIT."""
         await self.rows(
             "CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS "
             f"$$BEGIN RAISE EXCEPTION 'provoked' USING ERRCODE = '{state}'; END$$"
         )
         kind, deferred = ("CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED") if in_commit else ("", "")
         await self.rows(
-            f"CREATE {kind} TRIGGER refuse AFTER INSERT ON somactl.outbox {deferred} "
+            f"CREATE {kind} TRIGGER refuse AFTER INSERT ON somactl.commit_record {deferred} "
             "FOR EACH ROW EXECUTE FUNCTION public.refuse()"
         )
 
-    async def accept_events(self) -> None:
-        await self.rows("DROP TRIGGER refuse ON somactl.outbox")
+    async def accept_records(self) -> None:
+        await self.rows("DROP TRIGGER refuse ON somactl.commit_record")
 
     async def processes(self) -> set[int]:
         """Those of the server that serve stores on this database."""

@@ -24,7 +24,6 @@ class RedisBackend:
     """The database that `raw`, a client of any kind, leads to; flushed when it is disposed of."""
 
     implicit_init = False
-    outbox = True
     default_retention = Retention(versions=2)
     frees_itself = True
 
@@ -106,22 +105,11 @@ class RedisBackend:
             version, written_at, rest = facts.split(b" ", 2)
             aged = b" ".join([version, older(written_at).encode(), rest])
             self.raw.hset(self.name(namespace, "noted"), note, aged)
-        self._age_events(self.name(namespace, "outbox"), older)
 
     def _age_expiry(self, name: str, seconds: float) -> None:
         left = self.raw.pttl(name)
         if left > 0:
             self.raw.pexpire(name, int(left - seconds * 1000))
-
-    def _age_events(self, outbox: str, older: Any) -> None:
-        events = self.raw.xrange(outbox)
-        self.raw.delete(outbox)
-        for event_id, fields in events:
-            self.raw.xadd(outbox, {**fields, b"at": older(fields[b"at"])}, id=event_id)
-
-    async def events(self, namespace: str) -> list[int]:
-        events = self.raw.xrange(self.name(namespace, "outbox"))
-        return [int(event_id.partition(b"-")[0]) for event_id, _ in events]
 
     async def dispose(self) -> None:
         self.raw.flushdb()

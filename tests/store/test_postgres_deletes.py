@@ -222,7 +222,7 @@ async def test_deleting_walks_through_no_history(backend: PostgresBackend, opene
             "WHERE schemaname = 'somactl'"
         ):
             found[row["relname"]] = row
-        return bool(found["outbox"]["n_tup_ins"] == 14)
+        return bool(found["commit_record"]["n_tup_ins"] == 14)
 
     await until(told, "the statistics")
     assert found["revision"]["seq_tup_read"] == found["payload"]["seq_tup_read"] == 0

@@ -177,7 +177,7 @@ async def test_every_state_that_means_something(
     store = opener()
     await store.init()
     for state, (error, retryable) in STATES.items():
-        await backend.refuse_events(state)
+        await backend.refuse_records(state)
         with pytest.raises(error) as caught:
             await put(store, "a", expected={"guard": 0})  # a transaction of several statements
         assert (caught.value.retryable, caught.value.facts["sqlstate"]) == (retryable, state)
@@ -187,7 +187,7 @@ async def test_every_state_that_means_something(
         # leaves open whether it is done.
         with pytest.raises(OutcomeUnknown if state.startswith("08") else error):
             await put(store, "a")
-        await backend.accept_events()
+        await backend.accept_records()
     assert ((await store.head()).version, await backend.stored("default")) == (0, set())
     assert (await put(store, "a")).version == 1
 
@@ -195,8 +195,8 @@ async def test_every_state_that_means_something(
 async def test_what_only_a_bug_could_cause_is_raised_as_it_is(
     backend: PostgresBackend, store: PostgresStore
 ) -> None:
-    await backend.refuse_events("22012")
+    await backend.refuse_records("22012")
     with pytest.raises(asyncpg.DivisionByZeroError):
         await put(store, "a")
-    await backend.accept_events()
+    await backend.accept_records()
     assert (await put(store, "a")).version == 1

@@ -116,7 +116,7 @@ async def test_a_transaction_that_is_always_undone_is_busy(
         return await sleep(0, result)
 
     monkeypatch.setattr("somactl.store.postgres.store.asyncio.sleep", counted)
-    await backend.refuse_events("40P01")
+    await backend.refuse_records("40P01")
     with pytest.raises(StoreBusy, match="undid"):
         await put(store, "a")
     waited = [pause for pause in pauses if pause]
@@ -210,8 +210,8 @@ async def test_a_connection_lost_while_commit_is_done(backend: PostgresBackend, 
         "$$BEGIN PERFORM pg_sleep(60); RETURN NULL; END$$"
     )
     await backend.rows(
-        "CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON somactl.outbox DEFERRABLE INITIALLY DEFERRED "
-        "FOR EACH ROW EXECUTE FUNCTION public.dawdle()"
+        "CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON somactl.commit_record "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.dawdle()"
     )
     commit = asyncio.create_task(put(store, "a", commit_id="lost", expected={"guard": 0}))
 
@@ -224,7 +224,7 @@ async def test_a_connection_lost_while_commit_is_done(backend: PostgresBackend, 
     await until(dawdling, "the server in COMMIT")
     with pytest.raises(OutcomeUnknown):
         await commit
-    await backend.rows("DROP TRIGGER dawdle ON somactl.outbox")
+    await backend.rows("DROP TRIGGER dawdle ON somactl.commit_record")
     assert (await store.commit_status("lost")).state == "unseen"
     assert (await put(store, "a", commit_id="lost", expected={"guard": 0})).version == 1
 
@@ -232,7 +232,7 @@ async def test_a_connection_lost_while_commit_is_done(backend: PostgresBackend, 
 async def test_a_refusal_in_commit_itself_is_an_answer(
     backend: PostgresBackend, store: PostgresStore
 ) -> None:
-    await backend.refuse_events("53100", in_commit=True)
+    await backend.refuse_records("53100", in_commit=True)
     for expected in (None, {"guard": 0}):
         with pytest.raises(StoreFull):
             await put(store, "a", expected=expected)

@@ -164,7 +164,7 @@ async def test_a_table_of_our_name_that_is_not_ours(backend: PostgresBackend, op
             await call
 
 
-@pytest.mark.parametrize("lacking", ["TABLE somactl.outbox", "FUNCTION somactl.write_commit"])
+@pytest.mark.parametrize("lacking", ["TABLE somactl.commit_record", "FUNCTION somactl.write_commit"])
 async def test_a_part_of_ours_that_is_missing(backend: PostgresBackend, opener: Opener, lacking: str) -> None:
     store = opener()
     await store.init()

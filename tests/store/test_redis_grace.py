@@ -210,7 +210,7 @@ async def test_nothing_is_left_of_many_keys_past_their_grace(
     assert (await compact_fully(store, 90))[:2] == (100, 100)
     assert await store.compact() == Compaction()
     left = {name.decode().split(":", 2)[2] for name in backend.raw.scan_iter("somactl:{default}:*")}
-    assert left == {"head", "outbox"}  # the latter without events
+    assert left == {"head"}
     summary = await store.summary()
     assert (summary.keys, summary.tombstones, summary.stored_bytes) == (0, 0, 0)
 
@@ -334,7 +334,7 @@ async def test_a_full_server_refuses_many_deletes_whole(backend: RedisBackend, s
 
 
 @pytest.mark.parametrize(
-    "part", ["keys", "deleted", "log", "records", "outbox", "delete_batches", "expiring_batches", "history:b"]
+    "part", ["keys", "deleted", "log", "records", "delete_batches", "expiring_batches", "history:b"]
 )
 async def test_a_foreign_value_tears_no_delete(backend: RedisBackend, store: RedisStore, part: str) -> None:
     await put(store, "a", "b")

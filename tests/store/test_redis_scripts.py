@@ -134,6 +134,8 @@ async def use_everything(store: RedisStore) -> None:
     await store.write_notes({"m": None, "n": None})
     assert [page async for page in store.scan_notes()] == []
     await store.init(new_incarnation=True)
+    await store.mark_published(3)
+    await store.events()
 
 
 async def test_names_that_lua_could_misread(store: RedisStore) -> None:

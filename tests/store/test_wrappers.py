@@ -26,7 +26,8 @@ METHODS = {
 }
 READS = {
     *("durability", "diagnose", "namespaces", "head", "summary", "clock", "read", "read_many", "stat_many"),
-    *("scan", "history", "log", "read_notes", "scan_notes", "close"),
+    *("scan", "history", "log", "events", "publishing", "read_notes", "scan_notes"),
+    "close",
 }
 """What writes nothing, however it is called. A new method of the contract stands here, or `ReadOnly` must
 refuse it."""

@@ -13,7 +13,6 @@ from somactl.store.sqlite import SqliteStore
 
 class SqliteBackend:
     implicit_init = True
-    outbox = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,13 +72,6 @@ class SqliteBackend:
                     "WHERE namespace = (SELECT id FROM namespace WHERE name = ?)",
                     (namespace,),
                 )
-            connection.execute(
-                "UPDATE outbox SET recorded_at = recorded_at - ? WHERE namespace = ?", (seconds, namespace)
-            )
-
-    async def events(self, namespace: str) -> list[int]:
-        rows = self.rows("SELECT version FROM outbox WHERE namespace = ? ORDER BY id", namespace)
-        return [version for (version,) in rows]
 
     async def dispose(self) -> None:
         for suffix in ("", "-wal", "-shm"):

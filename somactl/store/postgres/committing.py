@@ -159,7 +159,7 @@ def _statement(
         commit_id_time(request.commit_id),
         request.identity,
         records.dumps(request.contents),
-        records.dump_metadata(metadata),
+        records.dump_metadata(request),
     ]
     way: list[object] = [payloads is not None, str(milliseconds(session.lock_patience))]
     gone = sorted(key for key, put in request.updates.items() if put is None)

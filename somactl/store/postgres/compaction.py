@@ -5,7 +5,7 @@ Between the two another machine may commit or compact. Nothing that was removabl
 since is left alone), so the second transaction needs no second look; it counts what it really removed.
 
 Values and entries go first, without the namespace's lock: commits touch none that is superseded. The lock is
-taken for the tombstones, records and events, a few small rows; so no commit waits for large deletions, and
+taken for the tombstones and records, a few small rows; so no commit waits for large deletions, and
 none of the two ever holds what the other wants in another order.
 """
 
@@ -68,20 +68,20 @@ async def candidates(
 async def count(session: Session, namespace: str, stages: Sequence[str] = schema.STAGES) -> Compaction:
     """What repeated calls would remove now."""
     number: Counter[str] = Counter()
-    freed = 0
     async with session.transaction(snapshot=True, extra=_LOOK_SECONDS):
         here = await _existing(session, namespace)
         for stage in stages:
             row = await session.row(f"count_{stage}", *_parameters(stage, here, None), extra=_LOOK_SECONDS)
             assert row is not None
             number[_kind(stage)] += row["number"]
-            freed += row["size"]
+            number.update({name: value for name, value in row.items() if name != "number"})
     return Compaction(
         revisions=number["values"],
         tombstones=number["tombstones"],
         records=number["entries"] + number["records"],
         events=number["events"],
-        bytes_freed=freed,
+        dropped=number["dropped"],
+        bytes_freed=number["size"],
     )
 
 
@@ -90,7 +90,7 @@ async def remove(session: Session, namespace: str, found: Candidates) -> Compact
     ids: dict[str, list[str]] = {}
     for stage, some in found.ids.items():
         ids.setdefault(_kind(stage), []).extend(some)
-    values, entries, tombstones, expired, events = (ids.get(kind, []) for kind in _KINDS)
+    values, entries, tombstones, expired = (ids.get(kind, []) for kind in _KINDS)
     extra = seconds_for(found.size)
     async with session.transaction(extra=extra):
         await session.row("lock_compaction", _LOCK, found.namespace_id)
@@ -100,16 +100,17 @@ async def remove(session: Session, namespace: str, found: Candidates) -> Compact
         await lock(session, namespace)
         forgotten = await session.rows("delete_tombstones", tombstones)
         removed = await session.rows("delete_records", found.namespace_id, expired)
-        announced = await session.rows("delete_events", events)
         floor = max((row["gone_since"] for row in [*gone, *forgotten]), default=0)
         until = found.records_until if removed else 0.0
-        await session.row("raise_floor", found.namespace_id, floor, until)
+        dropped = sum(bool(row["dropped"]) for row in removed)
+        await session.row("raise_floor", found.namespace_id, floor, until, dropped)
         await session.execute("COMMIT")
     return Compaction(
         revisions=len(pruned),
         tombstones=len(forgotten),
         records=len(gone) + len(removed),
-        events=len(announced),
+        events=sum(row["version"] is not None for row in removed),
+        dropped=dropped,
         bytes_freed=sum(row["size"] for row in pruned),
         more=found.more,
     )
@@ -123,7 +124,7 @@ async def _existing(session: Session, namespace: str) -> Row:
     return row
 
 
-_KINDS = ("values", "entries", "tombstones", "records", "events")
+_KINDS = ("values", "entries", "tombstones", "records")
 
 
 def _kind(stage: str) -> str:
@@ -134,6 +135,7 @@ def _kind(stage: str) -> str:
 def _parameters(stage: str, here: Row, limit: int | None) -> list[object]:
     now, versions = here["now"], here["keep_versions"]
     values_until, records_until = now - here["keep_seconds"], _records_until(here)
+    waiting_from = None if here["keep_events"] is None else here["published"]
     return [
         here["id"],
         limit,
@@ -144,8 +146,7 @@ def _parameters(stage: str, here: Row, limit: int | None) -> list[object]:
             "removable_entries": (values_until, versions, now, records_until),
             "ungraced_tombstones": (now,),
             "expired_tombstones": (values_until,),
-            "expired_records": (records_until,),
-            "expired_events": (records_until,),
+            "expired_records": (records_until, here["removable_until"], waiting_from),
         }[stage],
     ]
 

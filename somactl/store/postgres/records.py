@@ -19,6 +19,7 @@ from somactl.store.contract import (
     Note,
     Receipt,
 )
+from somactl.store.request import Request
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -66,9 +67,10 @@ def in_order(some: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(key for key in keys if key in chosen) if chosen else ()
 
 
-def dump_metadata(metadata: CommitMetadata) -> str:
+def dump_metadata(request: Request) -> str:
     """All that is kept with a commit, without what is empty. A grace of 0 is not."""
-    fields = msgspec.structs.asdict(msgspec.structs.replace(metadata, guards={}))
+    fields = msgspec.structs.asdict(msgspec.structs.replace(request.metadata, guards={}))
+    fields["summary"] = request.summary
     return dumps({name: value for name, value in fields.items() if value or value == 0})
 
 

@@ -39,9 +39,13 @@ STAGES = (
     *("ungraced_values", "prunable_values"),
     *("ungraced_entries", "removable_entries"),
     *("ungraced_tombstones", "expired_tombstones"),
-    *("expired_records", "expired_events"),
+    "expired_records",
 )
 """The statements that find what `compact` removes, in its order; a `count_` of each counts the same rows."""
+_EVENTS = {
+    "expired_records": ", count(found.version) AS events, count(*) FILTER (WHERE found.dropped) AS dropped "
+}
+"""What is counted besides."""
 UNGRACED = tuple(stage for stage in STAGES if stage.startswith("ungraced"))
 """Those that look at the keys alone whose own deadline is over."""
 
@@ -53,7 +57,7 @@ def queries() -> dict[str, str]:
     for stage in STAGES:
         statements[f"count_{stage}"] = (
             "SELECT count(*) AS number, coalesce(sum(found.size), 0)::bigint AS size "
-            f"FROM (\n{statements[stage]}\n) AS found"
+            f"{_EVENTS.get(stage, '')}FROM (\n{statements[stage]}\n) AS found"
         )
     return statements
 

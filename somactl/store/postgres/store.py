@@ -16,10 +16,12 @@ from somactl.store.contract import (
     CommitStatus,
     Compaction,
     Entry,
+    EventPage,
     Finding,
     Head,
     NamespaceSummary,
     Note,
+    Publishing,
     Receipt,
     Retention,
     Revision,
@@ -32,6 +34,7 @@ from somactl.store.misread import reads_replies, understood
 from somactl.store.postgres import (
     compaction,
     diagnosis,
+    events,
     failures,
     listing,
     notes,
@@ -141,6 +144,20 @@ class PostgresStore(BaseStore):
 
     async def _log(self, before: int, limit: int) -> list[CommitRecord]:
         return await self._ask(reading.log, before, limit)
+
+    async def _events(self, after: int, limit: int) -> EventPage:
+        return await self._ask(events.read, after, limit)
+
+    async def publishing(self) -> Publishing:
+        return await self._ask(events.publishing)
+
+    async def _mark_published(self, version: int, incarnation: str | None) -> Publishing:
+        return await self._write(
+            partial(events.mark, namespace=self.namespace, version=version, incarnation=incarnation)
+        )
+
+    async def _set_publishing(self, keep: int | None) -> Publishing:
+        return await self._write(partial(events.set_keep, namespace=self.namespace, keep=keep))
 
     async def _wait_for(self, commit_id: str) -> None:
         await self._writes.wait_for(commit_id)

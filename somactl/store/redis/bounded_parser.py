@@ -27,7 +27,7 @@ EXCHANGE_BYTES: Final = 1 << 30
 """Of the replies to one exchange, whatever it asks for."""
 MAX_ELEMENTS: Final = 16 << 20
 """Of the list that a reply is; each takes 8 bytes when it is announced, before one of them has come."""
-_PAYLOADS = frozenset({"GET", "MGET", "GETRANGE", "EVAL", "EVALSHA", "HGETALL", "HMGET", "XRANGE", "EXEC"})
+_PAYLOADS = frozenset({"GET", "MGET", "GETRANGE", "EVAL", "EVALSHA", "HGETALL", "HMGET", "EXEC"})
 _announced = re.compile(rb"([$*])([0-9]{1,20})\r\n").match
 
 

@@ -20,6 +20,7 @@ import msgspec
 from somactl.store.contract import Compaction
 from somactl.store.reading import portions
 from somactl.store.redis import layout, revisions
+from somactl.store.redis.events import PUBLISHING_FIELDS
 from somactl.store.redis.layout import NamespaceHead
 from somactl.store.redis.reading import Reader, seconds
 from somactl.store.redis.revisions import HistoryEntry
@@ -78,6 +79,14 @@ class Listed(msgspec.Struct, frozen=True):
     left: frozenset[str]
 
 
+class Record(msgspec.Struct, frozen=True):
+    """The record of a commit, 0 for one of an id that was given up; `dropped`: its event is not published."""
+
+    commit_id: str
+    version: int
+    dropped: bool
+
+
 class Candidates(msgspec.Struct):
     """What is to be removed, in the order in which it must go: values, entries, tombstones."""
 
@@ -85,14 +94,13 @@ class Candidates(msgspec.Struct):
     values: list[Value] = []
     entries: list[Entry] = []
     tombstones: list[Tombstone] = []
-    records: list[str] = []
-    events: list[str] = []
+    records: list[Record] = []
     lists: list[Listed] = []
     more: bool = False
 
     @property
     def empty(self) -> bool:
-        found = self.values or self.entries or self.tombstones or self.records or self.events
+        found = self.values or self.entries or self.tombstones or self.records
         return not found and all(each.left for each in self.lists)
 
     def add(self, found: Value | Entry | Tombstone) -> None:
@@ -108,7 +116,8 @@ class Candidates(msgspec.Struct):
             revisions=len(self.values),
             tombstones=len(self.tombstones),
             records=len(self.entries) + len(self.records),
-            events=len(self.events),
+            events=sum(record.version > 0 for record in self.records),
+            dropped=sum(record.dropped for record in self.records),
             bytes_freed=sum(value.size for value in self.values),
             more=self.more,
         )
@@ -145,9 +154,8 @@ async def candidates(reader: Reader, limit: int | None, *, past_grace: bool = Fa
         and await take(search.delete_batches(), found.add)
         and await take(search.values(), found.add)
         and await take(search.entries(), found.add)
-        and await take(search.records(), found.records.append)
     ):
-        await take(search.events(), found.events.append)
+        await take(search.records(), found.records.append)
     return found
 
 
@@ -249,23 +257,17 @@ class _Search:
                     seen.add((key, version))
                     yield Entry(key, version)
 
-    async def records(self) -> AsyncIterator[str]:
+    async def records(self) -> AsyncIterator[Record]:
+        """Those past the record retention, but for the events that wait to be published."""
+        head, published, keep = await self._ask("HMGET", self.names.head, "version", *PUBLISHING_FIELDS[:2])
+        removable, waiting = int(head or 0), None if keep is None else int(published)
+        if waiting is not None:
+            removable = max(waiting, removable - int(keep))
         async for page in self._members(self.names.records, self.records_until):
-            for commit_id in page:
-                yield commit_id.decode()
-
-    async def events(self) -> AsyncIterator[str]:
-        start = "-"
-        while True:
-            page = await self._ask("XRANGE", self.names.outbox, start, "+", "COUNT", _PAGE)
-            for event_id, pairs in page:
-                fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-                if float(fields[b"at"]) > self.records_until:
-                    return
-                start = f"({event_id.decode()}"
-                yield event_id.decode()
-            if not page:
-                return
+            for commit_id, score in zip(page, await self._ask("ZMSCORE", self.names.log, *page), strict=True):
+                version = int(float(score or 0))
+                if version <= removable:
+                    yield Record(commit_id.decode(), version, waiting is not None and version > waiting)
 
     async def _histories(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, list[HistoryEntry]]]:
         """The keys with their history, newest entry first."""
@@ -366,14 +368,10 @@ async def remove(reader: Reader, found: Candidates) -> Compaction:
     for tombstones in _portions(found.tombstones):
         done.tombstones += _chosen(tombstones, await _forget(reader, [], tombstones))
     await _strike(reader, found.lists, done.tombstones)
-    counts = [await _expire(reader, found, ids, []) for ids in _portions(found.records)]
-    counts += [await _expire(reader, found, [], ids) for ids in _portions(found.events)]
+    counts = [(0, 0, 0), *[await _expire(reader, found, some) for some in _portions(found.records)]]
+    records, events, dropped = map(sum, zip(*counts, strict=True))
     summary = done.summary()
-    return msgspec.structs.replace(
-        summary,
-        records=summary.records + sum(records for records, _ in counts),
-        events=sum(events for _, events in counts),
-    )
+    return msgspec.structs.replace(summary, records=summary.records + records, events=events, dropped=dropped)
 
 
 def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -427,15 +425,12 @@ async def _strike(reader: Reader, lists: Sequence[Listed], gone: Sequence[Tombst
             reader.link.values(await reader.link.ask(("ZREM", each.index, each.delete_batch)))
 
 
-async def _expire(
-    reader: Reader, found: Candidates, records: Sequence[str], events: Sequence[str]
-) -> tuple[int, int]:
+async def _expire(reader: Reader, found: Candidates, records: Sequence[Record]) -> tuple[int, int, int]:
     names = reader.names
-    keys: list[Argument] = [names.head, names.log, names.records, names.outbox]
-    keys += [names.commit(commit_id) for commit_id in records]
-    arguments: list[Argument] = [repr(found.records_until), len(records), *records, *events]
-    removed_records, removed_events = await _removing(reader, EXPIRE, keys, arguments)
-    return removed_records, removed_events
+    ids = [record.commit_id for record in records]
+    keys: list[Argument] = [names.head, names.log, names.records, *map(names.commit, ids)]
+    removed, events, dropped = await _removing(reader, EXPIRE, keys, [repr(found.records_until), *ids])
+    return removed, events, dropped
 
 
 async def _removing(

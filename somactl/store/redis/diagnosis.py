@@ -273,7 +273,6 @@ async def _writes(reader: Reader) -> Finding:
         ("HDEL", nothing, "f"),
         ("ZADD", nothing, "XX", 0, "m"),
         ("ZREM", nothing, "m"),
-        ("XADD", nothing, "NOMKSTREAM", "*", "f", "v"),
         ("PEXPIRE", nothing, 1),
         ("UNLINK", nothing),
     ]

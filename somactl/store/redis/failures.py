@@ -120,11 +120,6 @@ _GENERIC: dict[str, tuple[type[SomactlError], str, str]] = {
         "it is no cluster",
         "name a single server as redis://",
     ),
-    "The ID specified in XADD": (
-        StoreDamaged,
-        "the namespace's outbox is ahead of its head",
-        "stop writers and find out who wrote there; restore a backup, or delete the outbox",
-    ),
     "ACL failure in script": (
         AccessDenied,
         "the user lacks a right that somactl's scripts need",

@@ -2,8 +2,9 @@
 
 All names of a namespace share one hash tag, so that a cluster keeps them on one node:
 
-    head        hash: incarnation, version, created_at, retention, counts, and the layout's version; also
-                which server made the last commit, and whether one took over (`failover.py`)
+    head        hash: incarnation, version, created_at, retention, counts, and the layout's version; how far
+                events were published; also which server made the last commit, and whether one took over
+                (`failover.py`)
     keys        sorted set of the live keys, all of score 0, hence in byte order
     deleted     the same for the keys that have a tombstone
     live:K      string: the envelope that is live, or that the tombstone of K hides (then with an expiry, if
@@ -24,7 +25,6 @@ All names of a namespace share one hash tag, so that a cluster keeps them on one
     commit:ID   hash: what became of a commit id
     log         commit ids by version
     records     commit ids by the time after which they may be forgotten
-    outbox      stream of events; the entry of version V is V-0
     note:N      string: the data of note N
     noted       hash: of each note its version, when it was written, its size and its digest
     notes       sorted set of the notes' names, all of score 0
@@ -81,7 +81,6 @@ class Names:
     version_counts: str
     log: str
     records: str
-    outbox: str
     delete_batches: str
     expiring_batches: str
     noted: str
@@ -113,14 +112,14 @@ class Names:
 
 
 PARTS = (
-    "head", "keys", "deleted", "superseded", "bodiless", "version_counts", "log", "records", "outbox",
+    "head", "keys", "deleted", "superseded", "bodiless", "version_counts", "log", "records",
 )  # fmt: skip
 """The parts that a namespace has once each; all but the head are missing while they would be empty."""
 FURTHER_PARTS = ("delete_batches", "expiring_batches", "noted", "notes")
 """The rest of them: the scripts know a key by its place among `PARTS`, so these come behind."""
 
 
-TYPES = {"head": "hash", "outbox": "stream", "noted": "hash"}
+TYPES = {"head": "hash", "noted": "hash"}
 """What these parts are; all others are sorted sets."""
 
 

@@ -344,20 +344,21 @@ class Reader:
         return found
 
     async def commit_status(self, commit_id: str) -> CommitStatus:
-        *asked, told = await self.link.ask(
-            ("HMGET", self.names.commit(commit_id), *records.FIELDS),
-            self.head_command(),
-            ("INFO", "replication"),
-        )
-        fields, head = self.link.values(asked)
+        fields = ("HMGET", self.names.commit(commit_id), *records.FIELDS)
+        _, (found,) = await self.ask_primary(f"commit {commit_id}", fields)
+        return self._status(commit_id, found)
+
+    async def ask_primary(self, what: str, *commands: Command) -> tuple[NamespaceHead, list[Any]]:
+        """The head, and behind it the replies to `commands`; NotPrimary where a replica gave them."""
+        head, *asked, told = await self.link.ask(self.head_command(), *commands, ("INFO", "replication"))
+        replies = self.link.values(asked)
         # In a cluster the question was sent on to the primary, and only this answer came from elsewhere.
         if not isinstance(self.link, ClusterLink) and failover.is_replica(told):
             raise NotPrimary(
-                f"{self.link.place} is a replica: what it knows of commit {commit_id} is not final",
+                f"{self.link.place} is a replica: what it knows of {what} is not final",
                 hint="wait for the failover, or name the primary in the URL",
             )
-        await self.existing(head)
-        return self._status(commit_id, fields)
+        return await self.existing(self.link.value(head)), replies
 
     async def resolve(self, commit_id: str) -> CommitStatus:
         keys = [self.names.head, self.names.records, self.names.commit(commit_id)]

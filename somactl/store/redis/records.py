@@ -27,6 +27,7 @@ class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
     idempotency_key: str | None = None
     grace: float | None = None
     facts: Mapping[str, Any] = {}
+    summary: Mapping[str, Any] | None = None
 
 
 _decode_detail = msgspec.json.Decoder(Detail).decode
@@ -43,6 +44,7 @@ def detail(request: Request) -> bytes:
             known.idempotency_key,
             known.grace,
             known.facts,
+            request.summary,
         )
     )
 

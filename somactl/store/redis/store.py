@@ -12,10 +12,12 @@ from somactl.store.contract import (
     CommitStatus,
     Compaction,
     Entry,
+    EventPage,
     Finding,
     Head,
     NamespaceSummary,
     Note,
+    Publishing,
     Receipt,
     Retention,
     Revision,
@@ -26,7 +28,7 @@ from somactl.store.contract import (
 from somactl.store.inflight import Writes
 from somactl.store.misread import reads_replies, understood
 from somactl.store.reading import Listing, pages
-from somactl.store.redis import compaction, connection, diagnosis, layout, listing, notes, writing
+from somactl.store.redis import compaction, connection, diagnosis, events, layout, listing, notes, writing
 from somactl.store.redis.layout import Names
 from somactl.store.redis.link import Link, Nodes
 from somactl.store.redis.reading import Reader
@@ -128,6 +130,18 @@ class RedisStore(BaseStore):
 
     async def _log(self, before: int, limit: int) -> list[CommitRecord]:
         return await self._reader.log(before, limit)
+
+    async def _events(self, after: int, limit: int) -> EventPage:
+        return await events.read(self._reader, after, limit)
+
+    async def publishing(self) -> Publishing:
+        return await events.publishing(self._reader)
+
+    async def _mark_published(self, version: int, incarnation: str | None) -> Publishing:
+        return await self._write(lambda _: events.mark(self._reader, version, incarnation))
+
+    async def _set_publishing(self, keep: int | None) -> Publishing:
+        return await self._write(lambda _: events.set_keep(self._reader, keep))
 
     async def _wait_for(self, commit_id: str) -> None:
         await self._writes.wait_for(commit_id)

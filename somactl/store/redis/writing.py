@@ -155,7 +155,7 @@ def _delete(names: Names, request: Request, durability: str) -> Call:
     """The script of plain deletes with its keys and arguments; `lua/delete.lua` says what they are."""
     deletes, token, grace = sorted(request.updates), layout.token(), request.metadata.grace
     keys: list[Argument] = [
-        names.head, names.keys, names.deleted, names.log, names.records, names.outbox,
+        names.head, names.keys, names.deleted, names.log, names.records,
         names.commit(request.commit_id), names.delete_batches, names.expiring_batches,
         names.delete_batch(token),
     ]  # fmt: skip

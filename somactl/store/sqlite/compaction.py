@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from somactl.store.contract import Compaction
 from somactl.store.sqlite import reading
 from somactl.store.sqlite.database import transaction
+from somactl.store.sqlite.reading import NamespaceHead
 from somactl.store.sqlite.schema import queries
 
 _NO_LIMIT = -1
@@ -25,8 +26,9 @@ _Rows: TypeAlias = "list[tuple[int, int | None]]"
 
 @dataclass(slots=True)
 class Candidates:
-    """Rows to remove, in the order in which they must go: values, entries, tombstones."""
+    """Rows to remove, in the order in which they must go: values, entries, tombstones, records."""
 
+    namespace: str
     namespace_id: int
     floor: int
     records_until: float
@@ -34,20 +36,28 @@ class Candidates:
     entries: _Rows = field(default_factory=list)
     tombstones: _Rows = field(default_factory=list)
     records: _Rows = field(default_factory=list)
-    events: _Rows = field(default_factory=list)
+    dropped: int = 0
     bytes_freed: int = 0
     more: bool = False
 
     @property
     def empty(self) -> bool:
-        return not (self.values or self.entries or self.tombstones or self.records or self.events)
+        return not (self.values or self.entries or self.tombstones or self.records)
+
+    def spare_events(self, here: NamespaceHead) -> None:
+        """Leave out what waits to be published, and count what is dropped unpublished."""
+        until = here.removable_until
+        self.records = [each for each in self.records if each[1] is None or each[1] <= until]
+        if here.keep_events is not None:
+            self.dropped = sum((version or 0) > (here.published or 0) for _, version in self.records)
 
     def summary(self) -> Compaction:
         return Compaction(
             revisions=len(self.values),
             tombstones=len(self.tombstones),
             records=len(self.entries) + len(self.records),
-            events=len(self.events),
+            events=sum(version is not None for _, version in self.records),
+            dropped=self.dropped,
             bytes_freed=self.bytes_freed,
             more=self.more,
         )
@@ -70,14 +80,14 @@ def candidates(
         now = time.time()
         parameters: dict[str, Any] = {
             "id": here.id,
-            "namespace": namespace,
             "now": now,
             "versions": retention.versions,
             "values_until": now - retention.seconds,
             "records_until": now - retention.record_seconds,
+            "removable_until": here.removable_until,
             "keys": _NO_LIMIT if limit is None else limit,
         }
-        found = Candidates(here.id, here.floor, parameters["records_until"])
+        found = Candidates(namespace, here.id, here.floor, parameters["records_until"])
         left = _NO_LIMIT if limit is None else limit
         for statement, rows in _stages(found, past_grace):
             new = connection.execute(queries()[statement], {**parameters, "limit": left}).fetchall()
@@ -91,6 +101,7 @@ def candidates(
                 if left <= 0:
                     found.more = True
                     break
+        found.spare_events(here)
     return found
 
 
@@ -107,23 +118,22 @@ def _stages(found: Candidates, past_grace: bool) -> list[tuple[str, _Rows]]:
             ("removable_entries", found.entries),
             ("expired_tombstones", found.tombstones),
             ("expired_records", found.records),
-            ("expired_events", found.events),
         ]
     return stages
 
 
 def remove(connection: sqlite3.Connection, found: Candidates) -> Compaction:
     """Remove the candidates, in one transaction."""
-    stages = (
-        ("prune_value", found.values),
-        ("delete_payload", found.values),
-        ("delete_entry", found.entries),
-        ("delete_tombstone", found.tombstones),
-        ("delete_record", found.records),
-        ("delete_event", found.events),
-    )
     shared = {"id": found.namespace_id, "records_until": found.records_until}
     with transaction(connection, write=True):
+        found.spare_events(reading.existing(connection, found.namespace))
+        stages = (
+            ("prune_value", found.values),
+            ("delete_payload", found.values),
+            ("delete_entry", found.entries),
+            ("delete_tombstone", found.tombstones),
+            ("delete_record", found.records),
+        )
         for statement, rows in stages:
             parameters = ({**shared, "row": row, "version": version} for row, version in rows)
             connection.executemany(queries()[statement], parameters)
@@ -131,6 +141,7 @@ def remove(connection: sqlite3.Connection, found: Candidates) -> Compaction:
             "id": found.namespace_id,
             "floor": found.floor,
             "records": found.records_until if found.records else 0.0,
+            "dropped": found.dropped,
         }
         connection.execute(queries()["raise_floor"], raised)
     return found.summary()

@@ -6,7 +6,7 @@ import mmap
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from somactl.errors import CorruptValue, StoreDamaged
 from somactl.store import reading as rules, sql
@@ -40,19 +40,25 @@ _SCANNED_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class NamespaceHead:
-    """A namespace's row. `floor`: below this version entries of the history may be gone."""
+    """A namespace's row. `floor`: below this version entries of the history may be gone. What the rest means
+    stands in `sql/sqlite/0001_init.sql`."""
 
     id: int
     head: Head
     floor: int
     records_removed_until: float
+    removable_until: int
+    published: int | None
+    keep_events: int | None
+    dropped_events: int
 
 
 def place(connection: sqlite3.Connection, namespace: str) -> NamespaceHead | None:
     row = connection.execute(queries()["namespace"], {"namespace": namespace}).fetchone()
     if row is None:
         return None
-    return NamespaceHead(row["id"], sql.head(row), row["floor"], row["records_removed_until"])
+    rest = [row[each.name] for each in fields(NamespaceHead)[2:]]
+    return NamespaceHead(row["id"], sql.head(row), *rest)
 
 
 def existing(connection: sqlite3.Connection, namespace: str) -> NamespaceHead:

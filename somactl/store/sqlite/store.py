@@ -17,10 +17,12 @@ from somactl.store.contract import (
     CommitStatus,
     Compaction,
     Entry,
+    EventPage,
     Finding,
     Head,
     NamespaceSummary,
     Note,
+    Publishing,
     Receipt,
     Retention,
     Revision,
@@ -30,7 +32,7 @@ from somactl.store.contract import (
 )
 from somactl.store.reading import Listing, pages
 from somactl.store.request import Request, refuse_conflicts, refuse_note_conflicts
-from somactl.store.sqlite import compaction, diagnosis, notes, reading, writing
+from somactl.store.sqlite import compaction, diagnosis, events, notes, reading, writing
 from somactl.store.sqlite.database import Worker
 
 P = ParamSpec("P")
@@ -143,6 +145,20 @@ class SqliteStore(BaseStore):
 
     async def _log(self, before: int, limit: int) -> list[CommitRecord]:
         return await self._ask(reading.log, before, limit)
+
+    async def _events(self, after: int, limit: int) -> EventPage:
+        return await self._ask(events.read, after, limit)
+
+    async def publishing(self) -> Publishing:
+        return await self._ask(events.publishing)
+
+    async def _mark_published(self, version: int, incarnation: str | None) -> Publishing:
+        return await self._writer.run(
+            partial(events.mark, namespace=self.namespace, version=version, incarnation=incarnation)
+        )
+
+    async def _set_publishing(self, keep: int | None) -> Publishing:
+        return await self._writer.run(partial(events.set_keep, namespace=self.namespace, keep=keep))
 
     async def _wait_for(self, commit_id: str) -> None:
         await self._writer.drain()

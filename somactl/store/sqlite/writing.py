@@ -161,6 +161,7 @@ def _write(
         "idempotency_key": metadata.idempotency_key,
         "grace": metadata.grace,
         "facts": metadata.facts,
+        "summary": request.summary,
     }
     _record(
         connection,
@@ -171,7 +172,6 @@ def _write(
         now=now,
         detail=json.dumps(detail, separators=(",", ":")),
     )
-    _announce(connection, here, request.commit_id, version, keys, now)
     return Receipt(
         commit_id=request.commit_id,
         namespace=here.head.namespace,
@@ -255,25 +255,6 @@ def _record(
         "detail": detail,
     }
     connection.execute(queries()["insert_commit_record"], row)
-
-
-def _announce(
-    connection: sqlite3.Connection,
-    here: NamespaceHead,
-    commit_id: str,
-    version: int,
-    keys: dict[str, str | None],
-    now: float,
-) -> None:
-    event = {
-        "namespace": here.head.namespace,
-        "incarnation": here.head.incarnation,
-        "version": version,
-        "commit_id": commit_id,
-        "keys": json.dumps(keys, separators=(",", ":")),
-        "now": now,
-    }
-    connection.execute(queries()["insert_event"], event)
 
 
 def create(connection: sqlite3.Connection, namespace: str, retention: Retention) -> NamespaceHead:

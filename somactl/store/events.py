@@ -1,0 +1,104 @@
+"""Events: what each commit tells, and how far that was published.
+
+The record of a commit is its event. It is written in the commit's transaction, has its version, and goes by
+`compact` alone: so there is an event for every commit and none without one, and no second table to keep in
+step. A store brings records in the order of versions; what they say is read here, once for all stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from somactl.errors import StoreDamaged, VersionConflict
+from somactl.store.model import Event, EventPage, VerdictSummary
+from somactl.suggestion import run
+
+KEEP_EVENTS = 100_000
+"""Unpublished events that a namespace keeps beyond their time, where nothing else was said."""
+MAX_KEEP_EVENTS = 1_000_000_000
+PAGE_EVENTS = 1000
+"""The most that one page has."""
+
+
+class _Detail(msgspec.Struct, frozen=True):
+    """The part of a commit's record that its event needs."""
+
+    summary: VerdictSummary | None = None
+    keys: Mapping[str, str | None] = {}
+    incarnation: str = ""
+
+
+_decode_detail = msgspec.json.Decoder(_Detail).decode
+_decode_keys = msgspec.json.Decoder(dict[str, str | None]).decode
+
+
+def summarise(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What a record keeps of the verdicts of its rho values, as JSON values; None where there is none."""
+    found = list(verdicts)
+    if not found:
+        return None
+    errors, bounds = _numbers(found, "trace_error"), _numbers(found, "lambda_min_lower")
+    worst = VerdictSummary("valid", max(errors, default=None), min(bounds, default=None))
+    return dict(msgspec.to_builtins(worst))
+
+
+def _numbers(verdicts: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    found = (verdict.get(name) for verdict in verdicts)
+    return [float(each) for each in found if isinstance(each, int | float)]
+
+
+def event(
+    version: int,
+    commit_id: str,
+    recorded_at: float,
+    detail: str | bytes,
+    *,
+    incarnation: str | None = None,
+    keys: str | None = None,
+) -> Event:
+    """The event of a record. `detail` is its JSON, with all in it that is not given apart from it.
+
+    Raises StoreDamaged.
+    """
+    try:
+        told = _decode_detail(detail)
+        contents = told.keys if keys is None else _decode_keys(keys)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as exc:
+        raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
+    return Event(version, incarnation or told.incarnation, commit_id, recorded_at, contents, told.summary)
+
+
+def page(
+    after: int, incarnation: str, head: int, events: Sequence[Event], *, looked: int | None = None
+) -> EventPage:
+    """The page whose first events these are, in their order. It ends before a gap, which the next one tells.
+
+    looked  up to which version there are no others; None: up to the head
+    """
+    if not events:
+        last = max(head if looked is None else looked, after)
+        return EventPage(incarnation, max(head, last), last, (), (after + 1, last) if last > after else None)
+    first = events[0].version
+    whole = [each for number, each in enumerate(events) if each.version == first + number]
+    gone = (after + 1, first - 1) if first > after + 1 else None
+    last = whole[-1].version
+    return EventPage(incarnation, max(head, last), last, tuple(whole), gone)
+
+
+def refuse_unreached(version: int, head: int, incarnation: str, expected: str | None = None) -> None:
+    """Raise VersionConflict for a version that the namespace never reached, or not in this incarnation."""
+    if expected is not None and expected != incarnation:
+        what = f"the namespace has incarnation {incarnation}, where {expected} was expected"
+    elif version > head:
+        what = f"version {version} was never reached here, where {head} is the newest"
+    else:
+        return
+    raise VersionConflict(
+        f"{what}: it is another namespace's, or a backup was restored",
+        conflicts={},
+        hint="read the events again from what is published here",
+        next=[run("doctor")],
+    )
