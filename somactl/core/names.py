@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
 
 from somactl.errors import InvalidName, UsageError
 
@@ -73,12 +72,8 @@ class Pattern:
     """A `--match` pattern: `*` any run of characters, `?` one character, backslash quotes the next.
 
     Everything else, `[` included, stands for itself. `prefix` is the literal text every matching key
-    starts with, so that a store can begin its scan there.
-
-    Between two stars stands a run of known length. The first one is tied to the beginning of a key, the last
-    one to its end, and each of the others is best taken where it occurs first, which leaves the most for
-    those behind it: so no choice is ever taken back, and no character is looked at by two runs. Raises
-    UsageError for a pattern of more than MAX_PATTERN characters.
+    starts with, so that a store can begin its scan there. Raises UsageError for a pattern of more than
+    MAX_PATTERN characters.
     """
 
     def __init__(self, text: str) -> None:
@@ -88,72 +83,25 @@ class Pattern:
                 hint=f"a key has at most {MAX_KEY_BYTES} bytes",
             )
         self.text = text
-        self._first, *between = _runs(text)
-        self._last = between.pop() if between else None
-        self._between = [run for run in between if run.length]
-        self.prefix = self._first.literal_start
+        first, *others = _runs(text)
+        known = first.index(None) if None in first else len(first)
+        self.prefix = "".join(filter(None, first[:known]))
+        expression = _expression(first)
+        if others:
+            # Between two stars stands a run of known length, which is best taken where it occurs first: that
+            # leaves the most for those behind it. So no choice is ever taken back, and hostile patterns take
+            # no longer than others. The last run is tied to the end of the key.
+            *between, last = others
+            expression += "".join(f"(?>.*?{_expression(run)})" for run in between if run)
+            expression += f"(?=.{{{len(last)}}}).*+(?<={_expression(last)})"
+        self._match = re.compile(expression, re.DOTALL).fullmatch
 
     def matches(self, key: str) -> bool:
-        at, end = self._first.length, len(key)
-        if self._last is None:
-            return at == end and self._first.stands_at(key, 0)
-        end -= self._last.length
-        if at > end or not self._first.stands_at(key, 0) or not self._last.stands_at(key, end):
-            return False
-        for run in self._between:
-            at = run.end_in(key, at, end)
-            if at < 0:
-                return False
-        return True
+        return self._match(key) is not None
 
 
-class _Run:
-    """What stands between two stars: characters, and None for each `?`."""
-
-    def __init__(self, characters: Sequence[str | None]) -> None:
-        self.length = len(characters)
-        known = self.length if None not in characters else characters.index(None)
-        self.literal_start = "".join(c for c in characters[:known] if c is not None)
-        self._characters = characters
-        self._is_literal = known == self.length
-
-    def stands_at(self, key: str, at: int) -> bool:
-        if self._is_literal:
-            return key.startswith(self.literal_start, at)
-        part = key[at : at + self.length]
-        return len(part) == self.length and all(
-            wanted is None or wanted == c for wanted, c in zip(self._characters, part, strict=True)
-        )
-
-    def end_in(self, key: str, at: int, end: int) -> int:
-        """Where the first occurrence in key[at:end] ends; -1 where there is none."""
-        if self._is_literal:
-            found = key.find(self.literal_start, at, end)
-            return found + self.length if found >= 0 else -1
-        # Shift-And (Baeza-Yates and Gonnet 1992): bit i says that the last i + 1 characters are the first of
-        # the run. One step a character, whatever the run consists of.
-        state, whole = 0, 1 << (self.length - 1)
-        for i in range(at, end):
-            state = (state << 1 | 1) & self._masks.get(key[i], self._mask_of_any)
-            if state & whole:
-                return i + 1
-        return -1
-
-    @cached_property
-    def _mask_of_any(self) -> int:
-        return sum(1 << i for i, wanted in enumerate(self._characters) if wanted is None)
-
-    @cached_property
-    def _masks(self) -> dict[str, int]:
-        masks: dict[str, int] = {}
-        for i, wanted in enumerate(self._characters):
-            if wanted is not None:
-                masks[wanted] = masks.get(wanted, self._mask_of_any) | 1 << i
-        return masks
-
-
-def _runs(text: str) -> list[_Run]:
-    """The runs of a pattern, one more than it has stars."""
+def _runs(text: str) -> list[list[str | None]]:
+    """What stands between the stars of a pattern, one more than it has stars: None for each `?`."""
     runs: list[list[str | None]] = [[]]
     characters = iter(text)
     for c in characters:
@@ -161,4 +109,8 @@ def _runs(text: str) -> list[_Run]:
             runs.append([])
         else:
             runs[-1].append(None if c == "?" else next(characters, "\\") if c == "\\" else c)
-    return [_Run(run) for run in runs]
+    return runs
+
+
+def _expression(run: Sequence[str | None]) -> str:
+    return "".join("." if c is None else re.escape(c) for c in run)

