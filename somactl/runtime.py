@@ -76,7 +76,7 @@ class Server:
         store = self._database.namespace(name)
         one_try = parse(settings.store).kind == "sqlite" or (self._allow_stale and self._cache)
         if settings.retry_seconds and not one_try:
-            from somactl.store.retrying import Retrying
+            from somactl.store.wrapper import Retrying
 
             store = Retrying(store, seconds=settings.retry_seconds)
         if self._read_only:

@@ -85,7 +85,7 @@ class Session:
         self, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
     ) -> AsyncIterator[Store]:
         from somactl.runtime import open_store
-        from somactl.store.waiting import client_name, listening
+        from somactl.store.calls import client_name, listening
 
         client_name.set(f"somactl {self.invocation.command} {os.getpid()}")
         absent = self._absent_default_file()

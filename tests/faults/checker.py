@@ -26,7 +26,7 @@ from faults.marked import marker_of
 from faults.model import Model
 from somactl.errors import CommitAborted, KeyNotFound, SomactlError, VersionConflict
 from somactl.store.contract import CommitMetadata, CommitState, Receipt, Revision, Store
-from somactl.store.retrying import Retrying
+from somactl.store.wrapper import Retrying
 from somactl.testing.values import event_versions
 
 ENOUGH = 1_000_000

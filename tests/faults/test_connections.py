@@ -22,7 +22,7 @@ from faults.places import Place, RedisPlace
 from faults.proxy import Direction, How, Proxy
 from somactl.errors import OutcomeUnknown, StoreUnavailable
 from somactl.store.contract import Store
-from somactl.store.retrying import Retrying
+from somactl.store.wrapper import Retrying
 
 CUTS = 8
 """How many places of a conversation are cut in each direction, besides its ends."""

@@ -21,7 +21,7 @@ from servers.redis import RedisServer
 from somactl.errors import StoreUnavailable
 from somactl.store.contract import Store
 from somactl.store.redis.cache_entries import Names as CacheNames
-from somactl.store.retrying import Retrying
+from somactl.store.wrapper import Retrying
 
 MakeHybrid = Callable[..., HybridPlace]
 STAGING = b"/staged:"

@@ -27,7 +27,7 @@ from somactl.legacy.kinds import classify
 from somactl.legacy.plan import Head, Plan, PlanWriter
 from somactl.legacy.source.files import parse_words
 from somactl.legacy.values import find_matrices
-from somactl.store.postgres import target as postgres
+from somactl.store.postgres import connections as postgres
 from somactl.store.redis import connection as redis
 
 RHO = np.array([[0.5, 0.25], [0.25, 0.5]])

@@ -18,8 +18,7 @@ from somactl.store.hybrid import HybridStore
 from somactl.store.redis.cache import RedisCache
 from somactl.store.redis.cache_entries import Names
 from somactl.store.redis.link import Link
-from somactl.store.redis.pool import Pool, Reply
-from somactl.store.redis.scripts import Call, Command
+from somactl.store.redis.pool import Call, Command, Pool, Reply
 from store.postgres_backend import PostgresBackend
 from support.sqlite_backend import SqliteBackend
 

@@ -15,9 +15,8 @@ from fakeredis.aioredis import FakeAsyncRedisConnection
 
 from somactl.core.names import commit_id_time
 from somactl.store.contract import Retention
-from somactl.store.redis import RedisStore, connection, server_settings
-from somactl.store.redis.link import Link
-from somactl.store.redis.server_settings import ServerSettings
+from somactl.store.redis import RedisStore, connection, link
+from somactl.store.redis.link import Link, ServerSettings
 
 
 class RedisBackend:
@@ -142,9 +141,9 @@ class FakeBackend(RedisBackend):
     def use(self, patch: pytest.MonkeyPatch) -> FakeBackend:
         kind = functools.partial(_FakeConnection, server=self.server)
         patch.setattr(connection, "connection_class", lambda server: kind)
-        patch.setattr(server_settings, "inspect", self._settings)
+        patch.setattr(link, "inspect_settings", self._settings)
         return self
 
-    async def _settings(self, link: Link) -> ServerSettings:
+    async def _settings(self, _: Link) -> ServerSettings:
         """Of CONFIG and INFO it knows nothing."""
         return ServerSettings("noeviction", fsync=False)

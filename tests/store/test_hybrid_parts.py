@@ -13,7 +13,7 @@ from somactl.errors import KeyNotFound, StoreTimeout
 from somactl.store.hybrid.cache_writer import MOST_KEYS, RecentWrites
 from somactl.store.hybrid.health import FIRST_PAUSE, LONGEST_PAUSE, Breaker
 from somactl.store.hybrid.tasks import MOST_TASKS, Background, SingleFlight
-from somactl.store.redis.busy_timeout import BusyAwareTimeout
+from somactl.store.redis.cache import BusyAwareTimeout
 
 
 class Clock:

@@ -261,7 +261,7 @@ async def test_a_database_of_another_encoding(postgres_server: Databases, opener
 
 
 async def test_a_server_older_than_somactl_needs(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("somactl.store.postgres.migration.OLDEST_SERVER", 99)
+    monkeypatch.setattr("somactl.store.postgres.schema.OLDEST_SERVER", 99)
     with pytest.raises(ConfigurationError, match="needs 99 or newer"):
         await opener().init()
 

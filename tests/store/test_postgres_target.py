@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from somactl.errors import ConfigurationError
-from somactl.store.postgres import PostgresStore, target
-from somactl.store.postgres.listing import end_of, like
+from somactl.store.postgres import PostgresStore, connections
+from somactl.store.postgres.reading import end_of, like
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,10 @@ from somactl.store.postgres.listing import end_of, like
     ],
 )
 def test_only_this_machine_is_trusted_without_a_certificate(place: str, sslmode: str) -> None:
-    found = target.parse(f"postgresql://{place}/db")
+    found = connections.parse(f"postgresql://{place}/db")
     assert found.sslmode == sslmode
     assert f"sslmode={sslmode}" in found.arguments["dsn"]
-    explicit = target.parse(f"postgresql://{place}/db?sslmode=require")
+    explicit = connections.parse(f"postgresql://{place}/db?sslmode=require")
     assert explicit.sslmode == "require"
     assert explicit.arguments["dsn"] == "postgresql://?sslmode=require"
 
@@ -46,13 +46,13 @@ def test_only_this_machine_is_trusted_without_a_certificate(place: str, sslmode:
     ],
 )
 def test_hosts_among_the_parameters(query: str, hosts: tuple[str, ...], sslmode: str) -> None:
-    found = target.parse(f"postgresql:///db?{query}")
+    found = connections.parse(f"postgresql:///db?{query}")
     assert (found.hosts, found.sslmode) == (hosts, sslmode)
     assert found.arguments["host"] == list(hosts)
 
 
 def test_the_environment_leads_to_no_other_host_or_port() -> None:
-    arguments = target.parse("postgresql://h,[::1]:1/db").arguments
+    arguments = connections.parse("postgresql://h,[::1]:1/db").arguments
     assert (arguments["host"], arguments["port"]) == (["h", "::1"], [5432, 1])
 
 
@@ -81,7 +81,9 @@ def test_a_url_that_asks_for_what_is_not_known(url: str) -> None:
 
 
 def test_parameters_of_ours_and_of_asyncpg() -> None:
-    found = target.parse("postgres://me:s%40cret@h/db?pool_size=3&application_name=a%20b&sslrootcert=/ca.pem")
+    found = connections.parse(
+        "postgres://me:s%40cret@h/db?pool_size=3&application_name=a%20b&sslrootcert=/ca.pem"
+    )
     assert (found.pool_size, found.files) == (3, {"sslrootcert": "/ca.pem"})
     assert found.arguments == {
         "dsn": "postgresql://?sslrootcert=%2Fca.pem&sslmode=verify-full",
@@ -94,25 +96,25 @@ def test_parameters_of_ours_and_of_asyncpg() -> None:
     }
     assert found.public == "postgres://me@h/db"
     assert "s@cret" not in repr(found)
-    assert target.parse("postgresql://h/db?connect_timeout=7").connect_timeout == 7
-    plain = target.parse("postgresql://h/db")
-    assert (plain.pool_size, plain.connect_timeout) == (target.POOL_SIZE, None)
+    assert connections.parse("postgresql://h/db?connect_timeout=7").connect_timeout == 7
+    plain = connections.parse("postgresql://h/db")
+    assert (plain.pool_size, plain.connect_timeout) == (connections.POOL_SIZE, None)
 
 
 def test_tls_from_the_first_byte_needs_tls() -> None:
-    found = target.parse("postgresql://h/db?sslnegotiation=direct")
+    found = connections.parse("postgresql://h/db?sslnegotiation=direct")
     assert (found.sslmode, found.arguments["direct_tls"]) == ("verify-full", True)
     with pytest.raises(ConfigurationError, match="first byte"):
-        target.parse("postgresql://127.0.0.1/db?sslnegotiation=direct")
+        connections.parse("postgresql://127.0.0.1/db?sslnegotiation=direct")
 
 
 def test_the_system_s_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
     paths: Any = type("Paths", (), {"cafile": "/etc/all.pem", "openssl_cafile": "/etc/all.pem"})
     monkeypatch.setattr("ssl.get_default_verify_paths", lambda: paths)
-    assert target.parse("postgresql://h/db?sslrootcert=system").files == {"sslrootcert": "/etc/all.pem"}
+    assert connections.parse("postgresql://h/db?sslrootcert=system").files == {"sslrootcert": "/etc/all.pem"}
     paths.cafile = None
     with pytest.raises(ConfigurationError, match="system's certificate authorities"):
-        target.parse("postgresql://h/db?sslrootcert=system")
+        connections.parse("postgresql://h/db?sslrootcert=system")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from servers.redis import ClusterNode, RedisCluster, RedisServer
 from somactl.errors import NotPrimary, OutcomeUnknown, SomactlError, VersionConflict
-from somactl.store.redis import RedisStore, replication
+from somactl.store.redis import RedisStore, writing
 from somactl.store.redis.writing import COMMIT, DELETE
 from somactl.testing.values import envelope, put, write
 from store.interceptor import Interceptor, Words
@@ -40,7 +40,7 @@ REPLIES = {
 so in place of the script that commits, and behind that script."""
 
 
-def _is(*scripts: replication.Script) -> Callable[[Words], bool]:
+def _is(*scripts: writing.Script) -> Callable[[Words], bool]:
     digests = {script.digest.encode() for script in scripts} | {script.source for script in scripts}
     return lambda words: words[0] in (b"EVALSHA", b"EVAL") and words[1] in digests
 
@@ -52,7 +52,7 @@ BEFORE: dict[str, Callable[[Words], bool]] = {
 SCRIPT = _is(COMMIT, DELETE)
 BEHIND: dict[str, Callable[[Words], bool]] = {
     "wait": lambda words: words[0] == b"WAIT",
-    "record": _is(replication.RECORD),
+    "record": _is(writing.RECORD),
 }
 
 
@@ -151,7 +151,7 @@ async def test_a_replica_confirms_every_kind_of_commit(pair: RedisServer, kind: 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """WAIT lasts until what the test does ends it."""
-    monkeypatch.setattr(replication, "WAIT_MS", 25_000)
+    monkeypatch.setattr(writing, "WAIT_MS", 25_000)
 
 
 async def waiting(server: RedisServer, task: asyncio.Task[object]) -> None:

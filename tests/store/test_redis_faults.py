@@ -22,7 +22,7 @@ from somactl.errors import (
     StoreUnavailable,
     UnsafeServer,
 )
-from somactl.store.redis import RedisStore, server_settings
+from somactl.store.redis import RedisStore, link
 from somactl.testing.values import content_of, delete, envelope, listed, put, write
 from store.redis_backend import RedisBackend
 
@@ -146,8 +146,8 @@ async def test_a_server_that_may_evict_is_read_and_not_written(
     assert {f.check: f.status for f in await other.diagnose()}["maxmemory-policy"] == "problem"
     # A store that was open already finds out after a minute, or when it connects anew.
     assert (await put(store, "a")).version == 2
-    monkeypatch.setattr(server_settings, "CHECKED_SECONDS", 0.0)
-    store._gate._until = 0.0
+    monkeypatch.setattr(link, "CHECKED_SECONDS", 0.0)
+    store._guard._until = 0.0
     with pytest.raises(UnsafeServer):
         await put(store, "a")
     monkeypatch.undo()
@@ -243,7 +243,7 @@ async def test_a_commit_whose_reply_does_not_come_is_settled_afterwards(own: Red
         commit_id = f"lost-{number}"
         async with paused(own):
             if number % 2:
-                store._gate._until = float("inf")
+                store._guard._until = float("inf")
                 task = asyncio.create_task(put(store, f"k{number}", commit_id=commit_id))
                 await asyncio.sleep(0.05)
             else:

@@ -22,7 +22,7 @@ from somactl.errors import (
 )
 from somactl.store.contract import CommitMetadata, Compaction, Retention
 from somactl.store.redis import RedisStore, writing
-from somactl.store.redis.scripts import Call
+from somactl.store.redis.pool import Call
 from somactl.testing.values import (
     commit_id_of_age,
     compact_fully,

@@ -17,8 +17,7 @@ from somactl.errors import CommitAborted, StoreUnavailable, VersionConflict
 from somactl.package_data import data_file
 from somactl.store.contract import Retention
 from somactl.store.redis import RedisStore, connection
-from somactl.store.redis.pool import pieces
-from somactl.store.redis.scripts import Script
+from somactl.store.redis.pool import Script, pieces
 from somactl.testing.values import (
     commit_id_of_age,
     compact_fully,

@@ -20,8 +20,8 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.store.contract import Receipt, Store
-from somactl.store.retrying import Retrying
 from somactl.store.sqlite import SqliteStore
+from somactl.store.wrapper import Retrying
 from somactl.testing import StoreContract
 from somactl.testing.notes import names
 from somactl.testing.values import envelope, listed, put, write

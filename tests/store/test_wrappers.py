@@ -15,9 +15,8 @@ from somactl.store.base import BaseStore
 from somactl.store.contract import Store
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis import RedisStore
-from somactl.store.retrying import Retrying
 from somactl.store.sqlite import SqliteStore
-from somactl.store.wrapper import ReadOnly, StoreWrapper
+from somactl.store.wrapper import ReadOnly, Retrying, StoreWrapper
 
 METHODS = {
     name: method

@@ -17,9 +17,8 @@ from somactl.legacy.source import postgres_sql as sql
 from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.legacy.source.portions import portions, size_of
 from somactl.legacy.source.postgres_table import DEFAULT_TABLE, Table, find_table, translate
-from somactl.store.home import Home
-from somactl.store.misread import reads_replies
-from somactl.store.postgres import failures, framing, target
+from somactl.store.calls import Home, reads_replies
+from somactl.store.postgres import connections, failures, framing
 from somactl.store.postgres.session import BROKEN, Row, Session, seconds_for
 
 PAGE_KEYS = 2000
@@ -47,7 +46,7 @@ class PostgresSource:
     def __init__(
         self, url: str, *, read_only: bool = True, timeout: float = 30.0, connect_timeout: float = 5.0
     ) -> None:
-        self._target = target.parse(url, "source")
+        self._target = connections.parse(url, "source")
         self.place = self._target.public
         self._table_name = self._target.table or DEFAULT_TABLE
         self.name = f"postgres table {self._table_name}"

@@ -15,12 +15,11 @@ from somactl.errors import OutcomeUnknown, ReadOnlyStore, StoreBusy, StoreUnavai
 from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
 from somactl.legacy.source.portions import portions
 from somactl.legacy.source.workspace import to_bytes, to_text
-from somactl.store.misread import reads_replies
+from somactl.store.calls import reads_replies
 from somactl.store.redis import connection
 from somactl.store.redis.failures import reply as error_reply
 from somactl.store.redis.link import Nodes
-from somactl.store.redis.pool import Reply
-from somactl.store.redis.scripts import Command
+from somactl.store.redis.pool import Command, Reply
 
 OWN_PREFIX = "somactl:"
 """What somactl's own store and cache write lies under these names: it is no value of the old service."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 from somactl.core.names import Pattern
 from somactl.errors import OutcomeUnknown, SomactlError
 from somactl.legacy.source.contract import Change, Source, Value
-from somactl.store.retrying import pauses
+from somactl.store.wrapper import pauses
 
 T = TypeVar("T")
 MOST_LISTINGS = 10

@@ -18,6 +18,7 @@ from somactl.errors import (
     StoreUnavailable,
 )
 from somactl.store.cached import Cache, Fill, Filled, View, naming_allow_stale
+from somactl.store.calls import Writes
 from somactl.store.contract import (
     CommitMetadata,
     CommitStatus,
@@ -37,7 +38,6 @@ from somactl.store.hybrid import fills, incarnation, snapshot
 from somactl.store.hybrid.cache_writer import CacheWriter
 from somactl.store.hybrid.health import AuthorityGuard, Breaker
 from somactl.store.hybrid.tasks import Background, SingleFlight
-from somactl.store.inflight import Writes
 from somactl.store.wrapper import StoreWrapper
 
 T = TypeVar("T")

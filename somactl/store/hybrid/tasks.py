@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from somactl.errors import StoreTimeout
-from somactl.store.home import Home
+from somactl.store.calls import Home
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

@@ -10,12 +10,10 @@ from somactl.errors import NamespaceNotFound, SchemaMismatch, SomactlError, Stor
 from somactl.store.contract import CommitMetadata, Finding
 from somactl.store.postgres import failures, schema
 from somactl.store.postgres.committing import rehearse
-from somactl.store.postgres.connections import Connections
-from somactl.store.postgres.migration import OLDEST_SERVER
+from somactl.store.postgres.connections import Connections, watched
 from somactl.store.postgres.records import NAME, Row
-from somactl.store.postgres.schema import SchemaRow
+from somactl.store.postgres.schema import OLDEST_SERVER, SchemaRow
 from somactl.store.postgres.session import BROKEN, Session
-from somactl.store.postgres.waiting import watched
 from somactl.store.request import prepare
 from somactl.suggestion import Suggestion, run
 

@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import Note
-from somactl.store.postgres import failures, listing, reading, records
+from somactl.store.postgres import failures, reading, records
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
 from somactl.store.reading import no_namespace, portions
 from somactl.store.request import refuse_note_conflicts
@@ -79,7 +79,7 @@ async def page(
     session: Session, namespace: str, prefix: str, after: str | None
 ) -> tuple[list[Note], str | None]:
     """One page of `Store.scan_notes` (perhaps empty), and the name to go on after; None at the end."""
-    end = listing.end_of(prefix)
+    end = reading.end_of(prefix)
     rows = await session.rows("note_page", namespace, prefix, end, after or "", _PAGE_NOTES)
     if not rows:
         raise no_namespace(namespace)

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
-from somactl.errors import SchemaMismatch
+from somactl.errors import ConfigurationError, SchemaMismatch
 from somactl.package_data import data_file
 from somactl.store import sql
+from somactl.suggestion import run
+
+if TYPE_CHECKING:
+    from somactl.store.postgres.session import Session
 
 SCHEMA_VERSION = 1
 """The schema this somactl writes. It uses any database whose least reader and least writer admit it."""
 
 _LEAST = re.compile(r"^-- least_(reader|writer): (\d+)$", re.MULTILINE)
+STAGES = (
+    *("ungraced_values", "prunable_values"),
+    *("ungraced_entries", "removable_entries"),
+    *("ungraced_tombstones", "expired_tombstones"),
+    "expired_records",
+)
+"""The statements that find what `compact` removes, in its order; a `count_` of each counts the same rows."""
+_EVENTS = {
+    "expired_records": ", count(found.version) AS events, count(*) FILTER (WHERE found.dropped) AS dropped "
+}
+"""What is counted besides."""
+UNGRACED = tuple(stage for stage in STAGES if stage.startswith("ungraced"))
+"""Those that look at the keys alone whose own deadline is over."""
+OLDEST_SERVER = 12
+"""The first PostgreSQL that lets a function ask for plans of a kind."""
+LOCK: Final = int.from_bytes(b"somactl", "big")
+"""The advisory lock under which a database is migrated."""
+_PATIENCE_SECONDS = 3600.0
+"""A migration takes as long as it takes, and another machine's is waited for."""
 
 
 class Migration(NamedTuple):
@@ -33,21 +56,6 @@ class SchemaRow(NamedTuple):
     version: int
     least_reader: int
     least_writer: int
-
-
-STAGES = (
-    *("ungraced_values", "prunable_values"),
-    *("ungraced_entries", "removable_entries"),
-    *("ungraced_tombstones", "expired_tombstones"),
-    "expired_records",
-)
-"""The statements that find what `compact` removes, in its order; a `count_` of each counts the same rows."""
-_EVENTS = {
-    "expired_records": ", count(found.version) AS events, count(*) FILTER (WHERE found.dropped) AS dropped "
-}
-"""What is counted besides."""
-UNGRACED = tuple(stage for stage in STAGES if stage.startswith("ungraced"))
-"""Those that look at the keys alone whose own deadline is over."""
 
 
 @cache
@@ -111,3 +119,53 @@ def admit(found: SchemaRow, place: str, *, write: bool = False) -> None:
             hint="use the newer somactl that migrated it",
             schema=found.version,
         )
+
+
+async def migrate(session: Session) -> None:
+    """Apply the files that are missing, each in a transaction of its own; safe to run by many at once.
+
+    Where nothing is missing, no right to change a schema is needed. Raises SchemaMismatch, and
+    ConfigurationError for a server too old or a database of another encoding.
+    """
+    found, _ = await inspect(session.connection, session.place, session.timeout)
+    if found is not None:
+        admit(found, session.place, write=True)
+    have = 0 if found is None else found.version
+    missing = [migration for migration in migrations() if migration.number > have]
+    if missing:
+        await _suits(session)
+    for migration in missing:
+        await _apply(session, migration)
+
+
+async def _suits(session: Session) -> None:
+    server = await session.row("server")
+    assert server is not None
+    if server["version"] < OLDEST_SERVER * 10_000:
+        raise ConfigurationError(
+            f"{session.place} is PostgreSQL {server['version'] // 10_000}; somactl needs {OLDEST_SERVER} "
+            "or newer",
+            hint="upgrade the server",
+        )
+    if server["encoding"] != "UTF8":
+        raise ConfigurationError(
+            f"{session.place} has the encoding {server['encoding']}, which cannot hold every key",
+            hint="create the database with ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+async def _apply(session: Session, migration: Migration) -> None:
+    async with session.transaction(extra=_PATIENCE_SECONDS, lock=_PATIENCE_SECONDS):
+        await session.row("lock_schema", LOCK, extra=_PATIENCE_SECONDS)
+        # Only now: another machine may have been first, and may even be of a newer release.
+        found, _ = await inspect(session.connection, session.place, session.timeout)
+        if found is not None:
+            admit(found, session.place, write=True)
+            if found.version >= migration.number:
+                return
+        await session.execute(migration.sql, extra=_PATIENCE_SECONDS)
+        await session.row("record_schema", migration.number, migration.least_reader, migration.least_writer)
+        if await session.execute("COMMIT") != "COMMIT":
+            raise SchemaMismatch(
+                f"{session.place} did not keep migration {migration.number}", next=run("init")
+            )

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 from somactl.errors import NamespaceNotFound, StoreUnavailable
-from somactl.store import waiting
+from somactl.store import calls
 from somactl.store.base import BaseStore
+from somactl.store.calls import Writes, reads_replies, understood
 from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
@@ -29,25 +30,21 @@ from somactl.store.contract import (
     Stat,
     Stats,
 )
-from somactl.store.inflight import Writes
-from somactl.store.misread import reads_replies, understood
 from somactl.store.postgres import (
     compaction,
+    connections,
     diagnosis,
     events,
     failures,
-    listing,
     notes,
     reading,
     records,
     schema,
-    target,
     writing,
 )
 from somactl.store.postgres.committing import commit
-from somactl.store.postgres.connections import Connections, Lease
+from somactl.store.postgres.connections import Connections, Lease, watched
 from somactl.store.postgres.session import Session
-from somactl.store.postgres.waiting import watched
 from somactl.store.reading import Listing, pages
 from somactl.store.request import Request
 
@@ -68,7 +65,7 @@ class PostgresServer:
 
     def __init__(self, url: str, *, timeout: float = 30.0, connect_timeout: float = 5.0) -> None:
         self.connections = Connections(
-            target.parse(url, client=waiting.client_name.get()),
+            connections.parse(url, client=calls.client_name.get()),
             timeout=timeout,
             connect_timeout=connect_timeout,
         )
@@ -137,7 +134,7 @@ class PostgresStore(BaseStore):
         return await self._ask(reading.stat_many, keys)
 
     def _pages(self, listing_: Listing, after: str | None) -> AsyncIterator[list[Stat]]:
-        return pages(lambda last: self._ask(listing.page, listing_, last), after)
+        return pages(lambda last: self._ask(reading.page, listing_, last), after)
 
     async def _history(self, key: str) -> list[Revision]:
         return await self._ask(reading.history, key)
@@ -219,11 +216,11 @@ class PostgresStore(BaseStore):
         async def once() -> T:
             async with self._lease(write=True) as session:
                 with understood(self.place, commit_id or None):
-                    if not waiting.is_heard():
+                    if not calls.is_heard():
                         return await job(session)
                     place = f"the lock of {self.namespace!r} in {self.place}"
                     async with watched(
-                        session, self._connections, lambda by: waiting.wait_for(f"{place}, held by {by}")
+                        session, self._connections, lambda by: calls.wait_for(f"{place}, held by {by}")
                     ):
                         return await job(session)
 

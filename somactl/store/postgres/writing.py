@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from somactl.core.names import commit_id_time
 from somactl.store import sql
 from somactl.store.contract import CommitStatus, Head, Receipt, Retention
-from somactl.store.postgres import migration, reading, records
+from somactl.store.postgres import reading, records, schema
 from somactl.store.postgres.records import Row
 from somactl.store.postgres.session import Session, milliseconds
 from somactl.store.reading import no_namespace
@@ -35,7 +35,7 @@ async def lock(session: Session, namespace: str) -> None:
 async def init(session: Session, namespace: str, retention: Retention | None, new_incarnation: bool) -> Head:
     if new_incarnation and session.schema is None:
         raise no_namespace(namespace)
-    await migration.migrate(session)
+    await schema.migrate(session)
     row = await session.row("namespace", namespace)
     if row is None and new_incarnation:
         raise no_namespace(namespace)

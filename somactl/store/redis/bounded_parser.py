@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError, InvalidResponse, RedisError
 
-from somactl.store.redis.scripts import Command
+from somactl.store.redis.pool import Command
 
 CONNECT_BYTES: Final = 1 << 20
 """Of replies while a connection is made: to AUTH, HELLO, CLIENT SETINFO and SELECT."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from somactl.errors import ConfigurationError, SomactlError
 from somactl.store.cached import View
@@ -48,15 +48,6 @@ async def diagnose(cache: Looker) -> list[Finding]:
         _room(memory),
         _clock(skew),
     ]
-
-
-def parse_info(reply: bytes | str | Mapping[str, Any]) -> dict[str, str]:
-    """An INFO section as name -> value, whether or not the driver has parsed it."""
-    if isinstance(reply, Mapping):
-        return {name: str(value) for name, value in reply.items()}
-    text = reply.decode() if isinstance(reply, bytes) else reply
-    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
-    return {name: value for name, colon, value in pairs if colon}
 
 
 def _version(server: Mapping[str, str]) -> Finding:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
 
 from somactl.address import is_local
 from somactl.errors import NamespaceNotFound, SomactlError
 from somactl.store.contract import Finding
-from somactl.store.redis import failover, server_settings
 from somactl.store.redis.connection import Server
-from somactl.store.redis.layout import FURTHER_PARTS, LAYOUT, NAME, PARTS, TYPES, NamespaceHead
-from somactl.store.redis.pool import Reply
+from somactl.store.redis.layout import FURTHER_PARTS, LAYOUT, NAME, PARTS, TYPES, NamespaceHead, text
+from somactl.store.redis.link import parse_config, parse_info
+from somactl.store.redis.pool import Call, Reply
 from somactl.store.redis.reading import STAT, Reader
-from somactl.store.redis.scripts import Call
 from somactl.suggestion import Suggestion, run
 
 Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
@@ -24,6 +24,17 @@ _OLDEST = (7, 0)
 _SKEW_SECONDS = 2.0
 _NEARLY_FULL, _FULL = 0.8, 0.95
 _ASK_INFO = "grant the user +info"
+_INIT = (
+    "it is to be created; if a backup was restored, it was not read: a Redis with appendonly yes "
+    "ignores dump.rdb, see Backup and restore in docs/STORE_REDIS.md"
+)
+_LINEAGE = ("replid", "durability", "run_id", "replaced_behind", "replaced_at")
+"""Of a head; see `lua/commit.lua`, which writes them."""
+_LINEAGE_ADVICE = (
+    "commits that were acknowledged after it may be lost, and their versions given again: compare receipts "
+    "with the log; expect digests (--expect KEY=sha:DIGEST), or give the namespace a new incarnation, "
+    "which no cache and no INCARNATION:N from before matches"
+)
 
 
 async def diagnose(reader: Reader, server: Server) -> list[Finding]:
@@ -32,7 +43,7 @@ async def diagnose(reader: Reader, server: Server) -> list[Finding]:
     began = time.time()
     try:
         # First, because it finds the node that has the namespace: INFO is answered by any.
-        (lineage,) = await link.ask(("HMGET", reader.names.head, "version", *failover.FIELDS))
+        (lineage,) = await link.ask(("HMGET", reader.names.head, "version", *_LINEAGE))
         info, config, clock, looked = await link.ask(
             ("INFO",),
             ("CONFIG", "GET", "maxmemory-policy", "appendonly", "appendfsync"),
@@ -43,7 +54,7 @@ async def diagnose(reader: Reader, server: Server) -> list[Finding]:
         namespace = await _namespace(reader)
     except SomactlError as exc:
         return [_finding("reachable", "problem", exc.message, exc.hint or "")]
-    told = {**server_settings.settings(config), **server_settings.info(info)}
+    told = {**parse_config(config), **parse_info(info)}
     return [
         _finding("reachable", "ok", link.place),
         _version(told),
@@ -52,7 +63,7 @@ async def diagnose(reader: Reader, server: Server) -> list[Finding]:
         _memory(told),
         _persistence(told),
         _replicas(told, server.wait_replicas),
-        *failover.findings(lineage, told),
+        *_lineage(lineage, told),
         _clock(clock, began, ended),
         _permissions(reader, looked, config),
         *namespace,
@@ -288,15 +299,49 @@ async def _writes(reader: Reader) -> Finding:
     return _finding("commit", "ok", "writes are taken")
 
 
-_INIT = (
-    "it is to be created; if a backup was restored, it was not read: a Redis with appendonly yes "
-    "ignores dump.rdb, see Backup and restore in docs/STORE_REDIS.md"
-)
-
-
 def _size(count: int) -> str:
     return f"{count / (1 << 20):,.0f} MiB"
 
 
 def _finding(check: str, status: Status, detail: str, advice: str = "", *next: Suggestion) -> Finding:
     return Finding(NAME, check, status, detail, advice, next)
+
+
+def _lineage(reply: Any, told: Mapping[str, str]) -> list[Finding]:
+    """Of a namespace whose head has these `version` and `_LINEAGE`, on a server that tells this of itself.
+
+    Replication is asynchronous: a replica that takes over need not have what the old primary acknowledged
+    last. Nor has it any trace of that, so what was lost cannot be told. That it happened can: each commit
+    keeps the server's replication id in the head, and a server that takes over has another. From then on the
+    versions behind that commit may have been given twice.
+    """
+    if isinstance(reply, Exception) or reply[0] is None:
+        return []
+    version, replid, durability, run_id, behind, at = map(text, reply)
+    if replid is None and behind is None:
+        return []
+    replaced = replid is not None and told.get("master_replid", replid) != replid
+    if replaced and _took_over(told, durability, run_id):
+        return [_warning(f"the server was replaced, or began anew, after version {behind or version}")]
+    if behind is not None:
+        when = datetime.fromtimestamp(float(at or 0), UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        return [_warning(f"the server was replaced, or began anew, after version {behind}, seen at {when}")]
+    if "master_replid" not in told:
+        return [
+            Finding(NAME, "failover", "unknown", "the server does not tell its replication id", "grant +info")
+        ]
+    return [Finding(NAME, "failover", "ok", "the server is the one that made the last commit")]
+
+
+def _took_over(told: Mapping[str, str], durability: str | None, run_id: str | None) -> bool:
+    """Whether a server of another replication id may lack commits; as `lua/commit.lua` decides it."""
+    if told.get("master_replid2", "").strip("0"):
+        return True
+    on_disk = told.get("appendonly") == "yes" and told.get("appendfsync") == "always"
+    return told.get("run_id") != run_id and not (on_disk and durability == "fsync")
+
+
+def _warning(detail: str) -> Finding:
+    return Finding(
+        NAME, "failover", "warning", detail, _LINEAGE_ADVICE, (run("log"), run("init", new_incarnation=True))
+    )

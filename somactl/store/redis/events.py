@@ -8,8 +8,8 @@ from somactl.store.contract import Event, EventPage, Publishing
 from somactl.store.events import KEEP_EVENTS, event, page, refuse_unreached
 from somactl.store.redis import layout
 from somactl.store.redis.layout import NamespaceHead
+from somactl.store.redis.pool import Argument, Script
 from somactl.store.redis.reading import Reader
-from somactl.store.redis.scripts import Argument, Script
 
 PUBLISH = Script("publish")
 PUBLISHING_FIELDS = ("published", "keep_events", "dropped_events")

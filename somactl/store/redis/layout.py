@@ -4,7 +4,7 @@ All names of a namespace share one hash tag, so that a cluster keeps them on one
 
     head        hash: incarnation, version, created_at, retention, counts, and the layout's version; how far
                 events were published; also which server made the last commit, and whether one took over
-                (`failover.py`)
+                (`diagnosis.py`)
     keys        sorted set of the live keys, all of score 0, hence in byte order
     deleted     the same for the keys that have a tombstone
     live:K      string: the envelope that is live, or that the tombstone of K hides (then with an expiry, if

@@ -1,4 +1,7 @@
-"""The way to the server that holds a namespace: one, or whichever node of a cluster serves its slot."""
+"""The way to the server that holds a namespace: one, or whichever node of a cluster serves its slot.
+
+And what that server's settings make of a commit: whether it may be trusted with one, and how durable it is.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,21 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from somactl.errors import ConfigurationError, StoreUnavailable
+import msgspec
+
+from somactl.errors import AccessDenied, ConfigurationError, StoreUnavailable, UnsafeServer
 from somactl.store.redis import connection
 from somactl.store.redis.connection import Server
 from somactl.store.redis.failures import refused, reply as error_reply, translate
-from somactl.store.redis.pool import Behind, Pool, Reply
-from somactl.store.redis.scripts import Argument, Call, Command, Script
+from somactl.store.redis.pool import Argument, Behind, Call, Command, Pool, Reply, Script
 
 REDIRECT_SECONDS = 5.0
 """How long redirections are followed while a slot is on its way from node to node."""
 _PAUSE = 0.05
 _MOVED = ("MOVED", "ASK", "TRYAGAIN")
+CHECKED_SECONDS = 60.0
+"""How long settings are taken to be what they were: an operator may change them at any time."""
+_SETTINGS = ("maxmemory-policy", "appendonly", "appendfsync")
 
 
 class Nodes:
@@ -246,3 +253,90 @@ def _target(reply: Reply, asked: Pool) -> tuple[str, int]:
     """The node a redirection names; one without a host means another port of the node that was asked."""
     host, port = reply.node_addr
     return host or asked.node[0], port
+
+
+class ServerSettings(msgspec.Struct, frozen=True):
+    """`policy` is maxmemory-policy. `fsync`: every write is on disk before it is acknowledged."""
+
+    policy: str
+    fsync: bool
+
+    @property
+    def safe(self) -> bool:
+        return self.policy == "noeviction"
+
+    @property
+    def durability(self) -> str:
+        return "fsync" if self.fsync else "memory"
+
+
+async def inspect_settings(link: Link) -> ServerSettings:
+    """The server's settings as they are now; raises AccessDenied where it does not tell them."""
+    config, memory = await link.ask(("CONFIG", "GET", *_SETTINGS), ("INFO", "memory"))
+    told = parse_config(config)
+    policy = told.get("maxmemory-policy") or parse_info(memory).get("maxmemory_policy")
+    for reply in (config, memory):
+        if isinstance(reply, Exception) and not isinstance(link.error(reply), AccessDenied):
+            raise link.error(reply)
+    if policy is None:
+        raise AccessDenied(
+            f"{link.place} does not tell its maxmemory-policy, so it may evict what a store must keep",
+            hint="grant the user +info, or +config|get (the whole list: docs/STORE_REDIS.md)",
+        )
+    return ServerSettings(policy, told.get("appendonly") == "yes" and told.get("appendfsync") == "always")
+
+
+def parse_config(reply: Any) -> dict[str, str]:
+    """What CONFIG GET tells; nothing where that is forbidden or unknown."""
+    if isinstance(reply, Exception):
+        return {}
+    pairs: Sequence[bytes] = reply
+    return {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
+
+
+def parse_info(reply: Any) -> dict[str, str]:
+    """What INFO tells; nothing where that is forbidden."""
+    if isinstance(reply, Exception):
+        return {}
+    lines = (line.partition(":") for line in bytes(reply).decode(errors="replace").splitlines())
+    return {name: value for name, mark, value in lines if mark}
+
+
+def is_replica(told: Any) -> bool:
+    """Whether a server that replied so to INFO is one; False where it does not say."""
+    return isinstance(told, bytes) and b"role:slave" in told
+
+
+class WriteGuard:
+    """Lets writes pass while the server behind `link` is fit for them; asks it at most once a minute."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._found: ServerSettings | None = None
+        self._of: tuple[str, int] = ("", 0)
+        self._until = 0.0
+
+    async def settings(self) -> ServerSettings:
+        """Those of the last minute, unless another connection was made since: that may lead elsewhere.
+
+        Settings that forbid writes are looked at each time, so that mending them helps at once.
+        """
+        await self._link.reach()
+        now = asyncio.get_running_loop().time()
+        found = self._found
+        if found is None or not found.safe or now > self._until or self._of != self._link.connects:
+            found = self._found = await inspect_settings(self._link)
+            self._of, self._until = self._link.connects, now + CHECKED_SECONDS
+        return found
+
+    async def writable(self) -> ServerSettings:
+        """The server's settings for a write; raises UnsafeServer where it could be evicted."""
+        found = await self.settings()
+        if not found.safe:
+            raise UnsafeServer(
+                f"{self._link.place} may evict what is committed: its maxmemory-policy is {found.policy}",
+                hint="set maxmemory-policy to noeviction (`CONFIG SET`, and in its configuration file), or "
+                "keep the truth in Postgres and use this Redis as `cache`",
+                policy=found.policy,
+            )
+        return found

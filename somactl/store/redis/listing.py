@@ -1,21 +1,24 @@
-"""Pages of a namespace's keys, and the list of namespaces."""
+"""What is listed of a namespace: pages of its keys, its counts, and what is left where its head was lost."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from somactl.store.contract import NamespaceSummary, Stat
 from somactl.store.reading import Listing, portions
-from somactl.store.redis import layout, revisions
+from somactl.store.redis import layout, records
 from somactl.store.redis.layout import HEAD_FIELDS, NamespaceHead
+from somactl.store.redis.pool import Script
 from somactl.store.redis.reading import Reader
-from somactl.store.redis.scripts import Script
 
 PAGE = Script("page")
 
 _FETCH = 1000
 """Keys that one script looks at: some 2 ms in which the server does nothing else."""
 _FEWEST = 16
+_PAGE = 1000
 
 
 async def pages(reader: Reader, listing: Listing, after: str | None) -> AsyncIterator[list[Stat]]:
@@ -74,8 +77,8 @@ def _stats(here: NamespaceHead, rows: Sequence[Sequence[bytes | None]]) -> list[
         key = bytes(name or b"").decode()
         if newest is None:
             raise layout.damaged(here.head.namespace, f"the history of key {key!r} is gone")
-        covered = revisions.line(hidden) if hidden else None
-        stats.append(revisions.stat(key, revisions.line(newest), covered, here.head.retention))
+        covered = records.line(hidden) if hidden else None
+        stats.append(records.stat(key, records.line(newest), covered, here.head.retention))
     return stats
 
 
@@ -86,3 +89,29 @@ async def summary(reader: Reader) -> NamespaceSummary:
     here = await reader.existing(fields)
     keys, tombstones, stored = (int(count or 0) for count in fields[len(HEAD_FIELDS) :])
     return NamespaceSummary(here.head, keys, tombstones, stored)
+
+
+class Remains(msgspec.Struct, frozen=True):
+    """The newest version that any key speaks of, and the size of the live values."""
+
+    version: int = 0
+    stored_bytes: int = 0
+
+
+async def remains(reader: Reader) -> Remains:
+    """Look at every key that the indexes still hold; the head itself is not asked for."""
+    names, version, stored = reader.names, 0, 0
+    for index in (names.keys, names.deleted):
+        start = "-"
+        while True:
+            (page,) = await reader.link.ask(("ZRANGEBYLEX", index, start, "+", "LIMIT", 0, _PAGE))
+            keys = [bytes(key).decode() for key in reader.link.value(page)]
+            if not keys:
+                break
+            start = f"({keys[-1]}"
+            newest = (("ZRANGE", names.history(key), -1, -1) for key in keys)
+            for rows in reader.link.values(await reader.link.ask(*newest)):
+                for line in map(records.line, rows):
+                    version = max(version, line.version)
+                    stored += line.about.size
+    return Remains(version, stored)

@@ -17,8 +17,8 @@ from somactl.errors import SomactlError, StoreBusy, StoreDamaged, StoreUnavailab
 from somactl.store.contract import Note
 from somactl.store.reading import portions
 from somactl.store.redis import layout
+from somactl.store.redis.pool import Argument, Call, Script
 from somactl.store.redis.reading import Reader
-from somactl.store.redis.scripts import Argument, Call, Script
 from somactl.store.request import refuse_note_conflicts
 
 READ = Script("note_read")

@@ -19,13 +19,12 @@ from somactl.store import reading as rules
 from somactl.store.base import offloaded
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
 from somactl.store.reading import portions
-from somactl.store.redis import failover, layout, records, revisions
+from somactl.store.redis import layout, records
 from somactl.store.redis.failures import reply as error_reply
 from somactl.store.redis.layout import HEAD_FIELDS, Names, NamespaceHead
-from somactl.store.redis.link import ClusterLink, Link
-from somactl.store.redis.pool import Reply
-from somactl.store.redis.revisions import HistoryEntry
-from somactl.store.redis.scripts import Argument, Command, Script
+from somactl.store.redis.link import ClusterLink, Link, is_replica
+from somactl.store.redis.pool import Argument, Command, Reply, Script
+from somactl.store.redis.records import HistoryEntry
 from somactl.suggestion import run
 
 STAT = Script("stat")
@@ -127,7 +126,7 @@ class Reader:
 
     def _live_line(self, key: str, entries: Sequence[bytes]) -> HistoryEntry | None:
         """The entry of the live value, None where the key has no history; raises KeyNotFound."""
-        line = revisions.line(entries[0]) if entries else None
+        line = records.line(entries[0]) if entries else None
         if line is not None:
             rules.require_live(self.names.namespace, key, line.held())
         return line
@@ -172,9 +171,9 @@ class Reader:
                 self.head_command(),
             )
         )
-        line = revisions.line(entries[0]) if entries else None
+        line = records.line(entries[0]) if entries else None
         hidden = line is not None and line.location == "live" and bool(newest)
-        lapsed = hidden and revisions.line(newest[0]).is_over(seconds(now))
+        lapsed = hidden and records.line(newest[0]).is_over(seconds(now))
         return AsOf(await self.existing(fields), line, lapsed)
 
     async def _fetch(self, here: NamespaceHead, key: str, line: HistoryEntry, first: Reply = None) -> Entry:
@@ -242,7 +241,7 @@ class Reader:
         self, here: NamespaceHead, key: str, line: HistoryEntry, data: bytes | memoryview
     ) -> Entry:
         arguments = (self.names.namespace, here.head.incarnation, key, line, data)
-        return await offloaded(len(data), partial(revisions.entry, *arguments))
+        return await offloaded(len(data), partial(records.entry, *arguments))
 
     # Many keys
 
@@ -261,7 +260,7 @@ class Reader:
             if len({(each.head.incarnation, each.head.version) for each in places}) == 1:
                 break
         entries = [entry for _, part in replies for entry in part]
-        found = {key: revisions.line(entry) for key, entry in zip(keys, entries, strict=True) if entry}
+        found = {key: records.line(entry) for key, entry in zip(keys, entries, strict=True) if entry}
         return places[0], found
 
     async def read_many(self, keys: Sequence[str]) -> Snapshot:
@@ -294,7 +293,7 @@ class Reader:
     async def stat_many(self, keys: Sequence[str]) -> Stats:
         here, lines = await self._lines(keys, verdicts=False)
         stats = {
-            key: revisions.stat(key, line, None, here.head.retention)
+            key: records.stat(key, line, None, here.head.retention)
             for key, line in lines.items()
             if line.is_value
         }
@@ -307,11 +306,11 @@ class Reader:
         command = ("ZREVRANGE", self.names.history(key), 0, -1)
         rows, now, fields = self.link.values(await self.link.ask(command, ("TIME",), self.head_command()))
         await self.existing(fields)
-        lines = [revisions.line(row) for row in rows]
+        lines = [records.line(row) for row in rows]
         if not lines:
             raise rules.no_history(key)
         over = lines[0].is_over(seconds(now))
-        return [revisions.revision(key, line, lapsed=over and line.location == "live") for line in lines]
+        return [records.revision(key, line, lapsed=over and line.location == "live") for line in lines]
 
     async def log(self, before: int, limit: int) -> list[CommitRecord]:
         here = await self.place()
@@ -353,7 +352,7 @@ class Reader:
         head, *asked, told = await self.link.ask(self.head_command(), *commands, ("INFO", "replication"))
         replies = self.link.values(asked)
         # In a cluster the question was sent on to the primary, and only this answer came from elsewhere.
-        if not isinstance(self.link, ClusterLink) and failover.is_replica(told):
+        if not isinstance(self.link, ClusterLink) and is_replica(told):
             raise NotPrimary(
                 f"{self.link.place} is a replica: what it knows of {what} is not final",
                 hint="wait for the failover, or name the primary in the URL",

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from somactl.store.base import BaseStore
+from somactl.store.calls import Writes, reads_replies, understood
 from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
@@ -25,14 +26,11 @@ from somactl.store.contract import (
     Stat,
     Stats,
 )
-from somactl.store.inflight import Writes
-from somactl.store.misread import reads_replies, understood
 from somactl.store.reading import Listing, pages
 from somactl.store.redis import compaction, connection, diagnosis, events, layout, listing, notes, writing
 from somactl.store.redis.layout import Names
-from somactl.store.redis.link import Link, Nodes
+from somactl.store.redis.link import Link, Nodes, ServerSettings, WriteGuard
 from somactl.store.redis.reading import Reader
-from somactl.store.redis.server_settings import ServerSettings, WriteGuard
 from somactl.store.request import Request
 
 T = TypeVar("T")

@@ -17,14 +17,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from somactl.core.names import commit_id_time
-from somactl.errors import SomactlError, StoreDamaged, StoreUnavailable
+from somactl.errors import OutcomeUnknown, SomactlError, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Durable, Expect, Head, Receipt, Retention
-from somactl.store.redis import layout, records, recovery, revisions
+from somactl.store.redis import layout, listing, records
 from somactl.store.redis.layout import NAME, Names
+from somactl.store.redis.link import ServerSettings
+from somactl.store.redis.pool import Argument, Call, Command, Converse, Reply, Script
 from somactl.store.redis.reading import Reader
-from somactl.store.redis.replication import Confirmation
-from somactl.store.redis.scripts import Argument, Call, Command, Script
-from somactl.store.redis.server_settings import ServerSettings
 from somactl.store.request import (
     KeyState,
     Put,
@@ -55,6 +54,9 @@ _LAPSE_SECONDS = 60.0
 """No bytes expire sooner, so that `compact` can free those without a grace, many megabytes at a time."""
 _LISTED_KEYS = 250
 """Deleted keys in one element of their list: what `compact` looks at, and removes, at a time."""
+WAIT_MS = 1000
+"""How long a commit waits for its replicas: by then it is made, whatever they say."""
+RECORD = Script("durable")
 
 
 class Staging:
@@ -214,7 +216,7 @@ def _call(names: Names, request: Request, staging: Staging, durability: str) -> 
     values: list[Argument] = []
     for stage, (key, put) in zip(staging.names, staging.puts.items(), strict=True):
         keys += names.live(key), names.history(key), names.old(staging.token, key), stage
-        about = revisions.about(put.header, request.commit_id)
+        about = records.about(put.header, request.commit_id)
         values += key, put.header.total_length, about, put.verdict or "", put.data if staging.inline else ""
     for key in staging.deletes:
         keys += names.live(key), names.history(key), names.old(staging.token, key)
@@ -312,9 +314,9 @@ async def init(reader: Reader, retention: Retention | None, new_incarnation: boo
     names = reader.names
     known = await reader.is_registered()
     (head,) = reader.link.values(await reader.link.ask(("EXISTS", names.head)))
-    remains = recovery.Remains()
+    remains = listing.Remains()
     if new_incarnation and not head:
-        remains = await recovery.remains(reader)
+        remains = await listing.remains(reader)
     kept = retention or layout.RETENTION
     arguments: list[Argument] = [
         layout.LAYOUT,
@@ -343,3 +345,55 @@ async def init(reader: Reader, retention: Retention | None, new_incarnation: boo
         # Behind the script: a name without a namespace would be taken for one that was lost.
         reader.registry.values(await reader.registry.ask(("SADD", layout.REGISTRY, names.namespace)))
     return here.head
+
+
+class Confirmation:
+    """What is said behind one commit script: wait for `replicas`, and write into the commit's `record` that
+    they have it.
+
+    `durability` is `replicated:K` then, and None while too few have confirmed the commit, which stands all
+    the same. Anything but a plain answer may mean that this server is the primary no longer, and the commit
+    lost: OutcomeUnknown.
+
+    It all goes over the connection of the script. A server may be replaced at any moment; over another
+    connection the new primary would be asked, which need not have the commit: WAIT would then count the
+    replicas of something else, and a record written there would tell of a commit that no server has.
+    """
+
+    def __init__(self, record: str, commit_id: str, replicas: int) -> None:
+        self.durability: str | None = None
+        self._record = record
+        self._commit_id = commit_id
+        self._replicas = replicas
+
+    async def __call__(self, converse: Converse, replies: Sequence[Reply]) -> None:
+        outcome = replies[-1]
+        if not self._replicas or not isinstance(outcome, list) or outcome[0] != b"done":
+            return
+        wait = ("WAIT", self._replicas, WAIT_MS)
+        if await self._number(converse, wait, WAIT_MS / 1000) < self._replicas:
+            return
+        durability = f"replicated:{self._replicas}"
+        _, version, _, incarnation, *_ = outcome
+        call = Call(RECORD, [self._record], [version, incarnation, durability])
+        # By its source: the script is shorter than a second round trip where the server does not know it.
+        if await self._number(converse, call.by_source) != 1:
+            raise self._unknown("it does not hold the commit any more")
+        self.durability = durability
+
+    async def _number(self, converse: Converse, command: Command, longer: float = 0.0) -> int:
+        """What it replies; whatever else comes, the commit was made before it."""
+        try:
+            (reply,) = await converse([command], longer)
+        except Exception as exc:
+            raise self._unknown(str(exc) or "it did not answer in time") from exc
+        if isinstance(reply, int):
+            return reply
+        raise self._unknown(f"it answered {str(reply)[:200]!r}")
+
+    def _unknown(self, why: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"commit {self._commit_id} was made, and then its server seems to have been replaced ({why}): "
+            "the new primary may not have it",
+            commit_id=self._commit_id,
+        )

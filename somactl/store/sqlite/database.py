@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # its own hook must stand before ours, or a job handed over there would wait
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 from somactl.errors import NamespaceNotFound, OutcomeUnknown, SomactlError, StoreUnavailable
-from somactl.store import waiting
-from somactl.store.home import own_loop
+from somactl.store import calls
+from somactl.store.calls import own_loop
 from somactl.store.sqlite import failures, schema
-from somactl.store.sqlite.holder import holder
-from somactl.store.sqlite.parking import ThreadPoolExecutor, park_at_fork
 from somactl.suggestion import run
 
 T = TypeVar("T")
 _JOURNAL_BYTES = 64 << 20
 """What stays of the write-ahead log after a large commit has made it grow."""
+_WAL_WRITE_LOCK = 120
+"""The byte of the -shm file that a writer locks in WAL mode (sqlite.org/walformat.html, 2.2.2)."""
+_RESERVED = 0x40000001
+"""The byte of the database file that a writer locks in any other mode (sqlite.org/fileformat2.html, 1.1)."""
+_LOCKS = "/proc/locks"
+ThreadPoolExecutor = concurrent.futures.thread.ThreadPoolExecutor
+_parked: WeakSet[Parked] = WeakSet()
 
 
 class Worker:
@@ -51,7 +58,7 @@ class Worker:
         Raises NamespaceNotFound where there is no database and `create` is false.
         """
         work = self._submit(lambda: self._perform(job, create))
-        if self._write and waiting.is_heard():
+        if self._write and calls.is_heard():
             await self._tell_waiting(work)
         return await work
 
@@ -59,10 +66,10 @@ class Worker:
         """Return when `work` is done; tell who holds the lock meanwhile."""
         try:
             while not work.done():
-                await asyncio.wait([work], timeout=waiting.NOTICED_SECONDS)
+                await asyncio.wait([work], timeout=calls.NOTICED_SECONDS)
                 by = "" if work.done() else holder(self.path)
                 if by:
-                    waiting.wait_for(f"the lock of {self.path}, held{by}")
+                    calls.wait_for(f"the lock of {self.path}, held{by}")
         except asyncio.CancelledError:
             work.cancel()  # as if it had been awaited itself: what has not begun is dropped
             raise
@@ -275,3 +282,73 @@ def transaction(connection: sqlite3.Connection, *, write: bool = False) -> Itera
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def holder(path: str) -> str:
+    """` by process 4711 (python3)`, or nothing where the kernel does not tell it (another system or host)."""
+    for suffix, byte in (("-shm", _WAL_WRITE_LOCK), ("", _RESERVED)):
+        for process in _lockers(path + suffix, byte):
+            return f" by process {process}{_named(process)}"
+    return ""
+
+
+def _lockers(path: str, byte: int) -> Iterator[int]:
+    """Other processes that have a write lock on that byte of the file."""
+    try:
+        status = os.stat(path)
+        with open(_LOCKS, encoding="ascii", errors="replace") as table:
+            lines = [line.split() for line in table]
+    except OSError:
+        return
+    inode = str(status.st_ino)
+    for words in lines:
+        # 1: POSIX  ADVISORY  WRITE 4711 08:02:1234 120 120
+        if len(words) != 8 or words[3] != "WRITE" or words[5].rpartition(":")[2] != inode:
+            continue
+        end = float("inf") if words[7] == "EOF" else int(words[7])
+        if int(words[6]) <= byte <= end and int(words[4]) not in (0, -1, os.getpid()):
+            yield int(words[4])
+
+
+def _named(process: int) -> str:
+    try:
+        with open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as name:
+            return f" ({name.read().strip()})"
+    except OSError:
+        return ""
+
+
+class Parked(Protocol):
+    """Something that is closed before a fork, stays closed until it is done, and starts anew in the child."""
+
+    def park(self) -> None: ...
+    def resume(self) -> None: ...
+    def leave(self) -> None: ...
+
+
+def park_at_fork(owner: Parked) -> None:
+    """Have `owner` closed while the process forks: SQLite's locks belong to a process, not to a connection.
+
+    What SQLite remembers of its locks would be untrue in the child: it would read without one, and write into
+    a log that the parent may remove at that moment.
+    """
+    _parked.add(owner)
+
+
+def _before() -> None:
+    for each in list(_parked):
+        each.park()
+
+
+def _in_parent() -> None:
+    for each in list(_parked):
+        each.resume()
+
+
+def _in_child() -> None:
+    for each in list(_parked):
+        each.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from somactl.errors import SchemaMismatch, StoreBusy, StoreDamaged, StoreFull, StoreUnavailable
-from somactl.store.sqlite.holder import holder
+from somactl.store.sqlite.database import holder
 from somactl.suggestion import run
 
 _PRIMARY = 0xFF
