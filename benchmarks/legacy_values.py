@@ -24,7 +24,7 @@ from matrices import density
 from measure import Effort, Row, Side, interleave, local, peak_bytes, ratio
 from numpy.typing import NDArray
 from startup import SOMACTL, store_environment
-from stores import plain_postgres, postgres_server, redis_server
+from stores import plain_postgres, plain_redis, postgres_server, redis_server
 
 from somactl.core.envelope import serialize_matrix
 from somactl.core.invariants import check
@@ -37,7 +37,6 @@ from somactl.operations.jobs.pace import Pace
 from somactl.store.hybrid import HybridStore
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis.cache import RedisCache
-from somactl.store.redis.connection import connect
 
 VALUES = 5_000
 N = 64
@@ -164,7 +163,7 @@ class Migrations:
         """Seconds for the keys, then portion by portion the rows, an INSERT and a SET of each envelope."""
         target = await plain_postgres(await self._new_database())
         source = await asyncpg.connect(self.source)
-        cache = connect(self._redis.url, timeout=30.0, connect_timeout=5.0)
+        cache = plain_redis(self._redis.url)
         await cache.ping()
         start = time.perf_counter()
         for portion in _portions(

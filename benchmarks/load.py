@@ -19,6 +19,7 @@ from stores import (
     VERDICT,
     payload,
     plain_postgres,
+    plain_redis,
     postgres_server,
     redis_server,
     rho,
@@ -30,7 +31,6 @@ from somactl.store.hybrid import HybridStore
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis import RedisStore
 from somactl.store.redis.cache import RedisCache
-from somactl.store.redis.connection import connect
 
 CLIENTS = 8
 READS_PER_SECOND = 3.0
@@ -112,7 +112,7 @@ async def _hybrid(redis: Any, postgres: Any, effort: Effort) -> list[Row]:
         for _ in range(CLIENTS)
     ]
     bare = [PostgresStore(url) for _ in range(CLIENTS)]
-    plain = [connect(redis.url, timeout=30.0, connect_timeout=5.0) for _ in range(CLIENTS)]
+    plain = [plain_redis(redis.url) for _ in range(CLIENTS)]
     await stores[0].init()
     for number, key in enumerate(KEYS):
         data = rho(1024, "hermitian", key)
@@ -294,7 +294,7 @@ async def _upserts(url: str) -> tuple[Callable[[int], Awaitable[object]], Call]:
 
 
 async def _sets(url: str) -> tuple[Callable[[int], Awaitable[object]], Call]:
-    clients = [connect(url, timeout=30.0, connect_timeout=5.0) for _ in range(CLIENTS)]
+    clients = [plain_redis(url) for _ in range(CLIENTS)]
     data = payload(64 * 64 * 8)
 
     async def write(number: int) -> None:

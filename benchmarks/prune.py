@@ -18,14 +18,13 @@ from typing import Any
 import asyncpg
 from matrices import density
 from measure import Effort, Row, Side, interleave, ratio
-from stores import VERDICT, plain_postgres, postgres_server, redis_server
+from stores import VERDICT, plain_postgres, plain_redis, postgres_server, redis_server
 
 from somactl.core.envelope import serialize_matrix
 from somactl.core.framing import peek
 from somactl.store.contract import CommitMetadata, Store
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis import RedisStore
-from somactl.store.redis.connection import connect
 
 KEYS = [f"acme:(9.0, 14.0, {number}.0):rho" for number in range(10_000)]
 """Named as the old service names them."""
@@ -156,7 +155,7 @@ def redis(effort: Effort) -> list[Row]:
     slowlog = {"slowlog-log-slower-than": "1000", "slowlog-max-len": "128"}
     with redis_server(**slowlog) as server, asyncio.Runner() as runner, server.client() as raw:
         store = RedisStore(server.url)
-        plain = connect(server.url, timeout=30.0, connect_timeout=5.0)
+        plain = plain_redis(server.url)
         prunes = Prunes(store, values)
 
         async def fill_store() -> None:

@@ -23,6 +23,8 @@ from measure import Effort, Row, Side, interleave, ratio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from redis.asyncio import Redis
+
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.core.envelope import serialize_matrix
@@ -30,7 +32,7 @@ from somactl.core.framing import peek
 from somactl.store.contract import CommitMetadata, Store
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis import RedisStore
-from somactl.store.redis.connection import connect
+from somactl.store.redis.connection import READ_BYTES
 
 VERDICT = {"status": "valid", "rigour": "proved"}
 DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB", "max_wal_size": "4GB"}
@@ -103,7 +105,7 @@ def redis_commit(effort: Effort) -> list[Row]:
         data = payload(8 * MIB)
         store = RedisStore(server.url)
         runner.run(store.init())
-        plain = runner.run(_plain_redis(server.url))
+        plain = plain_redis(server.url)
         ours, bare = interleave(
             [
                 timed("commit", runner, Commits(store, data)),
@@ -126,8 +128,8 @@ def redis_commit(effort: Effort) -> list[Row]:
     ]
 
 
-async def _plain_redis(url: str) -> Any:
-    return connect(url, timeout=30.0, connect_timeout=5.0)
+def plain_redis(url: str) -> Redis:
+    return Redis.from_url(url, socket_timeout=30.0, socket_read_size=READ_BYTES)
 
 
 def redis_script(effort: Effort) -> list[Row]:
@@ -196,7 +198,7 @@ def redis_read(effort: Effort) -> list[Row]:
         store = RedisStore(server.url)
         runner.run(store.init())
         runner.run(Commits(store, data)())
-        plain = runner.run(_plain_redis(server.url))
+        plain = plain_redis(server.url)
         runner.run(plain.set("plain", data))
         ours, bare = interleave(
             [

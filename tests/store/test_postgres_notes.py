@@ -115,7 +115,7 @@ async def test_a_note_of_many_megabytes(store: PostgresStore) -> None:
 async def test_pages_of_notes_go_on_where_the_last_one_ended(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notes, "PAGE_NOTES", 3)
+    monkeypatch.setattr(notes, "_PAGE_NOTES", 3)
     names = [f"p/{number}" for number in range(6)] + ["p0", "o/9", "P/1"]
     await store.write_notes(dict.fromkeys(names, b""))
     pages = [[note.name for note in page] async for page in store.scan_notes("p/")]

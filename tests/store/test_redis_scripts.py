@@ -75,9 +75,7 @@ def test_unpack_takes_a_bounded_number_of_words(file: Path) -> None:
 def test_every_script_is_used() -> None:
     sources = Path(connection.__file__).parent.glob("*.py")
     names = set(re.findall(r'Script\("(\w+)"\)', "".join(source.read_text() for source in sources)))
-    kept = {name.removesuffix("_v2") for name in names if name.endswith("_v2")}
-    """For the release before, which may run beside this one."""
-    assert {file.stem for file in FILES} == (names | kept) - {n for n in names if n.startswith("cache_")}
+    assert {file.stem for file in FILES} == {name for name in names if not name.startswith("cache_")}
     assert Script("commit").digest == Script("commit").digest != Script("init").digest
 
 

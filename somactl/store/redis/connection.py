@@ -1,10 +1,10 @@
-"""The server that a Redis URL names, and the client for it."""
+"""The server that a Redis URL names, and what connections to it are made with."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -12,11 +12,6 @@ from somactl.address import Address, Use, is_local, parse as parse_address
 from somactl.address.address import DEFAULT_PORTS
 from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis, RedisCluster
-
-    Client: TypeAlias = "Redis | RedisCluster"
 
 READ_BYTES = 1 << 20
 """What is read from a socket at once; redis-py's own 32 KiB cost a large value a fifth of its time."""
@@ -66,31 +61,6 @@ def parse(url: str, use: Use = "store") -> Server:
         cluster=address.is_cluster,
         wait_replicas=int(address.options.get("wait_replicas", "0")),
     )
-
-
-def connect(url: str, *, timeout: float, connect_timeout: float) -> Client:
-    """A client for `url`; nothing is touched before its first call.
-
-    It tries nothing twice: an error reaches the caller, who alone knows whether a call may be repeated.
-    Raises ConfigurationError.
-    """
-    from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.cluster import ClusterNode
-    from redis.asyncio.connection import ConnectionPool
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    server = parse(url)
-    options = {**settings(server, timeout=timeout, connect_timeout=connect_timeout)}
-    if server.cluster:
-        return RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in server.nodes],
-            retry=Retry(NoBackoff(), 0),
-            ssl=server.tls is not None,
-            **options,
-        )
-    pool = ConnectionPool(connection_class=connection_class(server), **location(server), **options)
-    return Redis.from_pool(pool)
 
 
 def settings(server: Server, *, timeout: float | None, connect_timeout: float) -> dict[str, Any]:

@@ -12,15 +12,12 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from somactl.errors import SomactlError
 from somactl.package_data import data_file
 from somactl.store.calls import Home, client_name
 from somactl.store.redis.failures import translated
-
-if TYPE_CHECKING:
-    from somactl.store.redis.connection import Client
 
 Argument: TypeAlias = "str | bytes | memoryview | int"
 Command: TypeAlias = "Sequence[Argument]"
@@ -345,15 +342,3 @@ class Script:
     def digest(self) -> str:
         """SHA-1, because that is the name Redis gives a script; nothing is trusted to it."""
         return hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
-
-    async def __call__(
-        self, client: Client, keys: Sequence[Argument], arguments: Sequence[Argument] = ()
-    ) -> Any:
-        """The script's reply. Raises what redis-py raises: see `failures.translated`."""
-        from redis.exceptions import NoScriptError
-
-        call = Call(self, keys, arguments)
-        try:
-            return await client.execute_command(*call.by_digest)
-        except NoScriptError:
-            return await client.execute_command(*call.by_source)
