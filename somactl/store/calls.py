@@ -1,6 +1,6 @@
 """Calls to a server, or to a file, and what becomes of them where something else happens meanwhile.
 
-`Writes`     a caller is cancelled, and the write goes on to its end
+`Tasks`      a caller is cancelled, and the work goes on to its end
 `Home`       the process forks, or another event loop begins
 `wait_for`   a lock is held by others: whoever listens is told
 `misread`    a reply makes no sense: an error of the server's, not of ours
@@ -12,15 +12,16 @@ import asyncio
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from somactl.errors import OutcomeUnknown, SomactlError, StoreDamaged, UsageError
 
 C = TypeVar("C", bound=type)
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 _homes: WeakSet[Home] = WeakSet()
 _inherited: list[asyncio.AbstractEventLoop] = []
@@ -46,35 +47,36 @@ _CHARACTERS = 200
 _HINT = "check host, port and what stands between; look at the server's log"
 
 
-class Writes:
-    """Runs each write as a task of its own, which its caller's cancellation does not reach."""
+class Tasks(Generic[K]):
+    """Tasks that run to their end, each under a name that need not be its own; a store's writes, for one."""
 
     def __init__(self) -> None:
-        self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._tasks: dict[asyncio.Task[Any], K] = {}
         self._home = Home(self._leave)
 
-    async def run(self, commit_id: str, write: Coroutine[Any, Any, T]) -> T:
-        """The result of `write`. If the caller is cancelled, the write goes on to its end."""
-        self._home.enter(write)
-        task = asyncio.create_task(write)
-        self._tasks[task] = commit_id
+    def start(self, name: K, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that does `work`."""
+        self._home.enter(work)
+        task = asyncio.create_task(work)
+        self._tasks[task] = name
         task.add_done_callback(self._forget)
-        return await asyncio.shield(task)
+        return task
 
-    async def wait_for(self, commit_id: str) -> None:
-        """Return when no write of that commit id is under way any more."""
+    async def run(self, name: K, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. If the caller is cancelled, the work goes on to its end."""
+        return await asyncio.shield(self.start(name, work))
+
+    async def wait_for(self, name: K) -> None:
+        """Return when none of that name is under way any more."""
         self._home.enter()
-        await self._wait([task for task, name in self._tasks.items() if name == commit_id])
+        if named := [task for task, other in self._tasks.items() if other == name]:
+            await asyncio.wait(named)
 
     async def drain(self) -> None:
         """Return when nothing is under way any more."""
         self._home.enter()
         while self._tasks:
-            await self._wait(list(self._tasks))
-
-    async def _wait(self, tasks: list[asyncio.Task[Any]]) -> None:
-        if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(list(self._tasks))
 
     def _leave(self) -> object:
         left, self._tasks = self._tasks, {}

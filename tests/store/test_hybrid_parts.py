@@ -157,24 +157,24 @@ class Slow:
 async def test_all_who_want_the_same_share_one_call() -> None:
     flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
-    tasks = [asyncio.create_task(flights.run("a", slow)) for _ in range(5)]
-    other = asyncio.create_task(flights.run("b", slow))
+    tasks = [asyncio.create_task(flights.share("a", slow)) for _ in range(5)]
+    other = asyncio.create_task(flights.share("b", slow))
     await asyncio.sleep(0)
     slow.gate.set()
     assert await asyncio.gather(*tasks) == [1] * 5
     assert await other == 2
-    assert await flights.run("a", slow) == 3  # nothing is remembered
+    assert await flights.share("a", slow) == 3  # nothing is remembered
 
 
 async def test_a_cancelled_caller_leaves_alone() -> None:
     flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
-    first = asyncio.create_task(flights.run("a", slow))
-    second = asyncio.create_task(flights.run("a", slow))
+    first = asyncio.create_task(flights.share("a", slow))
+    second = asyncio.create_task(flights.share("a", slow))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    third = asyncio.create_task(flights.run("a", slow))
+    third = asyncio.create_task(flights.share("a", slow))
     await asyncio.sleep(0)
     slow.gate.set()
     assert (await second, await third, slow.calls) == (1, 1, 1)
@@ -184,7 +184,7 @@ async def test_a_cancelled_caller_leaves_alone() -> None:
 async def test_a_call_that_all_callers_left_is_finished_before_drain_returns() -> None:
     flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
-    task = asyncio.create_task(flights.run("a", slow))
+    task = asyncio.create_task(flights.share("a", slow))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -203,7 +203,7 @@ async def test_an_error_reaches_all_who_wait() -> None:
         await gate.wait()
         raise KeyNotFound("it is not there")
 
-    tasks = [asyncio.create_task(flights.run("a", fail)) for _ in range(3)]
+    tasks = [asyncio.create_task(flights.share("a", fail)) for _ in range(3)]
     await asyncio.sleep(0)
     gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,7 +214,7 @@ async def test_an_error_reaches_all_who_wait() -> None:
 async def test_a_call_has_a_deadline_of_its_own() -> None:
     flights: SingleFlight[str, int] = SingleFlight(0.01, 60.0, Clock())
     slow = Slow()
-    tasks = [asyncio.create_task(flights.run("a", slow)) for _ in range(2)]
+    tasks = [asyncio.create_task(flights.share("a", slow)) for _ in range(2)]
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(outcome, StoreTimeout)
         assert outcome.retryable
@@ -225,16 +225,16 @@ async def test_a_timeout_of_the_call_itself_is_passed_on_as_it_is() -> None:
         raise TimeoutError("mine")
 
     with pytest.raises(TimeoutError, match="mine"):
-        await SingleFlight[str, int](10.0, 60.0, Clock()).run("a", fail)
+        await SingleFlight[str, int](10.0, 60.0, Clock()).share("a", fail)
 
 
 async def test_a_forsaken_call_is_joined_by_nobody_else() -> None:
     flights: SingleFlight[str, int] = SingleFlight(10.0, 60.0, Clock())
     slow = Slow()
-    before = asyncio.create_task(flights.run("a", slow))
+    before = asyncio.create_task(flights.share("a", slow))
     await asyncio.sleep(0)
     flights.forsake(lambda name: name == "a")
-    after = asyncio.create_task(flights.run("a", slow))
+    after = asyncio.create_task(flights.share("a", slow))
     await asyncio.sleep(0)
     slow.gate.set()
     assert (await before, await after) == (1, 2)
@@ -247,7 +247,7 @@ async def test_nobody_joins_a_call_that_began_too_long_ago() -> None:
     tasks = []
     for seconds in (0.0, 5.0, 1.0):
         clock.now += seconds
-        tasks.append(asyncio.create_task(flights.run("a", slow)))
+        tasks.append(asyncio.create_task(flights.share("a", slow)))
         await asyncio.sleep(0)
     slow.gate.set()
     assert await asyncio.gather(*tasks) == [1, 1, 2]
@@ -262,12 +262,12 @@ async def test_background_work_is_bounded_and_awaited() -> None:
         await gate.wait()
         done.append(1)
 
-    started = [background.start(work()) for _ in range(MOST_TASKS + 3)]
+    started = [background.start_if_room(work()) for _ in range(MOST_TASKS + 3)]
     assert started.count(True) == MOST_TASKS
     gate.set()
     await background.drain()
     assert len(done) == MOST_TASKS
-    assert background.start(work())
+    assert background.start_if_room(work())
     await background.drain()
 
 
@@ -278,9 +278,9 @@ async def test_background_work_is_bounded_in_bytes() -> None:
     async def work() -> None:
         await gate.wait()
 
-    assert background.start(work(), size=200 << 20)
-    assert not background.start(work(), size=100 << 20)
-    assert background.start(work(), size=10 << 20)
+    assert background.start_if_room(work(), size=200 << 20)
+    assert not background.start_if_room(work(), size=100 << 20)
+    assert background.start_if_room(work(), size=10 << 20)
     gate.set()
     await background.drain()
 

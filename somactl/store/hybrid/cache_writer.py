@@ -118,6 +118,7 @@ class RecentWrites:
 class CacheWriter:
     """Looks at copies and keeps them, through the cache's breaker. No error of the cache reaches a caller.
 
+    kinds  of which matrices copies are kept
     head   asks the authority where it is
     clock  counts seconds and never goes back
     """
@@ -125,6 +126,7 @@ class CacheWriter:
     def __init__(
         self,
         cache: Cache,
+        kinds: frozenset[str],
         breaker: Breaker,
         head: incarnations.Ask,
         background: Background,
@@ -134,6 +136,7 @@ class CacheWriter:
         self.troubles = Troubles(cache.name)
         self.written = RecentWrites(clock, cache.ttl)
         self._cache = cache
+        self._kinds = kinds
         self._head = head
         self._background = background
         self._clock = clock
@@ -146,7 +149,7 @@ class CacheWriter:
 
     def answering(self) -> bool:
         """Whether the cache is asked at all; if not, now and then one call tries, beside the callers."""
-        if self.breaker.try_again() and not self._background.start(self._try_again()):
+        if self.breaker.try_again() and not self._background.start_if_room(self._try_again()):
             self.breaker.gave_up()
         return self.breaker.closed
 
@@ -160,7 +163,7 @@ class CacheWriter:
             self._answered(view)
         if view is not None and self.written.owes and self._clock() >= self._reminded + _REMIND_SECONDS:
             self._reminded = self._clock()
-            self._background.start(self._remind())
+            self._background.start_if_room(self._remind())
         return view
 
     def servable(self, view: View | None, key: str) -> Entry | None:
@@ -184,19 +187,23 @@ class CacheWriter:
         self._cache.counts.hits += hits
         self._cache.counts.misses += misses
 
-    def keep_later(self, view: View, fills: Sequence[Fill], wrong: Sequence[Cached] = ()) -> None:
-        """Put `fills` into the cache beside the caller, after removing the entries found `wrong`.
+    def keep_later(self, view: View | None, entries: Sequence[Entry]) -> None:
+        """Put what the authority has said into the cache, beside the caller.
 
-        `view`: what was seen before; where the cache served another incarnation, nothing is even sent.
+        view  what was seen before, if anything: what is wrong in it is removed first; where the cache served
+              another incarnation, nothing is even sent
         """
-        if self._cache.read_only or not self.breaker.closed or not fills:
+        if view is None or self._cache.read_only or not self.breaker.closed or not entries:
             return
+        fills = [filling.of_entry(entry, view.now, self._kinds) for entry in entries]
         refusal = _refusal(view, fills[0].incarnation)
         if refusal is not None:
             self._refused(refusal, len(fills))
             return
+        seen = (view.entries.get(fill.key) for fill in fills)
+        wrong = [held for held in seen if held is not None and held.defect is not None]
         size = sum(len(fill.entry.data) for fill in fills if fill.entry is not None)
-        if not self._background.start(self._keep(fills, wrong), size=size):
+        if not self._background.start_if_room(self._keep(fills, wrong), size=size):
             self._cache.counts.skipped += len(fills)
 
     async def _keep(self, fills: Sequence[Fill], wrong: Sequence[Cached]) -> None:

@@ -18,7 +18,7 @@ from somactl.errors import (
     StoreUnavailable,
 )
 from somactl.store.cached import Cache, Fill, Filled, View, naming_allow_stale
-from somactl.store.calls import Writes
+from somactl.store.calls import Tasks
 from somactl.store.contract import (
     CommitMetadata,
     CommitStatus,
@@ -34,7 +34,7 @@ from somactl.store.contract import (
     Snapshot,
     Store,
 )
-from somactl.store.hybrid import fills, incarnation, snapshot
+from somactl.store.hybrid import fills, incarnation
 from somactl.store.hybrid.cache_writer import CacheWriter
 from somactl.store.hybrid.health import AuthorityGuard, Breaker
 from somactl.store.hybrid.tasks import Background, SingleFlight
@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 CACHED_KINDS = frozenset({"rho", "sketch"})
 FILL_SECONDS = 30.0
+_ATTEMPTS = 3
+"""How often a snapshot is begun, before the authority alone is read."""
 
 
 class HybridStore(StoreWrapper):
@@ -75,9 +77,9 @@ class HybridStore(StoreWrapper):
         self.kinds = kinds
         self._truth = AuthorityGuard(authority.name, Breaker(clock))
         self._background = Background()
-        self._copies = CacheWriter(cache, Breaker(clock), self.head, self._background, clock)
+        self._copies = CacheWriter(cache, kinds, Breaker(clock), self.head, self._background, clock)
         self._reads: SingleFlight[tuple[str, int], Entry] = SingleFlight(fill_seconds, cache.ttl, clock)
-        self._writes = Writes()
+        self._writes: Tasks[str] = Tasks()
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         return await self._truth.ask(call)
@@ -256,19 +258,56 @@ class HybridStore(StoreWrapper):
         async def ask() -> Entry:
             entry = await self._truth.ask_if_up(lambda: self.authority.read(key))
             self._copies.learn(entry.incarnation)
-            if view is not None:
-                wrong = [held] if held is not None and held.defect is not None else []
-                self._copies.keep_later(view, [fills.of_entry(entry, view.now, self.kinds)], wrong)
+            self._copies.keep_later(view, [entry])
             return entry
 
         # A caller that saw another version in the cache, a tombstone above all, joins no older question.
-        return await self._reads.run((key, held.version if held else 0), ask)
+        return await self._reads.share((key, held.version if held else 0), ask)
 
     async def read_many(self, keys: Sequence[str]) -> Snapshot:
         """As the contract says. The authority is always asked, for the versions; so it must be up."""
-        for key in keys:
-            validate_key(key)
-        return await snapshot.read_many(self.authority, self._truth, self._copies, keys, self.kinds)
+        wanted = list(dict.fromkeys(map(validate_key, keys)))
+        for _ in range(_ATTEMPTS if self._copies.answering() else 0):
+            snapshot = await self._snapshot(wanted)
+            if snapshot is not None:
+                return snapshot
+        return await super().read_many(wanted)
+
+    async def _snapshot(self, keys: list[str]) -> Snapshot | None:
+        """Many keys as of one version, as many as possible from the cache.
+
+        The authority fixes the version first: at which version of the namespace each key has which version.
+        A copy is used only where it is of that very version, so it does not matter when it was made. What is
+        missing is read from the authority; None where the namespace has moved on by then.
+        """
+        stats = await self.stat_many(keys)
+        self._copies.learn(stats.incarnation)
+        cachable = [key for key, stat in stats.stats.items() if stat.kind in self.kinds]
+        view = await self._copies.inspect(cachable) if cachable else None
+        entries: dict[str, Entry] = {}
+        for key in cachable:
+            entry = self._copies.servable(view, key)
+            wanted = (stats.incarnation, stats.stats[key].version)
+            if entry is not None and (entry.incarnation, entry.version) == wanted:
+                entries[key] = entry
+        copied = len(entries)
+        missing = [key for key in keys if key in stats.stats and key not in entries]
+        corrupt = {}
+        if missing:
+            rest = await super().read_many(missing)
+            if (rest.incarnation, rest.version) != (stats.incarnation, stats.version):
+                return None
+            corrupt = dict(rest.corrupt)
+            self._copies.keep_later(view, [rest.entries[key] for key in cachable if key in rest.entries])
+            entries |= rest.entries
+        self._copies.count(hits=copied, misses=len(missing))
+        return Snapshot(
+            incarnation=stats.incarnation,
+            version=stats.version,
+            entries={key: entries[key] for key in keys if key in entries},
+            absent=stats.absent,
+            corrupt=corrupt,
+        )
 
     async def fill(self, fills: Sequence[Fill]) -> Filled:
         """See `CachedStore.fill`. For operations about the cache: its errors are theirs to report."""

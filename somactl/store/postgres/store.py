@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from somactl.errors import NamespaceNotFound, StoreUnavailable
 from somactl.store import calls
 from somactl.store.base import BaseStore
-from somactl.store.calls import Writes, reads_replies, understood
+from somactl.store.calls import Tasks, reads_replies, understood
 from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
@@ -91,7 +91,7 @@ class PostgresStore(BaseStore):
         super().__init__(namespace, None if own is server else own)
         self._connections = own.connections
         self.place = self._connections.place
-        self._writes = Writes()
+        self._writes: Tasks[str] = Tasks()
 
     async def durability(self) -> str:
         return await self._query(reading.durability)

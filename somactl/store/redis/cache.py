@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from somactl.core.names import validate_namespace
 from somactl.errors import ReadOnlyStore, SomactlError, StoreTimeout
 from somactl.store.cached import Cached, Counts, Fill, Filled, Memory, Outcome, View
-from somactl.store.calls import Home, reads_replies
+from somactl.store.calls import Home, Tasks, reads_replies
 from somactl.store.contract import Finding
 from somactl.store.reading import portions
 from somactl.store.redis import cache_diagnosis
@@ -101,7 +101,7 @@ class RedisCache:
         self._names = Names.of(namespace)
         self._patience = BusyAwareTimeout()
         self._fetches = asyncio.Semaphore(_PARALLEL_FETCHES)
-        self._cleaning: set[asyncio.Task[None]] = set()
+        self._cleaning: Tasks[None] = Tasks()
         self._home = Home(self._leave)
         self._closed = False
 
@@ -299,13 +299,10 @@ class RedisCache:
                 self.counts.failures += 1
 
         if names:
-            task = asyncio.create_task(unlink())
-            self._cleaning.add(task)
-            task.add_done_callback(self._cleaning.discard)
+            self._cleaning.start(None, unlink())
 
     def _leave(self) -> object:
-        left, self._cleaning = self._cleaning, set()
-        self._fetches = asyncio.Semaphore(_PARALLEL_FETCHES)
+        left, self._fetches = self._fetches, asyncio.Semaphore(_PARALLEL_FETCHES)
         return left
 
     async def close(self) -> None:
@@ -313,8 +310,7 @@ class RedisCache:
         if self._closed:
             return
         self._home.enter()
-        if self._cleaning:
-            await asyncio.wait(set(self._cleaning))
+        await self._cleaning.drain()
         await self._patience.drain()
         self._closed = True
         if self._own is not None:
@@ -341,23 +337,18 @@ class BusyAwareTimeout:
 
     def __init__(self) -> None:
         self._answers = 0
-        self._abandoned: set[asyncio.Task[Any]] = set()
-        self._home = Home(self._leave)
+        self._tasks: Tasks[None] = Tasks()
 
     async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; raises TimeoutError. What is given up is cancelled."""
-        self._home.enter(work)
-        task = asyncio.create_task(work)
+        task = self._tasks.start(None, work)
         try:
             await self._wait(task, seconds / SLICES)
             if task.done():
                 self._answers += 1
                 return task.result()
         finally:
-            if not task.done():
-                self._abandoned.add(task)
-                task.add_done_callback(self._forget)
-                task.cancel()
+            task.cancel()  # means nothing once it is done
         raise TimeoutError(f"no answer within {seconds:g} s")
 
     async def _wait(self, task: asyncio.Task[Any], slice_: float) -> None:
@@ -372,15 +363,4 @@ class BusyAwareTimeout:
 
     async def drain(self) -> None:
         """Return when what was given up has let go of its connection."""
-        self._home.enter()
-        if self._abandoned:
-            await asyncio.wait(set(self._abandoned))
-
-    def _leave(self) -> object:
-        left, self._abandoned = self._abandoned, set()
-        return left
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller is gone, and asyncio would complain
+        await self._tasks.drain()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from somactl.store.base import BaseStore
-from somactl.store.calls import Writes, reads_replies, understood
+from somactl.store.calls import Tasks, reads_replies, understood
 from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
@@ -73,7 +73,7 @@ class RedisStore(BaseStore):
         self._link = self._nodes.link()
         self._own_reader = self._reader_of(namespace, self._link)
         self._guard = WriteGuard(self._link)
-        self._writes = Writes()
+        self._writes: Tasks[str] = Tasks()
 
     @property
     def _reader(self) -> Reader:
