@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from somactl.errors import StoreDamaged, VersionConflict
-from somactl.store.model import Event, EventPage, VerdictSummary
+from somactl.store.model import CommitMetadata, CommitRecord, Event, EventPage, Receipt, VerdictSummary
 from somactl.suggestion import run
 
 KEEP_EVENTS = 100_000
@@ -23,26 +23,55 @@ PAGE_EVENTS = 1000
 """The most that one page has."""
 
 
-class _Detail(msgspec.Struct, frozen=True):
-    """The part of a commit's record that its event needs."""
+class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What every record of a commit keeps as JSON, all of it known to the client before the commit.
 
-    summary: VerdictSummary | None = None
+    `keys`, `incarnation` and `noops` stand in it where the store has no place of their own for them.
+    """
+
     keys: Mapping[str, str | None] = {}
+    user: Mapping[str, str] = {}
+    verdicts: Mapping[str, Mapping[str, Any]] = {}
+    command: str = ""
+    idempotency_key: str | None = None
+    grace: float | None = None
+    facts: Mapping[str, Any] = {}
+    summary: VerdictSummary | None = None
     incarnation: str = ""
+    noops: tuple[str, ...] = ()
 
 
-_decode_detail = msgspec.json.Decoder(_Detail).decode
-_decode_keys = msgspec.json.Decoder(dict[str, str | None]).decode
+_decode_detail = msgspec.json.Decoder(Detail).decode
+_METADATA = ("user", "verdicts", "command", "idempotency_key", "grace", "facts")
 
 
-def summarise(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What a record keeps of the verdicts of its rho values, as JSON values; None where there is none."""
+def encode(metadata: CommitMetadata, summary: VerdictSummary | None, **own: Any) -> str:
+    """The detail of a commit as JSON; `own` are further fields of it."""
+    known = {name: getattr(metadata, name) for name in _METADATA}
+    return msgspec.json.encode(Detail(**known, summary=summary, **own)).decode()
+
+
+def decode(commit_id: str, text: str | bytes | None) -> Detail:
+    """Raises StoreDamaged."""
+    try:
+        return _decode_detail(text or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
+
+
+def committed(receipt: Receipt, detail: Detail) -> CommitRecord:
+    """The record of a commit that was made."""
+    metadata = CommitMetadata(**{name: getattr(detail, name) for name in _METADATA})
+    return CommitRecord(receipt.commit_id, "committed", receipt.committed_at, receipt, metadata)
+
+
+def summarise(verdicts: Iterable[Mapping[str, Any]]) -> VerdictSummary | None:
+    """What a record keeps of the verdicts of its rho values; None where there is none."""
     found = list(verdicts)
     if not found:
         return None
     errors, bounds = _numbers(found, "trace_error"), _numbers(found, "lambda_min_lower")
-    worst = VerdictSummary("valid", max(errors, default=None), min(bounds, default=None))
-    return dict(msgspec.to_builtins(worst))
+    return VerdictSummary("valid", max(errors, default=None), min(bounds, default=None))
 
 
 def _numbers(verdicts: Iterable[Mapping[str, Any]], name: str) -> list[float]:
@@ -57,17 +86,14 @@ def event(
     detail: str | bytes,
     *,
     incarnation: str | None = None,
-    keys: str | None = None,
+    keys: Mapping[str, str | None] | None = None,
 ) -> Event:
     """The event of a record. `detail` is its JSON, with all in it that is not given apart from it.
 
     Raises StoreDamaged.
     """
-    try:
-        told = _decode_detail(detail)
-        contents = told.keys if keys is None else _decode_keys(keys)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as exc:
-        raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
+    told = decode(commit_id, detail)
+    contents = told.keys if keys is None else keys
     return Event(version, incarnation or told.incarnation, commit_id, recorded_at, contents, told.summary)
 
 

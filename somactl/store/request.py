@@ -34,6 +34,7 @@ from somactl.errors import (
 )
 from somactl.store.contract import CommitMetadata, Expect, Expected, Retention
 from somactl.store.events import summarise
+from somactl.store.model import VerdictSummary
 from somactl.suggestion import again, run
 
 MAX_COMMIT_KEYS = 65_536
@@ -74,7 +75,7 @@ class Request(msgspec.Struct, frozen=True):
         return {key: put.header.content if put else None for key, put in self.updates.items()}
 
     @property
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> VerdictSummary | None:
         """Of the verdicts of all its rho values, for the commit's event."""
         contents = [put.header.content for put in self.updates.values() if put and put.header.kind == "rho"]
         return summarise(self.metadata.verdicts[content] for content in contents)

@@ -8,7 +8,7 @@ import pytest
 
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Databases
-from somactl.store.postgres import committing, reading
+from somactl.store.postgres import reading, writing
 from somactl.testing import ReadContract, StoreContract
 from somactl.testing.commits import CommitChapter
 from somactl.testing.concurrency import ConcurrencyChapter
@@ -43,7 +43,7 @@ class TestLargeCommitsBehindPgBouncer(
     def make_backend(
         self, postgres_server: Databases, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[[], PostgresBackend]:
-        monkeypatch.setattr(committing, "_DIRECT_BYTES", -1)
-        monkeypatch.setattr(committing, "_BATCH_BYTES", 1000)
+        monkeypatch.setattr(writing, "_DIRECT_BYTES", -1)
+        monkeypatch.setattr(writing, "_BATCH_BYTES", 1000)
         monkeypatch.setattr(reading, "AT_ONCE_BYTES", 0)
         return lambda: PostgresBackend(postgres_server, pgbouncer)

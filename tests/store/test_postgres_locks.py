@@ -16,7 +16,7 @@ from somactl.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
-from somactl.store.postgres import PostgresStore, committing, failures
+from somactl.store.postgres import PostgresStore, failures, writing
 from somactl.testing.values import put
 from store.postgres_backend import (
     Opener,
@@ -244,7 +244,7 @@ async def test_a_client_that_stops_does_not_keep_the_lock(
 ) -> None:
     """It sits between the lock and COMMIT, as a suspended laptop would; the server ends its transaction."""
     stopped, resumed = asyncio.Event(), asyncio.Event()
-    standing = committing.standing
+    standing = writing.standing
 
     async def stop(session: Any, request: Any) -> Any:
         rows = await standing(session, request)
@@ -253,7 +253,7 @@ async def test_a_client_that_stops_does_not_keep_the_lock(
             await resumed.wait()
         return rows
 
-    monkeypatch.setattr(committing, "standing", stop)
+    monkeypatch.setattr(writing, "standing", stop)
     slow, quick = opener(timeout=9.0), opener(timeout=9.0)
     await slow.init()
     commit = asyncio.create_task(put(slow, "a", commit_id="stopped", expected={"guard": 0}))

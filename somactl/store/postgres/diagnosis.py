@@ -9,11 +9,11 @@ from somactl.address import is_local
 from somactl.errors import NamespaceNotFound, SchemaMismatch, SomactlError, StoreBusy
 from somactl.store.contract import CommitMetadata, Finding
 from somactl.store.postgres import failures, schema
-from somactl.store.postgres.committing import rehearse
 from somactl.store.postgres.connections import Connections, watched
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.schema import OLDEST_SERVER, SchemaRow
 from somactl.store.postgres.session import BROKEN, Session
+from somactl.store.postgres.writing import rehearse
 from somactl.store.request import prepare
 from somactl.suggestion import Suggestion, run
 

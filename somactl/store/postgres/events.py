@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from somactl.store import reading as rules
+from somactl.store import reading as rules, sql
 from somactl.store.contract import EventPage, Publishing
 from somactl.store.events import KEEP_EVENTS, event, page, refuse_unreached
 from somactl.store.postgres.session import Session
@@ -24,7 +24,7 @@ async def read(session: Session, namespace: str, after: int, limit: int) -> Even
             row["recorded_at"],
             row["metadata"],
             incarnation=row["incarnation"],
-            keys=row["contents"],
+            keys=sql.loads(row["contents"]),
         )
         for row in rows
         if row["version"] is not None

@@ -42,9 +42,9 @@ from somactl.store.postgres import (
     schema,
     writing,
 )
-from somactl.store.postgres.committing import commit
 from somactl.store.postgres.connections import Connections, Lease, watched
 from somactl.store.postgres.session import Session
+from somactl.store.postgres.writing import commit
 from somactl.store.reading import Listing, pages
 from somactl.store.request import Request
 

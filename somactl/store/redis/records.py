@@ -9,9 +9,8 @@ import msgspec
 
 from somactl.core.framing import Header
 from somactl.errors import StoreDamaged
-from somactl.store import reading as rules
+from somactl.store import events, reading as rules
 from somactl.store.contract import (
-    CommitMetadata,
     CommitRecord,
     Durable,
     Entry,
@@ -29,36 +28,9 @@ PAGE = 500
 """Records fetched at once."""
 
 
-class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
+def detail(request: Request) -> str:
     """The part of a record that the client knows before the commit; the deletes in the script's order."""
-
-    keys: Mapping[str, str | None]
-    user: Mapping[str, str]
-    verdicts: Mapping[str, Mapping[str, Any]]
-    command: str
-    idempotency_key: str | None = None
-    grace: float | None = None
-    facts: Mapping[str, Any] = {}
-    summary: Mapping[str, Any] | None = None
-
-
-_decode_detail = msgspec.json.Decoder(Detail).decode
-
-
-def detail(request: Request) -> bytes:
-    known = request.metadata
-    return msgspec.json.encode(
-        Detail(
-            request.contents,
-            known.user,
-            known.verdicts,
-            known.command,
-            known.idempotency_key,
-            known.grace,
-            known.facts,
-            request.summary,
-        )
-    )
+    return events.encode(request.metadata, request.summary, keys=request.contents)
 
 
 def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecord | None:
@@ -68,8 +40,8 @@ def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecor
         return None
     if identity is None:
         return CommitRecord(commit_id, "aborted", float(at), None, None)
+    known = events.decode(commit_id, told)
     try:
-        known = _decode_detail(told)
         receipt = Receipt(
             commit_id=commit_id,
             namespace=namespace,
@@ -80,12 +52,9 @@ def record(namespace: str, commit_id: str, fields: Sequence[Any]) -> CommitRecor
             committed_at=float(at),
             noops=absent(known.keys, bytes(noops).decode()),
         )
-    except (TypeError, ValueError, IndexError, msgspec.DecodeError, RecursionError) as exc:
+    except (TypeError, ValueError, IndexError) as exc:
         raise StoreDamaged(f"the record of commit {commit_id} is not what was written ({exc})") from exc
-    metadata = CommitMetadata(
-        known.user, known.verdicts, known.command, known.idempotency_key, known.grace, facts=known.facts
-    )
-    return CommitRecord(commit_id, "committed", receipt.committed_at, receipt, metadata)
+    return events.committed(receipt, known)
 
 
 def absent(keys: Mapping[str, str | None], numbers: str) -> tuple[str, ...]:

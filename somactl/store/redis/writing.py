@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown, SomactlError, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Durable, Expect, Head, Receipt, Retention
+from somactl.store.reading import portions
 from somactl.store.redis import layout, listing, records
 from somactl.store.redis.layout import NAME, Names
 from somactl.store.redis.link import ServerSettings
@@ -73,20 +74,11 @@ class Staging:
         """Commands that stage everything that is not inline, in portions of bounded size."""
         if self.inline:
             return
-        batch: list[Command | Call] = []
-        small: list[tuple[str, Put]] = []
-        size = 0
-        for name, put in zip(self.names, self.puts.values(), strict=True):
-            if len(put.data) < _SMALL:
-                small.append((name, put))
-            else:
-                batch.append(("SET", name, put.data, "PX", STAGED_MS))
-            size += len(put.data)
-            if size >= _BATCH_BYTES or len(small) >= _BATCH_KEYS:
-                yield [*batch, *_small(small)]
-                batch, small, size = [], [], 0
-        if batch or small:
-            yield [*batch, *_small(small)]
+        staged = zip(self.names, self.puts.values(), strict=True)
+        for portion in portions(staged, lambda each: len(each[1].data), _BATCH_BYTES, _BATCH_KEYS):
+            small = [(name, put) for name, put in portion if len(put.data) < _SMALL]
+            large = [(name, put) for name, put in portion if len(put.data) >= _SMALL]
+            yield [*(("SET", name, put.data, "PX", STAGED_MS) for name, put in large), *_small(small)]
 
 
 def _small(values: Sequence[tuple[str, Put]]) -> list[Command | Call]:

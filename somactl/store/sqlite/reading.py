@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 
-from somactl.errors import CorruptValue, StoreDamaged
-from somactl.store import reading as rules, sql
+from somactl.errors import CorruptValue
+from somactl.store import events, reading as rules, sql
 from somactl.store.contract import (
-    CommitMetadata,
     CommitRecord,
     CommitStatus,
     Durable,
@@ -178,28 +177,18 @@ def recorded(connection: sqlite3.Connection, here: NamespaceHead, commit_id: str
 def commit_record(head: Head, row: sqlite3.Row) -> CommitRecord:
     if row["version"] is None:
         return CommitRecord(row["commit_id"], "aborted", row["recorded_at"], None, None)
-    detail = sql.loads(row["detail"])
-    if detail is None:
-        raise StoreDamaged(f"the record of commit {row['commit_id']} tells nothing")
+    detail = events.decode(row["commit_id"], row["detail"])
     receipt = Receipt(
         commit_id=row["commit_id"],
         namespace=head.namespace,
-        incarnation=detail["incarnation"],
+        incarnation=detail.incarnation,
         version=row["version"],
-        keys=detail["keys"],
+        keys=detail.keys,
         stores=(Durable(NAME, DURABILITY),),
         committed_at=row["recorded_at"],
-        noops=tuple(detail["noops"]),
+        noops=detail.noops,
     )
-    metadata = CommitMetadata(
-        user=detail["user"],
-        verdicts=detail["verdicts"],
-        command=detail["command"],
-        idempotency_key=detail.get("idempotency_key"),  # a record of schema 1 has none of these
-        grace=detail.get("grace"),
-        facts=detail.get("facts", {}),
-    )
-    return CommitRecord(row["commit_id"], "committed", row["recorded_at"], receipt, metadata)
+    return events.committed(receipt, detail)
 
 
 def page(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 
 from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown
+from somactl.store import events
 from somactl.store.contract import CommitStatus, Durable, Head, Receipt, Retention
 from somactl.store.request import (
     KeyState,
@@ -149,20 +149,7 @@ def _write(
             row = {"revision": revision, "id": here.id, "expires_at": expires_at}
             connection.execute(queries()["insert_grace"], row)
     connection.execute(queries()["advance_namespace"], {"id": here.id, "version": version})
-    keys = request.contents
-    metadata = request.metadata
-    detail = {
-        "incarnation": here.head.incarnation,
-        "keys": keys,
-        "noops": noops,
-        "user": metadata.user,
-        "verdicts": metadata.verdicts,
-        "command": metadata.command,
-        "idempotency_key": metadata.idempotency_key,
-        "grace": metadata.grace,
-        "facts": metadata.facts,
-        "summary": request.summary,
-    }
+    own = {"keys": request.contents, "incarnation": here.head.incarnation, "noops": tuple(noops)}
     _record(
         connection,
         here,
@@ -170,14 +157,14 @@ def _write(
         version=version,
         request=request.identity,
         now=now,
-        detail=json.dumps(detail, separators=(",", ":")),
+        detail=events.encode(request.metadata, request.summary, **own),
     )
     return Receipt(
         commit_id=request.commit_id,
         namespace=here.head.namespace,
         incarnation=here.head.incarnation,
         version=version,
-        keys=keys,
+        keys=request.contents,
         stores=(Durable(reading.NAME, reading.DURABILITY),),
         committed_at=now,
         noops=tuple(noops),
