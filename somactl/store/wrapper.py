@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -44,7 +45,8 @@ LONGEST_PAUSE = 1.0
 class StoreWrapper:
     """Passes every call of the contract on to `store`; a subclass overrides what it changes.
 
-    `_call` and `_pages` stand between: overridden, they change every call and every listing at once.
+    `_call`, `_write` and `_pages` stand between: overridden, they change every call, every write, or every
+    listing at once.
     `diagnose`, `degradations` and `close` go past them. `tests/store/test_wrappers.py` fails for a method of
     the contract that is not here.
     """
@@ -57,6 +59,10 @@ class StoreWrapper:
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer to one call of the store."""
         return await call()
+
+    async def _write(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a call that may write `what`."""
+        return await self._call(call)
 
     def _pages(
         self,
@@ -82,8 +88,8 @@ class StoreWrapper:
         return await self._store.diagnose()
 
     async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
-        return await self._call(
-            lambda: self._store.init(retention=retention, new_incarnation=new_incarnation)
+        return await self._write(
+            "init", lambda: self._store.init(retention=retention, new_incarnation=new_incarnation)
         )
 
     async def namespaces(self) -> list[NamespaceSummary]:
@@ -106,8 +112,11 @@ class StoreWrapper:
         *,
         commit_id: str,
     ) -> Receipt:
-        return await self._call(
-            lambda: self._store.commit_matrix_update(updates, metadata, expected_version, commit_id=commit_id)
+        return await self._write(
+            f"commit {commit_id}",
+            lambda: self._store.commit_matrix_update(
+                updates, metadata, expected_version, commit_id=commit_id
+            ),
         )
 
     async def read(self, key: str, version: int | None = None) -> Entry:
@@ -146,20 +155,23 @@ class StoreWrapper:
         return await self._call(self._store.publishing)
 
     async def mark_published(self, version: int, *, incarnation: str | None = None) -> Publishing:
-        return await self._call(lambda: self._store.mark_published(version, incarnation=incarnation))
+        return await self._write(
+            "a mark of what was published",
+            lambda: self._store.mark_published(version, incarnation=incarnation),
+        )
 
     async def set_publishing(self, keep: int | None) -> Publishing:
-        return await self._call(lambda: self._store.set_publishing(keep))
+        return await self._write("a change of publishing", lambda: self._store.set_publishing(keep))
 
     async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
-        return await self._call(lambda: self._store.commit_status(commit_id, resolve=resolve))
+        call = partial(self._store.commit_status, commit_id, resolve=resolve)
+        return await (self._write(f"resolving commit {commit_id}", call) if resolve else self._call(call))
 
     async def compact(
         self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
     ) -> Compaction:
-        return await self._call(
-            lambda: self._store.compact(limit=limit, dry_run=dry_run, past_grace=past_grace)
-        )
+        call = partial(self._store.compact, limit=limit, dry_run=dry_run, past_grace=past_grace)
+        return await (self._call(call) if dry_run else self._write("compact", call))
 
     async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
         return await self._call(lambda: self._store.read_notes(names))
@@ -167,7 +179,7 @@ class StoreWrapper:
     async def write_notes(
         self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        return await self._call(lambda: self._store.write_notes(changes, expected))
+        return await self._write("a write of notes", lambda: self._store.write_notes(changes, expected))
 
     def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
         return self._pages(lambda after: self._store.scan_notes(prefix, after), after, lambda note: note.name)
@@ -182,44 +194,8 @@ class ReadOnly(StoreWrapper):
     `compact(dry_run=True)` and `commit_status` without `resolve` write nothing, so they pass.
     """
 
-    def _refuse(self, what: str) -> NoReturn:
+    async def _write(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         raise ReadOnlyStore(f"{what} on store {self.name}, which was opened read-only")
-
-    async def init(self, *, retention: Retention | None = None, new_incarnation: bool = False) -> Head:
-        self._refuse("init")
-
-    async def commit_matrix_update(
-        self,
-        updates: Mapping[str, bytes | memoryview | None],
-        metadata: CommitMetadata,
-        expected_version: Expected = None,
-        *,
-        commit_id: str,
-    ) -> Receipt:
-        self._refuse(f"commit {commit_id}")
-
-    async def commit_status(self, commit_id: str, *, resolve: bool = False) -> CommitStatus:
-        if resolve:
-            self._refuse(f"resolving commit {commit_id}")
-        return await self._store.commit_status(commit_id)
-
-    async def compact(
-        self, *, limit: int = 500, dry_run: bool = False, past_grace: bool = False
-    ) -> Compaction:
-        if not dry_run:
-            self._refuse("compact")
-        return await self._store.compact(limit=limit, dry_run=True, past_grace=past_grace)
-
-    async def write_notes(
-        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
-    ) -> dict[str, int]:
-        self._refuse("a write of notes")
-
-    async def mark_published(self, version: int, *, incarnation: str | None = None) -> Publishing:
-        self._refuse("a mark of what was published")
-
-    async def set_publishing(self, keep: int | None) -> Publishing:
-        self._refuse("a change of publishing")
 
 
 class Retrying(StoreWrapper):
