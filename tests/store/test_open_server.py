@@ -18,6 +18,7 @@ from somactl.runtime import Server
 from somactl.store.contract import Store
 from somactl.store.redis.pool import LANES
 from somactl.testing.values import fresh_id, put
+from store.postgres_backend import PostgresBackend
 
 NAMESPACES = [f"tenant-{number:02}" for number in range(50)]
 POOL = 4
@@ -148,3 +149,26 @@ async def test_a_failure_in_one_namespace_leaves_the_others_alone(place: Place) 
         again = server.namespace(NAMESPACES[8])
         assert (await again.read("a")).version >= 1
         await again.head()
+
+
+async def test_writers_that_wait_in_one_namespace_leave_connections_to_the_others(
+    postgres_server: Databases,
+) -> None:
+    """Another program holds the lock of a namespace; more commits wait for it than there are connections."""
+    backend = PostgresBackend(postgres_server)
+    async with somactl.open_server(f"{backend.url}?pool_size={POOL}") as server, backend.raw() as outsider:
+        stuck, sound = server.namespace("stuck"), server.namespace("sound")
+        await asyncio.gather(stuck.init(), sound.init())
+        async with outsider.transaction():
+            await outsider.fetch("SELECT 1 FROM somactl.namespace WHERE name = 'stuck' FOR UPDATE")
+            waiting = [
+                asyncio.create_task(put(stuck, "a", seed=seed, commit_id=fresh_id()))
+                for seed in range(3 * POOL)
+            ]
+            while not await backend.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                await asyncio.sleep(0.01)
+            await use(sound)
+            assert not any(task.done() for task in waiting)
+        receipts = await asyncio.gather(*waiting)
+        assert sorted(receipt.version for receipt in receipts) == list(range(1, 3 * POOL + 1))
+    await backend.dispose()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
+from weakref import WeakValueDictionary
 
 from somactl.address import Address, Use, is_local, parse as parse_address
 from somactl.address.address import DEFAULT_PORTS
@@ -32,6 +33,8 @@ firewall may have forgotten it."""
 _LIFETIME_SECONDS = 600.0
 """A connection is replaced after this long, so that its look at the schema's version is never older."""
 _CLOSE_SECONDS = 1.0
+_WRITERS = 2
+"""Of one namespace at a time: one has its lock, and the next one is there when that goes."""
 POOL_SIZE = 10
 _NAME_BYTES = 63
 """PostgreSQL cuts longer names off, and says so in its log."""
@@ -58,6 +61,7 @@ class Connections:
         self._free = asyncio.Semaphore(target.pool_size)
         self._idle: list[Session] = []
         self._leased: set[Session] = set()
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._closed = False
         self._named = True
         self._home = Home(self._leave)
@@ -76,10 +80,8 @@ class Connections:
         """A session, which must be given back; see `lease`."""
         self._home.enter()
         self._refuse_closed()
-        if self._free.locked():
-            await self._wait()
-        else:
-            await self._free.acquire()
+        hint = "ask for less at once, or raise ?pool_size= in the URL"
+        await self._acquire(self._free, f"all {self.target.pool_size} connections to {self.place}", hint)
         try:
             session = None if bare else await self._rested()
             session = session or await self._connect()
@@ -126,19 +128,32 @@ class Connections:
     def _leave(self) -> object:
         left = [*self._idle, *self._leased]
         self._idle, self._leased = [], set()
+        self._turns = WeakValueDictionary()
         self._free = asyncio.Semaphore(self.target.pool_size)
         return left
 
-    async def _wait(self) -> None:
-        """Wait for a connection that is given back."""
+    @contextlib.asynccontextmanager
+    async def turn(self, namespace: str) -> AsyncIterator[None]:
+        """For a writer of `namespace`. More of them would wait for each other in the server, each with a
+        connection that other namespaces need. Raises StoreBusy where none of them comes to an end in time."""
+        self._home.enter()
+        turn = self._turns.setdefault(namespace, asyncio.Semaphore(_WRITERS))
+        what = f"the {_WRITERS} connections to {self.place} for writers of {namespace!r}"
+        await self._acquire(turn, what, "write less at once, in larger commits")
+        try:
+            yield
+        finally:
+            turn.release()
+
+    async def _acquire(self, free: asyncio.Semaphore, what: str, hint: str) -> None:
+        if not free.locked():
+            await free.acquire()
+            return
         try:
             async with asyncio.timeout(self._timeout):
-                await self._free.acquire()
+                await free.acquire()
         except TimeoutError:
-            raise StoreBusy(
-                f"all {self.target.pool_size} connections to {self.place} stayed in use",
-                hint="ask for less at once, or raise ?pool_size= in the URL",
-            ) from None
+            raise StoreBusy(f"{what} stayed in use", hint=hint) from None
 
     async def _rested(self) -> Session | None:
         """The session that was used last, if it still answers."""

@@ -214,7 +214,7 @@ class PostgresStore(BaseStore):
         """The result of `job`, which runs to its end even if our caller is cancelled."""
 
         async def once() -> T:
-            async with self._lease(write=True) as session:
+            async with self._connections.turn(self.namespace), self._lease(write=True) as session:
                 with understood(self.place, commit_id or None):
                     if not calls.is_heard():
                         return await job(session)
