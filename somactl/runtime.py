@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO
 from weakref import WeakSet
@@ -26,28 +27,25 @@ STORES = {
 """Kind of server -> what opens one, given its URL, written as the entry points of other packages are."""
 
 
+@dataclass(eq=False)
 class Server:
     """One database, with its cache if it has one: the stores of its namespaces share the connections.
 
     Nothing is touched before a store of it is used. The options are those of `open_server`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        read_only: bool = False,
-        fills: bool | None = None,
-        allow_stale: bool = False,
-    ) -> None:
-        self._settings = settings
-        self._read_only = read_only
-        self._fills = not read_only if fills is None else fills
-        self._allow_stale = allow_stale
-        self._database = _database(settings.store)
-        self._cache = _cache_nodes(settings) if settings.cache else None
-        self._stores: WeakSet[Store] = WeakSet()
-        self._closed = False
+    settings: Settings
+    read_only: bool = False
+    fills: bool | None = None
+    allow_stale: bool = False
+
+    def __post_init__(self) -> None:
+        self._database = _database(self.settings.store)
+        self._cache = _cache_nodes(self.settings) if self.settings.cache else None
+        # Those of the database itself stay for as long as a write of theirs is under way, those around them
+        # for as long as they are used.
+        self._inner: WeakSet[Store] = WeakSet()
+        self._outer: WeakSet[Store] = WeakSet()
 
     def namespace(self, name: str) -> Store:
         """The store of one namespace. Closing it finishes its writes, and leaves the connections open.
@@ -62,24 +60,24 @@ class Server:
             cache = RedisCache(
                 self._cache,
                 name,
-                ttl=self._settings.cache_ttl,
-                timeout=self._settings.read_timeout,
-                read_only=not self._fills,
+                ttl=self.settings.cache_ttl,
+                timeout=self.settings.read_timeout,
+                read_only=self.read_only if self.fills is None else not self.fills,
             )
-            store = HybridStore(store, cache, allow_stale=self._allow_stale)
-        self._stores.add(store)
+            store = HybridStore(store, cache, allow_stale=self.allow_stale)
+        self._outer.add(store)
         return store
 
     def _authority(self, name: str) -> Store:
         """The leaf that holds the truth: retried where a server is behind it, read-only where asked."""
-        settings = self._settings
         store = self._database.namespace(name)
-        one_try = parse(settings.store).kind == "sqlite" or (self._allow_stale and self._cache)
-        if settings.retry_seconds and not one_try:
+        self._inner.add(store)
+        one_try = parse(self.settings.store).kind == "sqlite" or (self.allow_stale and self._cache)
+        if self.settings.retry_seconds and not one_try:
             from somactl.store.wrapper import Retrying
 
-            store = Retrying(store, seconds=settings.retry_seconds)
-        if self._read_only:
+            store = Retrying(store, seconds=self.settings.retry_seconds)
+        if self.read_only:
             from somactl.store.wrapper import ReadOnly
 
             store = ReadOnly(store)
@@ -91,7 +89,7 @@ class Server:
             stack.push_async_callback(self._database.close)
             if self._cache is not None:
                 stack.push_async_callback(self._cache.close)
-            for store in self._stores:
+            for store in (*self._inner, *self._outer):  # the last one is closed first
                 stack.push_async_callback(store.close)
 
 
@@ -104,8 +102,8 @@ async def open_server(
     read_only makes every leaf raise ReadOnlyStore on a write, the cache's included. fills: whether reads may
     write what they found into the cache; by default they do unless read_only. allow_stale: whether cached
     values are served, and said to be degraded, as soon as the authority does not answer: it is then asked
-    once, and not again for some seconds. Raises
-    ConfigurationError for a URL no store knows, or whose store cannot be loaded.
+    once, and not again for some seconds. Raises ConfigurationError for a URL no store knows, or whose store
+    cannot be loaded.
     """
     server = Server(settings, read_only=read_only, fills=fills, allow_stale=allow_stale)
     try:
