@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from somactl.core.framing import peek
 from somactl.errors import StoreUnavailable, UsageError
 from somactl.operations.bounded import in_portions
+from somactl.operations.jobs.pace import Pace
 from somactl.report import CacheFinding, CacheWarmReport
 from somactl.store.cached import ESTABLISHING, INITIALISING, Cached, CachedStore, Fill, cached
 from somactl.store.contract import Entry, Stat, Store
@@ -31,28 +30,23 @@ class Warming:
     """What to fill and how.
 
     match  keys by pattern; None: all
-    rate   bytes per second that are moved at most; None: as many as go
+    pace   bounds the bytes per second that are moved
     allow_empty  whether it is in order that nothing matches, or there is nothing to compare
     each   called with the report after every page
     dice   numbers evenly from 0 to 1
     """
 
     match: str | None = None
-    rate: float | None = None
+    pace: Pace = field(default_factory=Pace)
     dry_run: bool = False
     allow_empty: bool = False
     each: Callable[[CacheWarmReport], None] = lambda report: None
     dice: Callable[[], float] = random.random
-    _began: float = field(default_factory=time.monotonic)
-    _moved: int = 0
 
     async def paced(self, moved: int) -> None:
         """Wait until `moved` more bytes are no more than the rate allows."""
-        self._moved += moved
-        if self.rate is not None:
-            ahead = self._moved / self.rate - (time.monotonic() - self._began)
-            if ahead > 0:
-                await asyncio.sleep(ahead)
+        self.pace.did(0, moved)
+        await self.pace.turn()
 
     def life(self, ttl: float) -> float:
         """Seconds that one copy is to live."""

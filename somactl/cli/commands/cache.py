@@ -13,6 +13,7 @@ from somactl.cli.progress import ProgressPrinter, counting
 from somactl.operations import cache
 from somactl.operations.cache import Warming
 from somactl.operations.inspect import count_keys
+from somactl.operations.jobs.pace import Pace
 from somactl.operations.reconcile import reconcile as reconcile_all
 from somactl.report import CacheWarmReport, Report
 from somactl.suggestion import again
@@ -46,9 +47,8 @@ async def cache_warm(
 
     Commits that happen meanwhile win. It stops before the cache's memory is full.
     """
-    warming = Warming(
-        match, rate * MEGABYTE or None, dry_run, allow_empty, each=partial(_tell, session.out.progress)
-    )
+    pace = Pace(bytes_=rate * MEGABYTE or None)
+    warming = Warming(match, pace, dry_run, allow_empty, each=partial(_tell, session.out.progress))
     async with session.store(read_only=dry_run) as store:
         cached = cache.cached_store(store)
         report = cache.report_for(cached, warming, reconcile=reconcile)

@@ -157,12 +157,10 @@ class RedisCache:
         entries = await asyncio.gather(*(self._with_value(one, payloads) for one in found))
         return View(now, marker and marker.decode(errors="replace"), {one.key: one for one in entries if one})
 
-    async def _with_value(self, found: Account | Cached, payloads: bool) -> Cached | None:
+    async def _with_value(self, found: Cached, payloads: bool) -> Cached | None:
         """The entry with its value; None where it has gone or changed since the look."""
-        if isinstance(found, Cached):
+        if not isinstance(found, Account) or not payloads or not found.content:
             return found
-        if not payloads or not found.content:
-            return found.cached()
         if found.envelope is not None:
             return verified(self.namespace, found, found.envelope)
         fields_ = ("version", "incarnation", "content", "filled_at", "envelope")

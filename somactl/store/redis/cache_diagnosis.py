@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from somactl.errors import ConfigurationError, SomactlError
-from somactl.store.cached import View
 from somactl.store.contract import Finding
 from somactl.store.redis.cache_entries import NAME
 from somactl.store.redis.connection import Server
+
+if TYPE_CHECKING:
+    from somactl.store.redis.cache import RedisCache
 
 LEAST_VERSION = (7, 0)
 SKEW_SECONDS = 1.0
 NEARLY_FULL = 0.95
 
 
-class Looker(Protocol):
-    """The parts of a cache that a diagnosis looks through."""
-
-    place: str
-    server: Server
-
-    async def info(self, section: str) -> dict[str, str]: ...
-
-    async def find(self, keys: list[str], *, payloads: bool = True) -> View: ...
-
-
-async def diagnose(cache: Looker) -> list[Finding]:
+async def diagnose(cache: RedisCache) -> list[Finding]:
     """Findings about the server; it is only read."""
     try:
         server, memory = await cache.info("server"), await cache.info("memory")

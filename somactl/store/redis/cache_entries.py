@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import xxhash
+from msgspec.structs import replace
 
 from somactl.core import framing
 from somactl.errors import EnvelopeError
@@ -94,38 +95,18 @@ def _seal(namespace: str, key: str, account: Sequence[bytes]) -> str:
     return xxhash.xxh3_64_hexdigest(b"\0".join(parts))
 
 
-class Account(msgspec.Struct, frozen=True):
+class Account(Cached, frozen=True):
     """One entry as the script returned it, its account checked; the envelope is not yet."""
 
-    key: str
-    version: int
-    incarnation: str
-    content: str
-    filled_at: float
-    digest: str
-    commit_id: str
-    committed_at: float
-    verdict: Mapping[str, Any] | None
-    size: int
-    envelope: bytes | None
-    token: tuple[bytes, ...]
-
-    def cached(self, entry: Entry | None = None, defect: str | None = None) -> Cached:
-        return Cached(
-            key=self.key,
-            version=self.version,
-            incarnation=self.incarnation,
-            content=self.content,
-            filled_at=self.filled_at,
-            size=self.size,
-            entry=entry,
-            defect=defect,
-            token=self.token,
-        )
+    digest: str = ""
+    commit_id: str = ""
+    committed_at: float = 0.0
+    verdict: Mapping[str, Any] | None = None
+    envelope: bytes | None = None
 
 
-def account(namespace: str, key: str, reply: Any) -> Account | Cached:
-    """An entry's account, or what is wrong with it."""
+def account(namespace: str, key: str, reply: Any) -> Cached:
+    """An entry's `Account`, or what is wrong with it."""
     if reply == 0:
         return Cached(key=key, defect="it is no cache entry", token=GARBAGE_TOKEN)
     raw: list[bytes] = reply[:FIELDS]
@@ -158,13 +139,13 @@ def account(namespace: str, key: str, reply: Any) -> Account | Cached:
 def verified(namespace: str, found: Account, data: bytes | None) -> Cached:
     """The entry with its value, if the bytes are what its account says, written for this very key."""
     if data is None:
-        return found.cached(defect="its bytes are missing")
+        return replace(found, defect="its bytes are missing")
     try:
         header = framing.verify(data, namespace=namespace, key=found.key)
     except EnvelopeError as exc:
-        return found.cached(defect=str(exc))
+        return replace(found, defect=str(exc))
     if (header.content, header.envelope) != (found.content, found.digest):
-        return found.cached(defect="the envelope is intact, but not the one put there")
+        return replace(found, defect="the envelope is intact, but not the one put there")
     entry = Entry(
         key=found.key,
         version=found.version,
@@ -175,4 +156,4 @@ def verified(namespace: str, found: Account, data: bytes | None) -> Cached:
         verdict=found.verdict,
         served_by=NAME,
     )
-    return found.cached(entry)
+    return replace(found, entry=entry)
