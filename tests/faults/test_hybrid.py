@@ -67,6 +67,14 @@ async def pause_cache(place: HybridPlace, dice: random.Random) -> None:
     place.cache.resume()
 
 
+async def flush_cache(place: HybridPlace, dice: random.Random) -> None:
+    """Again and again: entries, tombstones and the marker are gone at any moment."""
+    with place.cache.client() as raw:
+        for _ in range(5):
+            await asyncio.sleep(dice.random() * 0.1)
+            await asyncio.to_thread(raw.flushall)
+
+
 async def kill_authority(place: HybridPlace, dice: random.Random) -> None:
     await asyncio.to_thread(place.server.kill)
     await asyncio.sleep(dice.random() * 0.2)
@@ -85,7 +93,7 @@ async def test_a_storm_of_faults(hybrid_place: MakeHybrid, allow_stale: bool, se
     await place.init()
     dice = random.Random(seed)
     history = History(place.namespace)
-    faults = [kill_cache, pause_cache, kill_authority, pause_authority]
+    faults = [kill_cache, pause_cache, flush_cache, kill_authority, pause_authority]
     dice.shuffle(faults)
     async with Load(place, history, dice, writers=3, readers=3) as load:
         for fault in faults:

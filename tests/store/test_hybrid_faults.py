@@ -12,17 +12,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from servers.postgres import Databases
 from servers.redis import RedisServer
 from somactl.errors import KeyNotFound, StoreUnavailable
-from somactl.store.contract import Receipt
 from somactl.store.hybrid import HybridStore
 from somactl.store.redis.cache import RedisCache
 from somactl.store.redis.cache_entries import NAME as CACHE, Names
 from somactl.store.sqlite import SqliteStore
-from somactl.testing.values import content_of, delete, envelope, fresh_id, put, write
+from somactl.testing.values import delete, envelope, put, write
 from store.hybrid_backend import ALL_KINDS, PATIENT
-from store.postgres_backend import PostgresBackend
 
 Opener = Callable[..., HybridStore]
 HASTE = 0.05
@@ -250,89 +247,3 @@ async def test_reads_cancelled_at_random_points_leave_everything_usable(
     assert store.cache.counts.corrupt == 0
     with redis.client() as raw:
         assert raw.info("clients")["connected_clients"] < 60
-
-
-class Ledger:
-    """What was committed, and which reads may have seen it: two stores, several writers and readers."""
-
-    def __init__(self) -> None:
-        self.committed: dict[tuple[str, int], str | None] = {}
-        self.finished: dict[str, int] = {}
-
-    def record(self, receipt: Receipt) -> None:
-        for key, content in receipt.keys.items():
-            self.committed[key, receipt.version] = content
-            self.finished[key] = max(self.finished.get(key, 0), receipt.version)
-
-
-async def test_both_servers_real_while_the_cache_is_killed_paused_and_flushed(
-    postgres_server: Databases, redis: RedisServer
-) -> None:
-    """Whatever the cache suffers: no value that was not committed, no mixture, no error, and a store never
-    reads less than it has committed itself.
-    """
-    backend = PostgresBackend(postgres_server)
-    stores = [
-        HybridStore(backend.open(), RedisCache(redis.url, ttl=60.0, timeout=HASTE), kinds=ALL_KINDS)
-        for _ in range(2)
-    ]
-    ledger = Ledger()
-    ended = asyncio.Event()
-    keys = ("a", "b", "c")
-
-    async def writer(store: HybridStore, own: str, seed: int) -> None:
-        """Alone in writing its own key, so what it reads of it must be what it wrote last."""
-        number = 0
-        while not ended.is_set():
-            number += 1
-            updates = {key: envelope(key, 1000 * seed + number, n=60) for key in (own, "c")}
-            receipt = await write(store, updates, commit_id=fresh_id())
-            ledger.record(receipt)
-            assert (await store.read(own)).version == receipt.version
-
-    async def reader(store: HybridStore) -> None:
-        while not ended.is_set():
-            for key in keys:
-                try:
-                    entry = await store.read(key)
-                except KeyNotFound:
-                    assert key not in ledger.finished
-                    continue
-                await until(lambda at=(key, entry.version): at in ledger.committed)  # type: ignore[misc]
-                assert ledger.committed[key, entry.version] == content_of(entry.data)
-            snapshot = await store.read_many(keys)
-            versions = {key: entry.version for key, entry in snapshot.entries.items()}
-            assert all(version <= snapshot.version for version in versions.values())
-            if len(versions) == 3:  # the last commit of all wrote `c`, and either `a` or `b` with it
-                assert versions["c"] == max(versions["a"], versions["b"]) == snapshot.version
-            await asyncio.sleep(0)
-
-    async def tormentor() -> None:
-        with redis.client() as raw:
-            for _ in range(3):
-                await asyncio.sleep(0.3)
-                raw.flushall()
-        redis.pause()
-        await asyncio.sleep(0.5)
-        redis.resume()
-        await asyncio.sleep(0.5)
-        redis.kill()
-        await asyncio.sleep(0.3)
-        redis.start()
-        await asyncio.sleep(0.7)
-        ended.set()
-
-    try:
-        await stores[0].init()
-        await asyncio.gather(
-            writer(stores[0], "a", 1),
-            writer(stores[1], "b", 2),
-            *(reader(store) for store in stores for _ in range(2)),
-            tormentor(),
-        )
-        assert all(store.cache.counts.hits > 0 and store.cache.counts.failures > 0 for store in stores)
-        assert all(store.cache.counts.corrupt == 0 for store in stores)
-    finally:
-        for store in stores:
-            await store.close()
-        await backend.dispose()
