@@ -6,12 +6,11 @@ understood may be a password. `public` is how any text that names a server may b
 
 from __future__ import annotations
 
-from somactl.address.address import KINDS, Address, Host, Use, is_local
+from somactl.address.address import Address, Host, Use, is_local
 from somactl.address.foreign import is_address, notation
 from somactl.address.parse import parse, public, refuse_cache
 
 __all__ = [
-    "KINDS",
     "Address",
     "Host",
     "Use",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from somactl.address import KINDS, is_address
+from somactl.address import is_address
 from somactl.errors import SecretExposed
 
 HIDDEN = "(an address, not shown)"
-_LOGIN = re.compile(rf"\b({'|'.join(map(re.escape, KINDS))})://[^\s/@]*:[^\s@]+@", re.IGNORECASE)
+_LOGIN = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@]*:[^\s@]+@", re.IGNORECASE)
+"""Of whatever scheme: an installed package may open stores by its own."""
 
 _JUDGED = ("--store", "--cache", "--metadata")
 

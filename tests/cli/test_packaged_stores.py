@@ -78,6 +78,10 @@ def test_what_a_package_says_of_a_url_with_a_password_is_not_shown(run: Run) -> 
     assert failed.code == 10
     assert "RuntimeError" in failed.err
     assert "se-cret" not in failed.err
+    misplaced = run("get", "journaled://user:se-cret@host/x")
+    assert (misplaced.code, "se-cret" in misplaced.err) == (10, False)
+    flagged = run("ls", "--store", "journaled://user:se-cret@host/x")
+    assert (flagged.code, "se-cret" in flagged.err) == (10, False)
 
 
 def test_two_packages_for_one_scheme_are_refused(run: Run, tmp_path: Path, installed: Path) -> None:
