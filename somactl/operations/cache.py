@@ -1,4 +1,4 @@
-"""Fill a cache from its authority, at a pace and within bounds that disturb neither."""
+"""Fill a cache from its authority, or compare the two and mend what differs, without disturbing either."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from somactl.core.framing import peek
+from somactl.core.names import Pattern
 from somactl.errors import StoreUnavailable, UsageError
 from somactl.operations.bounded import in_portions
+from somactl.operations.copies import FINDINGS, STALE, Compared, compare
 from somactl.operations.jobs.pace import Pace
 from somactl.report import CacheFinding, CacheWarmReport
 from somactl.store.cached import ESTABLISHING, INITIALISING, Cached, CachedStore, Fill, cached
@@ -176,7 +178,8 @@ async def put(store: CachedStore, fills: Sequence[Fill], report: CacheWarmReport
 
 async def _has_room(store: CachedStore, size: int, report: CacheWarmReport) -> bool:
     memory = await store.cache.memory()
-    if memory.limit == 0 or memory.used + size + report_ahead(report) <= HEAD_ROOM * memory.limit:
+    ahead = report.bytes_filled if report.dry_run else 0  # only counted; it would be in use by now
+    if memory.limit == 0 or memory.used + size + ahead <= HEAD_ROOM * memory.limit:
         return True
     then = "evict what is in use" if memory.policy != "noeviction" else "refuse writes"
     report.stopped = (
@@ -187,16 +190,73 @@ async def _has_room(store: CachedStore, size: int, report: CacheWarmReport) -> b
     return False
 
 
-def report_ahead(report: CacheWarmReport) -> int:
-    """Bytes that a dry run has only counted; they would be in use by now."""
-    return report.bytes_filled if report.dry_run else 0
-
-
 def note(report: CacheWarmReport, key: str, what: str, detail: str) -> None:
     """A finding; the list is bounded, the count is not."""
     report.findings_total += 1
     if len(report.findings) < MAX_FINDINGS:
         report.findings.append(CacheFinding(key=key, what=what, detail=detail))
+
+
+async def reconcile(store: CachedStore, warming: Warming, report: CacheWarmReport) -> None:
+    """Measure every difference, and mend it unless it is a dry run. Raises StoreUnavailable.
+
+    First all live keys of the authority, then whatever else the cache holds.
+    """
+    if not warming.dry_run:
+        report.adopted = await store.adopt()
+        await refuse_other_incarnation(store)
+    async for page in store.scan(warming.match, page_bytes=PAGE_BYTES, page_keys=PAGE_KEYS):
+        report.checked += len(page)
+        if not await _compare(store, [stat.key for stat in page], warming, report, live=True):
+            return
+        warming.each(report)
+    pattern = None if warming.match is None else Pattern(warming.match)
+    async for names in store.cache.keys():
+        keys = [key for key in names if pattern is None or pattern.matches(key)]
+        for start in range(0, len(keys), PAGE_KEYS):
+            await _compare(store, keys[start : start + PAGE_KEYS], warming, report, live=False)
+            warming.each(report)
+
+
+async def _compare(
+    store: CachedStore, keys: Sequence[str], warming: Warming, report: CacheWarmReport, *, live: bool
+) -> bool:
+    """Judge and mend the `live` keys, or those that are not; False where the cache's memory ends."""
+    found = await compare(store, keys, payloads=live)
+    await warming.paced(sum(one.held.size for one in found if live and one.held))
+    wrong: list[Cached] = []
+    lacking: list[Stat] = []
+    for one in found:
+        held, stat, judgement = one.held, one.stat, one.judgement
+        if (stat is not None) != live:
+            continue  # the other pass looks at it
+        _count(report, one)
+        kept = stat is not None and stat.kind in store.kinds
+        # A newer copy displaces an outdated one by itself; what is otherwise wrong must go first.
+        replaced = judgement == "outdated" and kept
+        if held is not None and judgement not in ("identical", "missing") and not replaced:
+            wrong.append(held)
+        if stat is not None and kept and judgement != "identical":
+            lacking.append(stat)
+    if warming.dry_run:
+        return True
+    report.evicted += await store.cache.evict(wrong)
+    return await fill(store, lacking, warming, report)
+
+
+def _count(report: CacheWarmReport, one: Compared) -> None:
+    held, judgement = one.held, one.judgement
+    field = "current" if judgement == "identical" else judgement
+    setattr(report, field, getattr(report, field) + 1)
+    if held is None:
+        return
+    if judgement in FINDINGS:
+        what = (
+            f"version {held.version}, content {held.content or '-'}" if held.defect is None else held.defect
+        )
+        note(report, one.key, judgement, f"{FINDINGS[judgement]}: {what}")
+    if judgement in STALE and (report.oldest_stale_seconds is None or one.age > report.oldest_stale_seconds):
+        report.oldest_stale_seconds, report.oldest_stale_key = one.age, one.key
 
 
 def finish(report: CacheWarmReport, *, ended_by: str | None = None) -> CacheWarmReport:

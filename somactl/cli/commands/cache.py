@@ -14,7 +14,6 @@ from somactl.operations import cache
 from somactl.operations.cache import Warming
 from somactl.operations.inspect import count_keys
 from somactl.operations.jobs.pace import Pace
-from somactl.operations.reconcile import reconcile as reconcile_all
 from somactl.report import CacheWarmReport, Report
 from somactl.suggestion import again
 
@@ -54,7 +53,7 @@ async def cache_warm(
         report = cache.report_for(cached, warming, reconcile=reconcile)
         try:
             async with counting(session.out.progress, partial(count_keys, cached.authority, match)):
-                await (reconcile_all if reconcile else cache.warm)(cached, warming, report)
+                await (cache.reconcile if reconcile else cache.warm)(cached, warming, report)
         except asyncio.CancelledError:
             # What was done so far is worth telling; `command` adds the signal's own code.
             return cache.finish(report, ended_by="a signal")
