@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import fakeredis
 import pytest
+import pytest_asyncio
 import redis
 from fakeredis.aioredis import FakeAsyncRedisConnection
 
+from servers.redis import RedisServer
 from somactl.core.names import commit_id_time
 from somactl.store.contract import Retention
 from somactl.store.redis import RedisStore, connection, link
@@ -121,6 +123,23 @@ _UNTIL = re.compile(rb'"until":([\d.]+)')
 def _where(line: bytes) -> str:
     """Where an entry says that its bytes are."""
     return line.split(b"\n")[0].split(b" ")[4].decode()
+
+
+@pytest.fixture
+def backend(redis_server: RedisServer) -> Iterator[RedisBackend]:
+    backend = RedisBackend(redis_server.url, redis_server.client())
+    yield backend
+    backend.raw.config_set("maxmemory", 0)
+    backend.raw.config_set("maxmemory-policy", "noeviction")
+    asyncio.run(backend.dispose())
+
+
+@pytest_asyncio.fixture
+async def store(backend: RedisBackend) -> AsyncIterator[RedisStore]:
+    store = backend.open()
+    await store.init()
+    yield store
+    await store.close()
 
 
 class _FakeConnection(FakeAsyncRedisConnection):

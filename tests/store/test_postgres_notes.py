@@ -39,23 +39,6 @@ async def test_of_many_who_make_a_note_one_does(opener: Opener, store: PostgresS
     assert {note.version for note in found.values()} == {1}
 
 
-async def test_a_count_that_many_raise_loses_nothing(opener: Opener, store: PostgresStore) -> None:
-    async def count(writer: PostgresStore) -> None:
-        for _ in range(10):
-            while True:
-                there = (await writer.read_notes(["n"])).get("n")
-                now, version = (int(there.data or b""), there.version) if there else (0, 0)
-                try:
-                    await writer.write_notes({"n": b"%d" % (now + 1)}, {"n": version})
-                except VersionConflict:
-                    continue
-                break
-
-    await asyncio.gather(*(count(opener()) for _ in range(4)))
-    note = (await store.read_notes(["n"]))["n"]
-    assert (note.data, note.version) == (b"40", 40)
-
-
 async def test_writers_under_a_stricter_isolation_take_turns_too(
     backend: PostgresBackend, opener: Opener
 ) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from redis.crc import key_slot
 
 from servers.redis import ClusterNode, RedisCluster, RedisServer
@@ -16,7 +15,7 @@ from somactl.errors import ClusterDown, ConfigurationError, SlotMoving, StoreUna
 from somactl.store.contract import Receipt
 from somactl.store.redis import RedisStore, link
 from somactl.testing.values import envelope, listed, put, write
-from store.redis_backend import RedisBackend
+from store.redis_backend import RedisBackend, store as store
 from store.replicas import AT_ONCE, attach, take_over
 
 KEYS = [f"k{number:02}" for number in range(12)]
@@ -30,14 +29,6 @@ def backend(redis_cluster: RedisCluster) -> Iterator[RedisBackend]:
     backend = RedisBackend(redis_cluster.url, redis_cluster.client())
     yield backend
     asyncio.run(backend.dispose())
-
-
-@pytest_asyncio.fixture
-async def store(backend: RedisBackend) -> AsyncIterator[RedisStore]:
-    store = backend.open()
-    await store.init()
-    yield store
-    await store.close()
 
 
 class Move:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 
-from servers.redis import RedisServer
 from somactl.errors import (
     CorruptValue,
     KeyNotFound,
@@ -19,28 +16,12 @@ from somactl.store.contract import Retention, Stat
 from somactl.store.redis import RedisStore, layout
 from somactl.suggestion import run
 from somactl.testing.values import compact_fully, delete, envelope, listed, put, write
-from store.redis_backend import RedisBackend
+from store.redis_backend import RedisBackend, backend as backend, store as store
 
 LARGE = 300
 """n of matrices that are staged, and do not travel with their commit."""
 AT_ONCE = {"repl-diskless-sync-delay": "0"}
 """A primary that does not wait for more replicas before it sends its data to one."""
-
-
-@pytest.fixture
-def backend(redis_server: RedisServer) -> Iterator[RedisBackend]:
-    backend = RedisBackend(redis_server.url, redis_server.client())
-    yield backend
-    backend.raw.config_set("maxmemory-policy", "noeviction")
-    asyncio.run(backend.dispose())
-
-
-@pytest_asyncio.fixture
-async def store(backend: RedisBackend) -> AsyncIterator[RedisStore]:
-    store = backend.open()
-    await store.init()
-    yield store
-    await store.close()
 
 
 # Parts that are lost

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from msgspec.structs import replace
 
 from servers.redis import RedisServer
@@ -24,28 +23,12 @@ from somactl.errors import (
 )
 from somactl.store.redis import RedisStore, link
 from somactl.testing.values import content_of, delete, envelope, listed, put, write
-from store.redis_backend import RedisBackend
+from store.redis_backend import RedisBackend, backend as backend, store as store
 
 LARGE = 300
 """n of matrices that are staged, and do not travel with their commit."""
 AT_ONCE = {"repl-diskless-sync-delay": "0"}
 """A primary that does not wait for more replicas before it sends its data to one."""
-
-
-@pytest.fixture
-def backend(redis_server: RedisServer) -> Iterator[RedisBackend]:
-    backend = RedisBackend(redis_server.url, redis_server.client())
-    yield backend
-    backend.raw.config_set("maxmemory-policy", "noeviction")
-    asyncio.run(backend.dispose())
-
-
-@pytest_asyncio.fixture
-async def store(backend: RedisBackend) -> AsyncIterator[RedisStore]:
-    store = backend.open()
-    await store.init()
-    yield store
-    await store.close()
 
 
 async def everything(store: RedisStore) -> None:

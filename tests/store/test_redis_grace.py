@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from servers.redis import RedisServer
 from somactl.errors import (
     CorruptValue,
     KeyNotFound,
@@ -34,26 +31,10 @@ from somactl.testing.values import (
     put,
     write,
 )
-from store.redis_backend import RedisBackend
+from store.redis_backend import RedisBackend, backend as backend, store as store
 
 LARGE = 300
 _TOKEN = re.compile("[0-9a-f]{16}")
-
-
-@pytest.fixture
-def backend(redis_server: RedisServer) -> Iterator[RedisBackend]:
-    backend = RedisBackend(redis_server.url, redis_server.client())
-    yield backend
-    backend.raw.config_set("maxmemory", 0)
-    asyncio.run(backend.dispose())
-
-
-@pytest_asyncio.fixture
-async def store(backend: RedisBackend) -> AsyncIterator[RedisStore]:
-    store = backend.open()
-    await store.init()
-    yield store
-    await store.close()
 
 
 @pytest.fixture

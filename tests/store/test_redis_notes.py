@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from servers.redis import RedisServer
 from somactl.errors import (
     NamespaceNotFound,
     OutcomeUnknown,
@@ -21,27 +18,10 @@ from somactl.errors import (
 )
 from somactl.store.contract import Note
 from somactl.store.redis import RedisStore, notes
-from somactl.testing.values import put
-from store.redis_backend import RedisBackend
+from store.redis_backend import RedisBackend, backend as backend, store as store
 
 LARGE = bytes(200_000)
 """Data that are staged, and do not travel with their script."""
-
-
-@pytest.fixture
-def backend(redis_server: RedisServer) -> Iterator[RedisBackend]:
-    backend = RedisBackend(redis_server.url, redis_server.client())
-    yield backend
-    backend.raw.config_set("maxmemory", 0)
-    asyncio.run(backend.dispose())
-
-
-@pytest_asyncio.fixture
-async def store(backend: RedisBackend) -> AsyncIterator[RedisStore]:
-    store = backend.open()
-    await store.init()
-    yield store
-    await store.close()
 
 
 def leftovers(backend: RedisBackend) -> list[str]:
@@ -164,34 +144,7 @@ async def test_a_foreign_value_tears_no_write(backend: RedisBackend, store: Redi
     assert {key: backend.raw.dump(key) for key in backend.raw.scan_iter()} == before
 
 
-async def test_notes_are_read_as_of_one_moment_while_others_write_them(
-    backend: RedisBackend, store: RedisStore
-) -> None:
-    names = ["a", "b", "c"]
-    writers = [backend.open() for _ in range(3)]
-
-    async def write(writer: RedisStore, seed: int) -> None:
-        for turn in range(30):
-            data = b"%d.%d" % (seed, turn)
-            await writer.write_notes({n: data if n != "c" else data * 20_000 for n in names})
-
-    async def read() -> None:
-        while not done.is_set():
-            found = await store.read_notes(names)
-            assert len({(note.version, note.written_at) for note in found.values()}) <= 1
-            assert len({(note.data or b"")[:3] for note in found.values()}) <= 1
-
-    done = asyncio.Event()
-    reading = asyncio.create_task(read())
-    await asyncio.gather(*(write(writer, seed) for seed, writer in enumerate(writers)))
-    done.set()
-    await reading
-    assert {note.version for note in await listed(store)} == {90}
-    for writer in writers:
-        await writer.close()
-
-
-async def test_large_notes_are_read_as_of_one_moment_too(backend: RedisBackend, store: RedisStore) -> None:
+async def test_large_notes_are_read_as_of_one_moment(backend: RedisBackend, store: RedisStore) -> None:
     writer = backend.open()
 
     async def write() -> None:
@@ -237,29 +190,3 @@ async def test_notes_stay_away_from_a_namespace_that_is_not_there_or_newer(
     with pytest.raises(SchemaMismatch, match="layout 9"):
         await store.write_notes({"a": b"1"})
     assert await store.read_notes(["a"]) == {}
-
-
-async def test_pages_of_notes_show_each_once_in_byte_order(store: RedisStore) -> None:
-    await put(store, "a")
-    names = [f"run/{i:05}" for i in range(2500)]
-    for start in range(0, 2500, 500):
-        await store.write_notes(dict.fromkeys(names[start : start + 500], b"x"))
-    await store.write_notes({"aa": b"", "run": b"", "run0": b"", "z": b""})
-    assert [note.name for note in await listed(store, "run/")] == names
-    assert [note.name for note in await listed(store)] == sorted([*names, "aa", "run", "run0", "z"])
-    assert [note.name async for page in store.scan_notes("run/", after=names[2400]) for note in page] == (
-        names[2401:]
-    )
-    assert [note.name async for page in store.scan_notes("run/", after="aa") for note in page] == names
-    assert [note async for page in store.scan_notes("run/", after="z") for note in page] == []
-
-
-async def test_the_clock_is_the_server_s_and_the_summary_counts(
-    backend: RedisBackend, store: RedisStore
-) -> None:
-    seconds, microseconds = backend.raw.time()
-    assert 0 <= await store.clock() - (seconds + microseconds / 1e6) < 5
-    await put(store, "a", "b")
-    (listed_summary,) = await store.namespaces()
-    assert await store.summary() == listed_summary
-    assert (await store.summary()).keys == 2

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from servers.redis import RedisServer
 from somactl.core.names import Pattern
 from somactl.errors import CorruptValue, KeyNotFound, StoreBusy, StoreUnavailable, VersionCompacted
 from somactl.store.contract import Compaction, Retention
 from somactl.store.redis import RedisStore, listing, reading
 from somactl.testing.values import compact_fully, delete, envelope, listed, put, write
-from store.redis_backend import RedisBackend
+from store.redis_backend import RedisBackend, backend as backend, store as store
 
 NOTHING_KEPT = Retention(1, 0.0, 0.0)
 
 
 @pytest.fixture
-def backend(redis_server: RedisServer) -> Iterator[RedisBackend]:
-    backend = RedisBackend(redis_server.url, redis_server.client())
-    yield backend
-    asyncio.run(backend.dispose())
-
-
-@pytest_asyncio.fixture
-async def writer(backend: RedisBackend) -> AsyncIterator[RedisStore]:
-    store = backend.open()
-    await store.init()
-    yield store
-    await store.close()
+def writer(store: RedisStore) -> RedisStore:
+    return store
 
 
 @pytest_asyncio.fixture

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from servers.redis import RedisServer
 from somactl.core.framing import peek
@@ -28,7 +26,7 @@ from somactl.testing.values import (
     put,
     write,
 )
-from store.redis_backend import RedisBackend
+from store.redis_backend import RedisBackend, backend as backend, store as store
 
 FILES = sorted(file for file in data_file("lua").glob("*.lua") if not file.name.startswith("cache_"))
 FUNCTIONS = {
@@ -37,21 +35,6 @@ FUNCTIONS = {
     "tonumber", "tostring", "unpack", "ipairs",
 }  # fmt: skip
 """What Redis, and everything that stands in for it, offers."""
-
-
-@pytest.fixture
-def backend(redis_server: RedisServer) -> Iterator[RedisBackend]:
-    backend = RedisBackend(redis_server.url, redis_server.client())
-    yield backend
-    asyncio.run(backend.dispose())
-
-
-@pytest_asyncio.fixture
-async def store(backend: RedisBackend) -> AsyncIterator[RedisStore]:
-    store = backend.open()
-    await store.init()
-    yield store
-    await store.close()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
