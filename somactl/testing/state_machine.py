@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings, strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis import HealthCheck, settings, stateful, strategies as st
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from somactl.core.names import Pattern
 from somactl.errors import CommitAborted, CommitIdReused, KeyNotFound, VersionCompacted, VersionConflict
@@ -192,7 +185,7 @@ class Model:
         return past[-1] if past and past[-1].seed is not None else None
 
 
-class StoreMachine(RuleBasedStateMachine):
+class StoreMachine(stateful.RuleBasedStateMachine):
     """Drives one store of `make_backend()` from its own event loop."""
 
     make_backend: Callable[[], Backend]
@@ -441,7 +434,7 @@ class StateMachineChapter(ContractTests):
 
     def test_the_store_never_differs_from_a_dict(self, make_backend: Callable[[], Backend]) -> None:
         machine = type("Machine", (StoreMachine,), {"make_backend": staticmethod(make_backend)})
-        run_state_machine_as_test(
+        stateful.run_state_machine_as_test(
             machine,
             settings=settings(
                 max_examples=self.state_machine_examples,
