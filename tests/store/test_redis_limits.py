@@ -10,7 +10,7 @@ import pytest
 
 from somactl.errors import SomactlError
 from somactl.store.redis import RedisStore
-from somactl.store.redis.bounded_parser import CONNECT_BYTES, TALK_BYTES
+from somactl.store.redis.connection import CONNECT_BYTES, TALK_BYTES
 from somactl.store.redis.failures import ERROR_CHARACTERS
 
 READ_AHEAD = 4 << 20

@@ -22,7 +22,7 @@ from somactl.core.ndjson_line import split
 from somactl.errors import InputRejected, InvalidFile, SomactlError
 from somactl.legacy.values import find_matrices
 from somactl.store.postgres.framing import MAX_MESSAGE_BYTES, MAX_ROW_BYTES, FrameReader
-from somactl.store.redis.bounded_parser import EXCHANGE_BYTES, TALK_BYTES, allowance
+from somactl.store.redis.connection import EXCHANGE_BYTES, TALK_BYTES, allowance
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"\| [^|]+ \| ([0-9,]+)(?: bytes| characters)? \| `([a-z_.]+)\.([A-Z_]+)` \|")

@@ -19,12 +19,11 @@ import msgspec
 
 from somactl.store.contract import Compaction
 from somactl.store.reading import portions
-from somactl.store.redis import layout, records
+from somactl.store.redis import layout
 from somactl.store.redis.events import PUBLISHING_FIELDS
-from somactl.store.redis.layout import NamespaceHead
+from somactl.store.redis.layout import HistoryEntry, NamespaceHead
 from somactl.store.redis.pool import Argument, Script
 from somactl.store.redis.reading import Reader, seconds
-from somactl.store.redis.records import HistoryEntry
 
 PRUNE = Script("prune")
 FORGET = Script("forget")
@@ -275,7 +274,7 @@ class _Search:
             part = keys[start : start + _HISTORIES]
             asked = (("ZREVRANGE", self.names.history(key), 0, -1) for key in part)
             for key, rows in zip(part, self._values(await self.reader.link.ask(*asked)), strict=True):
-                yield key, [records.line(row) for row in rows]
+                yield key, [layout.line(row) for row in rows]
 
     async def _elements(self, name: str) -> AsyncIterator[bytes]:
         """The elements of a list, to which nothing is added."""
@@ -290,7 +289,7 @@ class _Search:
         rank, start = 0, 0
         while True:
             rows = await self._ask("ZREVRANGE", self.names.history(key), start, start + _PAGE - 1)
-            for line in map(records.line, rows):
+            for line in map(layout.line, rows):
                 if line.is_value and line.location != "gone":
                     rank += 1
                     if rank > self.versions and line.token is not None:
@@ -303,7 +302,7 @@ class _Search:
         asked = (("ZRANGEBYSCORE", self.names.history(key), version, version) for key, version in members)
         found = []
         for (key, _), rows in zip(members, self._values(await self.reader.link.ask(*asked)), strict=True):
-            line = records.line(rows[0]) if rows else None
+            line = layout.line(rows[0]) if rows else None
             if line is not None and line.token is not None:
                 found.append(_value(key, line))
         return found

@@ -6,6 +6,17 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterError,
+    InvalidResponse,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeout,
+)
+
 from somactl.errors import (
     AccessDenied,
     ClusterDown,
@@ -164,16 +175,6 @@ def translated(place: str, commit_id: str | None = None, *, connecting: bool = F
 
 def translate(exc: Exception, place: str, commit_id: str | None = None) -> SomactlError | None:
     """The somactl error for `exc`; None where it can only be a bug of ours (exit code 1)."""
-    from redis.exceptions import (
-        AuthenticationError,
-        AuthorizationError,
-        ClusterError,
-        InvalidResponse,
-        RedisClusterException,
-        RedisError,
-        ResponseError,
-    )
-
     code, text = reply(exc)
     known = _known(code, text)
     if known is not None:
@@ -311,8 +312,6 @@ def _tls_failure(exc: BaseException, place: str) -> TlsFailure | None:
 
 def _lost(exc: BaseException, place: str) -> StoreUnavailable:
     """No answer: no connection, or one that broke, or too late."""
-    from redis.exceptions import TimeoutError as RedisTimeout
-
     if isinstance(exc, RedisTimeout | TimeoutError):
         return StoreTimeout(f"{place} did not answer in time", hint="run it again")
     return StoreUnavailable(

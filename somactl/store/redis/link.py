@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from redis.exceptions import NoScriptError
 
 from somactl.errors import AccessDenied, ConfigurationError, StoreUnavailable, UnsafeServer
 from somactl.store.redis import connection
@@ -111,8 +112,6 @@ class Link:
         again by its source, and so is all that stands behind it. `behind` goes on over the connection of
         each attempt, and sees from the replies what that came to. Raises what `Pool.exchange` does.
         """
-        from redis.exceptions import NoScriptError
-
         plain = [each.by_digest if isinstance(each, Call) else each for each in commands]
         replies = await self._exchange(plain, commit_id, behind)
         unknown = next((i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)), None)

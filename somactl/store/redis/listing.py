@@ -8,7 +8,7 @@ import msgspec
 
 from somactl.store.contract import NamespaceSummary, Stat
 from somactl.store.reading import Listing, portions
-from somactl.store.redis import layout, records
+from somactl.store.redis import layout
 from somactl.store.redis.layout import HEAD_FIELDS, NamespaceHead
 from somactl.store.redis.pool import Script
 from somactl.store.redis.reading import Reader
@@ -77,8 +77,8 @@ def _stats(here: NamespaceHead, rows: Sequence[Sequence[bytes | None]]) -> list[
         key = bytes(name or b"").decode()
         if newest is None:
             raise layout.damaged(here.head.namespace, f"the history of key {key!r} is gone")
-        covered = records.line(hidden) if hidden else None
-        stats.append(records.stat(key, records.line(newest), covered, here.head.retention))
+        covered = layout.line(hidden) if hidden else None
+        stats.append(layout.stat(key, layout.line(newest), covered, here.head.retention))
     return stats
 
 
@@ -111,7 +111,7 @@ async def remains(reader: Reader) -> Remains:
             start = f"({keys[-1]}"
             newest = (("ZRANGE", names.history(key), -1, -1) for key in keys)
             for rows in reader.link.values(await reader.link.ask(*newest)):
-                for line in map(records.line, rows):
+                for line in map(layout.line, rows):
                     version = max(version, line.version)
                     stored += line.about.size
     return Remains(version, stored)

@@ -14,9 +14,13 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from hiredis import pack_command
+from redis.exceptions import AuthenticationError, ResponseError
+
 from somactl.errors import SomactlError
 from somactl.package_data import data_file
 from somactl.store.calls import Home, client_name
+from somactl.store.redis.connection import BoundedParser, allowance
 from somactl.store.redis.failures import translated
 
 Argument: TypeAlias = "str | bytes | memoryview | int"
@@ -220,18 +224,12 @@ async def _knock(connection: Any) -> None:
     It would hang up on anything long that comes without one, often before its reply to that can be read: a
     lost connection to all appearance, and for a commit an unknown outcome. To a short command it replies.
     """
-    from redis.exceptions import AuthenticationError
-
     (reply,) = await _converse(connection, [("PING",)])
     if isinstance(reply, AuthenticationError):
         raise reply
 
 
 async def _converse(connection: Any, commands: Sequence[Command]) -> list[Reply]:
-    from redis.exceptions import ResponseError
-
-    from somactl.store.redis.bounded_parser import BoundedParser, allowance
-
     if isinstance(connection._parser, BoundedParser):  # fakeredis has one of its own
         connection._parser.allow(allowance(commands))
     for piece in pieces(commands):
@@ -274,8 +272,6 @@ def pieces(commands: Sequence[Command]) -> Iterator[list[bytes | memoryview]]:
 
 
 def _chunks(commands: Sequence[Command]) -> Iterator[bytes | memoryview]:
-    from hiredis import pack_command
-
     for command in commands:
         # By type, not isinstance: a commit has hundreds of thousands of arguments.
         large = [i for i, part in enumerate(command) if type(part) in _BUFFERS and len(part) >= _LARGE]  # type: ignore[arg-type]
@@ -293,16 +289,12 @@ def _chunks(commands: Sequence[Command]) -> Iterator[bytes | memoryview]:
 
 def _packed(parts: Command) -> bytes:
     """Arguments in the middle of a command."""
-    from hiredis import pack_command
-
     packed: bytes = pack_command(tuple(parts))  # type: ignore[arg-type]
     return packed[packed.index(b"\n") + 1 :]
 
 
 async def _introduce(connection: Any) -> None:
     """Give the connection a name for CLIENT LIST; a user who may not do that goes without."""
-    from redis.exceptions import ResponseError
-
     await connection.send_command("CLIENT", "SETNAME", client_name.get().replace(" ", "-"))
     with contextlib.suppress(ResponseError):
         await connection.read_response()

@@ -19,12 +19,11 @@ from somactl.store import reading as rules
 from somactl.store.base import offloaded
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
 from somactl.store.reading import portions
-from somactl.store.redis import layout, records
+from somactl.store.redis import layout
 from somactl.store.redis.failures import reply as error_reply
-from somactl.store.redis.layout import HEAD_FIELDS, Names, NamespaceHead
+from somactl.store.redis.layout import HEAD_FIELDS, HistoryEntry, Names, NamespaceHead
 from somactl.store.redis.link import ClusterLink, Link, is_replica
 from somactl.store.redis.pool import Argument, Command, Reply, Script
-from somactl.store.redis.records import HistoryEntry
 from somactl.suggestion import run
 
 STAT = Script("stat")
@@ -126,7 +125,7 @@ class Reader:
 
     def _live_line(self, key: str, entries: Sequence[bytes]) -> HistoryEntry | None:
         """The entry of the live value, None where the key has no history; raises KeyNotFound."""
-        line = records.line(entries[0]) if entries else None
+        line = layout.line(entries[0]) if entries else None
         if line is not None:
             rules.require_live(self.names.namespace, key, line.held())
         return line
@@ -171,9 +170,9 @@ class Reader:
                 self.head_command(),
             )
         )
-        line = records.line(entries[0]) if entries else None
+        line = layout.line(entries[0]) if entries else None
         hidden = line is not None and line.location == "live" and bool(newest)
-        lapsed = hidden and records.line(newest[0]).is_over(seconds(now))
+        lapsed = hidden and layout.line(newest[0]).is_over(seconds(now))
         return AsOf(await self.existing(fields), line, lapsed)
 
     async def _fetch(self, here: NamespaceHead, key: str, line: HistoryEntry, first: Reply = None) -> Entry:
@@ -241,7 +240,7 @@ class Reader:
         self, here: NamespaceHead, key: str, line: HistoryEntry, data: bytes | memoryview
     ) -> Entry:
         arguments = (self.names.namespace, here.head.incarnation, key, line, data)
-        return await offloaded(len(data), partial(records.entry, *arguments))
+        return await offloaded(len(data), partial(layout.entry, *arguments))
 
     # Many keys
 
@@ -260,7 +259,7 @@ class Reader:
             if len({(each.head.incarnation, each.head.version) for each in places}) == 1:
                 break
         entries = [entry for _, part in replies for entry in part]
-        found = {key: records.line(entry) for key, entry in zip(keys, entries, strict=True) if entry}
+        found = {key: layout.line(entry) for key, entry in zip(keys, entries, strict=True) if entry}
         return places[0], found
 
     async def read_many(self, keys: Sequence[str]) -> Snapshot:
@@ -293,7 +292,7 @@ class Reader:
     async def stat_many(self, keys: Sequence[str]) -> Stats:
         here, lines = await self._lines(keys, verdicts=False)
         stats = {
-            key: records.stat(key, line, None, here.head.retention)
+            key: layout.stat(key, line, None, here.head.retention)
             for key, line in lines.items()
             if line.is_value
         }
@@ -306,18 +305,18 @@ class Reader:
         command = ("ZREVRANGE", self.names.history(key), 0, -1)
         rows, now, fields = self.link.values(await self.link.ask(command, ("TIME",), self.head_command()))
         await self.existing(fields)
-        lines = [records.line(row) for row in rows]
+        lines = [layout.line(row) for row in rows]
         if not lines:
             raise rules.no_history(key)
         over = lines[0].is_over(seconds(now))
-        return [records.revision(key, line, lapsed=over and line.location == "live") for line in lines]
+        return [layout.revision(key, line, lapsed=over and line.location == "live") for line in lines]
 
     async def log(self, before: int, limit: int) -> list[CommitRecord]:
         here = await self.place()
         end = min(before, here.head.version + 1)
         found: list[CommitRecord] = []
         while limit > len(found):
-            many = min(limit - len(found), records.PAGE)
+            many = min(limit - len(found), layout.PAGE)
             command = ("ZREVRANGEBYSCORE", self.names.log, f"({end}", "-inf", "WITHSCORES", "LIMIT", 0, many)
             (rows,) = self.link.values(await self.link.ask(command))
             if not rows:
@@ -329,13 +328,13 @@ class Reader:
     async def _records(self, ids: Sequence[str]) -> list[CommitRecord]:
         """Their records, without those that have been removed since they were listed."""
         asked = await self.link.ask(
-            *(("HMGET", self.names.commit(each), *records.FIELDS) for each in ids),
+            *(("HMGET", self.names.commit(each), *layout.FIELDS) for each in ids),
             *(("ZSCORE", self.names.log, each) for each in ids),
         )
         replies = self.link.values(asked)
         found: list[CommitRecord] = []
         for commit_id, fields, listed in zip(ids, replies, replies[len(ids) :], strict=False):
-            record = records.record(self.names.namespace, commit_id, fields)
+            record = layout.record(self.names.namespace, commit_id, fields)
             if record is not None:
                 found.append(record)
             elif listed is not None:
@@ -343,7 +342,7 @@ class Reader:
         return found
 
     async def commit_status(self, commit_id: str) -> CommitStatus:
-        fields = ("HMGET", self.names.commit(commit_id), *records.FIELDS)
+        fields = ("HMGET", self.names.commit(commit_id), *layout.FIELDS)
         _, (found,) = await self.ask_primary(f"commit {commit_id}", fields)
         return self._status(commit_id, found)
 
@@ -373,7 +372,7 @@ class Reader:
         return self._status(commit_id, rest[1])
 
     def _status(self, commit_id: str, fields: Sequence[Any]) -> CommitStatus:
-        record = records.record(self.names.namespace, commit_id, fields)
+        record = layout.record(self.names.namespace, commit_id, fields)
         return CommitStatus(commit_id, record.state if record else "unseen", record)
 
 

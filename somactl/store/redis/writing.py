@@ -20,7 +20,7 @@ from somactl.core.names import commit_id_time
 from somactl.errors import OutcomeUnknown, SomactlError, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Durable, Expect, Head, Receipt, Retention
 from somactl.store.reading import portions
-from somactl.store.redis import layout, listing, records
+from somactl.store.redis import layout, listing
 from somactl.store.redis.layout import NAME, Names
 from somactl.store.redis.link import ServerSettings
 from somactl.store.redis.pool import Argument, Call, Command, Converse, Reply, Script
@@ -163,7 +163,7 @@ def _delete(names: Names, request: Request, durability: str) -> Call:
         request.commit_id,
         "" if time is None else repr(time),
         request.identity,
-        records.detail(request),
+        layout.detail(request),
         durability,
         token,
         "" if grace is None else repr(float(grace)),
@@ -208,7 +208,7 @@ def _call(names: Names, request: Request, staging: Staging, durability: str) -> 
     values: list[Argument] = []
     for stage, (key, put) in zip(staging.names, staging.puts.items(), strict=True):
         keys += names.live(key), names.history(key), names.old(staging.token, key), stage
-        about = records.about(put.header, request.commit_id)
+        about = layout.about(put.header, request.commit_id)
         values += key, put.header.total_length, about, put.verdict or "", put.data if staging.inline else ""
     for key in staging.deletes:
         keys += names.live(key), names.history(key), names.old(staging.token, key)
@@ -226,7 +226,7 @@ def _call(names: Names, request: Request, staging: Staging, durability: str) -> 
         request.commit_id,
         "" if time is None else repr(time),
         request.identity,
-        records.detail(request),
+        layout.detail(request),
         durability,
         staging.token,
         len(staging.puts),
@@ -253,7 +253,7 @@ def _receipt(request: Request, reply: Sequence[bytes], durability: str) -> Recei
         keys=request.contents,
         stores=(Durable(NAME, durability),),
         committed_at=float(now),
-        noops=records.absent(request.contents, noops),
+        noops=layout.absent(request.contents, noops),
     )
 
 
@@ -283,7 +283,7 @@ async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> 
 
 
 async def _replay(reader: Reader, request: Request, fields: Sequence[Any]) -> Receipt:
-    record = records.record(request.namespace, request.commit_id, fields)
+    record = layout.record(request.namespace, request.commit_id, fields)
     assert record is not None  # the script has seen one
     resolve_replay(request, None if fields[0] is None else bytes(fields[0]).decode())
     assert record.receipt is not None  # `resolve_replay` has refused the aborted ones
