@@ -2,7 +2,7 @@
 
 `Tasks`      a caller is cancelled, and the work goes on to its end
 `Home`       the process forks, or another event loop begins
-`wait_for`   a lock is held by others: whoever listens is told
+`wait_for`   a lock is held by others: the listener is told
 `misread`    a reply makes no sense: an error of the server's, not of ours
 """
 
