@@ -16,6 +16,7 @@ from servers.redis import RedisServer
 from somactl.errors import NamespaceNotFound, SomactlError
 from somactl.runtime import Server
 from somactl.store.contract import Store
+from somactl.store.postgres import PostgresServer
 from somactl.store.redis.pool import LANES
 from somactl.testing.values import fresh_id, put
 from store.postgres_backend import PostgresBackend
@@ -88,7 +89,8 @@ async def test_fifty_namespaces_share_the_connections_of_one_pool(place: Place) 
     done = asyncio.Event()
     async with place.open() as server:
         stores = [server.namespace(name) for name in NAMESPACES]
-        await asyncio.gather(*(store.init() for store in stores))
+        for store in stores:  # one by one: a cache must answer in time to be told of each
+            await store.init()
         watched = {
             name: (asyncio.create_task(most(count, done)), bound)
             for name, (count, bound) in place.counts.items()
@@ -121,7 +123,8 @@ async def test_a_failure_in_one_namespace_leaves_the_others_alone(place: Place) 
     async with place.open() as server:
         sound = [server.namespace(name) for name in NAMESPACES[:6]]
         missing, cancelled, closed = (server.namespace(name) for name in NAMESPACES[6:9])
-        await asyncio.gather(*(store.init() for store in (*sound, cancelled, closed)))
+        for store in (*sound, cancelled, closed):
+            await store.init()
 
         async def fail() -> None:
             for _ in range(20):
@@ -156,7 +159,9 @@ async def test_writers_that_wait_in_one_namespace_leave_connections_to_the_other
 ) -> None:
     """Another program holds the lock of a namespace; more commits wait for it than there are connections."""
     backend = PostgresBackend(postgres_server)
-    async with somactl.open_server(f"{backend.url}?pool_size={POOL}") as server, backend.raw() as outsider:
+    server = PostgresServer(f"{backend.url}?pool_size={POOL}", timeout=300.0)
+    async with contextlib.AsyncExitStack() as stack, backend.raw() as outsider:
+        stack.push_async_callback(server.close)
         stuck, sound = server.namespace("stuck"), server.namespace("sound")
         await asyncio.gather(stuck.init(), sound.init())
         async with outsider.transaction():
@@ -165,7 +170,8 @@ async def test_writers_that_wait_in_one_namespace_leave_connections_to_the_other
                 asyncio.create_task(put(stuck, "a", seed=seed, commit_id=fresh_id()))
                 for seed in range(3 * POOL)
             ]
-            while not await backend.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            waits = "datname = current_database() AND wait_event_type = 'Lock'"
+            while not await backend.rows(f"SELECT 1 FROM pg_stat_activity WHERE {waits}"):
                 await asyncio.sleep(0.01)
             await use(sound)
             assert not any(task.done() for task in waiting)
