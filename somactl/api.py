@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from somactl.address import public
 from somactl.config import DEFAULT_STORE, Settings
 from somactl.core.envelope import Matrix, deserialize_matrix
 from somactl.core.names import validate_key
@@ -52,6 +53,7 @@ async def open_server(
         async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as server:
             yield server
     except SomactlError as error:
+        error.during(store=public(str(url)))
         for line in advice(error):  # a traceback prints notes; of nested blocks the inner one has added them
             if line not in getattr(error, "__notes__", ()):
                 error.add_note(line)
@@ -84,7 +86,11 @@ async def open_store(
     async with open_server(
         url, cache=cache, read_only=read_only, allow_stale=allow_stale, retry_seconds=retry_seconds
     ) as server:
-        yield server.namespace(_text("namespace", namespace))
+        try:
+            yield server.namespace(_text("namespace", namespace))
+        except SomactlError as error:
+            error.during(namespace=namespace)
+            raise
 
 
 def _text(name: str, given: object) -> str:

@@ -82,7 +82,9 @@ class SomactlError(Exception):
 
     `message` is one sentence that names the key or file and the defect; `hint` is one sentence that
     says what to do, and names no command; `next` holds the commands to run, the most useful first (a
-    class may have some of its own); `facts` holds JSON values for machines.
+    class may have some of its own); `facts` holds JSON values for machines. `command`, `store` (its
+    address, without secrets) and `namespace` say where it came up, as far as that is known: the frame
+    around a command or an opened store notes it.
     """
 
     exit_code: ClassVar[int] = 1
@@ -103,6 +105,13 @@ class SomactlError(Exception):
         self.hint = hint
         self.next = ((next,) if isinstance(next, Suggestion) else tuple(next)) or self.usual_next
         self.facts: dict[str, Any] = facts
+        self.command = self.store = self.namespace = ""
+
+    def during(self, *, command: str = "", store: str = "", namespace: str = "") -> None:
+        """Note where it came up; what is known already stays, since the inner frame knows best."""
+        self.command = self.command or command
+        self.store = self.store or store
+        self.namespace = self.namespace or namespace
 
     def about(self, subject: str) -> SomactlError:
         """The same error with `subject` (a key, a file) named in front, once."""

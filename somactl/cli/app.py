@@ -10,7 +10,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
-from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -68,9 +67,7 @@ VERSION = Annotated[
 def run(argv: Sequence[str]) -> int:
     """Parse, run one command, return its exit code. Without a word, show the help."""
     argv = argv or ["--help"]
-    mode = output_mode(argv)
-    out = Output(mode)
-    during = _beginning(argv)
+    out = Output(output_mode(argv))
     try:
         refuse_exposed(argv)
         code = build()(list(argv), prog_name="somactl", standalone_mode=False)
@@ -78,29 +75,53 @@ def run(argv: Sequence[str]) -> int:
         code = 130
     except Stopped as stopped:
         let_go(stopped.exit_code)
-        code = out.failure(stopped.error(), during)
+        code = out.failure(stopped.error(), _beginning(argv))
     except typer.TyperException as exc:
+        during = _beginning(argv)
         usage = _usage_error(exc, during.command)
         usage.message = without_addresses(usage.message, argv)
         code = out.failure(usage, during)
     except SomactlError as exc:
-        code = out.failure(exc, during)
+        code = out.failure(exc, _beginning(argv))
     except Exception as exc:
         import traceback
 
         words = [*argv, *config.address_texts()]
         sys.stderr.write(on_lines(without_addresses(traceback.format_exc(), words).split("\n")))
         message = f"a bug in somactl: {type(exc).__name__}: {exc}"
-        code = out.failure(SomactlError(without_addresses(message, words)), during)
+        code = out.failure(SomactlError(without_addresses(message, words)), _beginning(argv))
     return out.close(int(code or 0))
 
 
 def _beginning(argv: Sequence[str]) -> Invocation:
-    """What is known of the command line before it is parsed: where settings come from, but no address."""
-    file = next((word for flag, word in pairwise(argv) if flag == "--config"), "")
-    file = file or next((word.partition("=")[2] for word in argv if word.startswith("--config=")), "")
-    command = next((word for word in argv if word in COMMANDS), "")
-    return Invocation(command=command, shared={"config": file} if file else {})
+    """What is known of a command line that was not parsed: the command, and what it would have worked on.
+
+    An address that was not understood, or holds a secret, is left out.
+    """
+    flags = {
+        name: _value_of(argv, *flags)
+        for name, flags in {
+            "store": ("--store",),
+            "namespace": ("--namespace", "-n"),
+            "config": ("--config",),
+        }.items()
+    }
+    found = config.examine(flags).resolved
+    return Invocation(
+        command=next((word for word in argv if word in COMMANDS), ""),
+        shared={"config": flags["config"]} if flags["config"] else {},
+        store=found["store"].shown or "",
+        namespace=found["namespace"].shown or "",
+    )
+
+
+def _value_of(argv: Sequence[str], *flags: str) -> str | None:
+    """The word that follows one of the flags, or is attached to it by `=`."""
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        flag, attached, value = word.partition("=")
+        if flag in flags:
+            return value if attached else following
+    return None
 
 
 def _usage_error(exc: typer.TyperException, command: str) -> UsageError:

@@ -106,6 +106,7 @@ class Output:
         """Print what went wrong and what to do next; returns the exit code, by default the error's."""
         self.progress.hide()
         during = during or Invocation()
+        error.during(command=during.command, store=during.store, namespace=during.namespace)
         code = error.exit_code if code is None else code
         if self.is_json:
             line = _json(error_report(error, during, code)).decode()
@@ -187,9 +188,9 @@ def error_report(error: SomactlError, during: Invocation, code: int) -> ErrorRep
         message=error.message,
         code=code,
         retryable=error.retryable,
-        command=during.command,
-        store=during.store,
-        namespace=during.namespace,
+        command=error.command,
+        store=error.store,
+        namespace=error.namespace,
         hint="; ".join(told) or None,
         next=advice[0] if advice else None,
         others=advice[1:],

@@ -121,11 +121,35 @@ def test_ndjson_is_a_line_each_and_the_report_last(shell: Shell) -> None:
     assert lines[-1]["command"] == "verify-psd"
 
 
-def test_an_error_in_json_mode_is_one_object_with_everything_in_it(shell: Shell) -> None:
-    result = shell("get", "nothing", "-o", "json")
+@pytest.mark.parametrize(
+    ("words", "error", "where"),
+    [
+        (["get", "nothing"], "KeyNotFound", ("get", "{store}", "default")),
+        (["get"], "UsageError", ("get", "{store}", "default")),
+        (["ls", "--bogus", "-n", "me"], "UsageError", ("ls", "{store}", "me")),
+        (["ls", "--namespace=no//name"], "UsageError", ("ls", "{store}", "")),
+        (["frob"], "UsageError", ("", "{store}", "default")),
+        (
+            ["ls", "--store", "redis://localhost:1/0"],
+            "StoreUnavailable",
+            ("ls", "redis://localhost:1/0", "default"),
+        ),
+        (["ls", "--store", "redis://:secret@localhost/0"], "SecretExposed", ("ls", "", "default")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_error_in_json_mode_is_one_object_that_knows_where_it_came_up(
+    shell: Shell, words: list[str], error: str, where: tuple[str, str, str]
+) -> None:
+    shell.commit("a", density(3))
+    result = shell(*words, "-o", "json", env={"SOMACTL_RETRY_SECONDS": "0"})
     schema = json.loads(data_file("schemas", "report.error.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(result.error)
-    assert result.error["code"] == result.code == 15
+    assert result.error["code"] == result.code
+    told = tuple(result.error[name] for name in ("error", "command", "store", "namespace"))
+    store = shell.ok("ls", "-o", "json").json["address"]
+    assert told == (error, *(word.format(store=store) for word in where))
+    assert "secret" not in result.err
 
 
 def test_undo_repeats_the_flags_it_needs(shell: Shell) -> None:
