@@ -102,6 +102,7 @@ async def test_hints_speak_python(name: str, tmp_path: Path) -> None:
         await provoke(url, CASES[name])
     error = raised.value
     assert getattr(error, "__notes__", []) == advice(error)
+    assert (error.store, error.namespace) == (url, "default")
     for text in (error.message, error.hint or "", *advice(error)):
         assert not CLI_WORDS.search(text), text
     for named in re.findall(r"`([^`]+)`", error.hint or ""):
