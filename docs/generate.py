@@ -162,7 +162,7 @@ def cli_page() -> str:
         "| command | what it does |",
         "|---|---|",
         *(
-            f"| [{name}](#somactl-{name}) | {_cell(_summary(command))} |"
+            f"| [{name}](#somactl-{name.replace(' ', '-')}) | {_cell(_summary(command))} |"
             for name, command in commands.items()
         ),
         "",

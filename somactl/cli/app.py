@@ -10,13 +10,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from somactl import config, suggestion
-from somactl.cli.command import Command, common_parameters, default_in_words
+from somactl.cli.command import Command, command_of, common_parameters, default_in_words
 from somactl.cli.output import Output, output_mode
 from somactl.cli.secrets import refuse_exposed, without_addresses
 from somactl.cli.signals import Stopped, let_go
@@ -37,6 +38,10 @@ COMMANDS: dict[str, str] = {
     "rm": "write",
     "prune": "prune",
     "compact": "upkeep",
+    "events ls": "events",
+    "events status": "events",
+    "events enable": "events",
+    "events disable": "events",
     "verify-psd": "audit",
     "migrate-json": "migrate",
     "cache-warm": "cache",
@@ -46,6 +51,11 @@ COMMANDS: dict[str, str] = {
     "completion": "completion",
     "demo": "tour",
 }
+
+GROUPS = {
+    "events": "What each commit tells: list events, say how far they were published, have them wait for it.",
+}
+"""What the first words of commands with two of them are about."""
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -107,8 +117,9 @@ def _beginning(argv: Sequence[str]) -> Invocation:
         }.items()
     }
     found = config.examine(flags).resolved
+    names = (name for pair in pairwise([*argv, ""]) for name in (" ".join(pair), pair[0]))
     return Invocation(
-        command=next((word for word in argv if word in COMMANDS), ""),
+        command=next((name for name in names if name in COMMANDS or name in GROUPS), ""),
         shared={"config": flags["config"]} if flags["config"] else {},
         store=found["store"].shown or "",
         namespace=found["namespace"].shown or "",
@@ -127,8 +138,7 @@ def _value_of(argv: Sequence[str], *flags: str) -> str | None:
 def _usage_error(exc: typer.TyperException, command: str) -> UsageError:
     """What the parser refused, with the help page that answers it; the nearest options are the hint."""
     context = getattr(exc, "ctx", None)
-    if context is not None:
-        command = context.info_name or "" if context.parent else ""
+    command = command if context is None else command_of(context)
     help_page = suggestion.run(command, help=True)
     possible = getattr(exc, "possibilities", None)
     if possible:
@@ -157,7 +167,7 @@ def _root() -> Callable[..., None]:
 
     def root(context: typer.Context, **given: Any) -> None:
         del given["version"]  # which has been answered
-        context.default_map = dict.fromkeys(COMMANDS, given)
+        context.default_map = _defaults(given)
 
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters = [
@@ -168,6 +178,15 @@ def _root() -> Callable[..., None]:
     root.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     root.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return root
+
+
+def _defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """`given` for every command, as the parser looks for it: those of a group stand in one of their own."""
+    found: dict[str, Any] = {}
+    for name in COMMANDS:
+        group, _, word = name.rpartition(" ")
+        (found.setdefault(group, {}) if group else found)[word] = given
+    return found
 
 
 def _with_defaults_in_words(parser: Any) -> Any:
@@ -187,31 +206,43 @@ class _Surface(TyperGroup):
         self.commands = _Commands()  # type: ignore[assignment]
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return list(self.commands)
 
 
 class _Commands(Mapping[str, Any]):
-    """name -> the parser of that command."""
+    """name -> the parser of that command, or of that group; of those whose names begin with `group`."""
+
+    def __init__(self, group: str = "") -> None:
+        self._group = group
 
     def __getitem__(self, name: str) -> Any:
-        if name not in COMMANDS:
+        if name not in list(self):
             raise KeyError(name)
-        command = load(name)
+        full = f"{self._group} {name}".strip()
+        if full in GROUPS:
+            app = typer.Typer(name=name, cls=_Surface, help=GROUPS[full], add_completion=False)
+            app.callback()(lambda: None)
+            group: Any = typer.main.get_command(app)
+            group.commands, group.context_settings = _Commands(full), HELP_OPTIONS
+            return group
+        command = load(full)
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         settings = {"context_settings": HELP_OPTIONS, "help": command.help, "epilog": command.epilog}
         app.command(name, **settings)(command.callback)  # type: ignore[arg-type]
         return _with_defaults_in_words(typer.main.get_command(app))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
+        before = f"{self._group} ".lstrip()
+        known = [name.removeprefix(before) for name in COMMANDS if name.startswith(before)]
+        return iter(dict.fromkeys(name.partition(" ")[0] for name in known))
 
     def __len__(self) -> int:
-        return len(COMMANDS)
+        return len(list(iter(self)))
 
 
 def load(name: str) -> Command:
-    """The command called `name`; importing its module is what defines it."""
+    """The command called `name`; importing its module is what defines it. KeyError where there is none."""
     module = import_module(f"somactl.cli.commands.{COMMANDS[name]}")
-    command = getattr(module, name.replace("-", "_"))
+    command = getattr(module, name.replace("-", "_").replace(" ", "_"))
     assert isinstance(command, Command)
     return command

@@ -274,6 +274,11 @@ def common_parameters() -> list[inspect.Parameter]:
     ]
 
 
+def command_of(context: typer.Context | None) -> str:
+    """The words of the command line that name the command: `ls`, `migration ls`."""
+    return context.command_path.partition(" ")[2] if context is not None else ""
+
+
 def _invocation(context: typer.Context, common: dict[str, Any], settings: Settings) -> Invocation:
     """What the command line gave, which is what a suggestion repeats."""
     arguments: list[str] = []
@@ -289,7 +294,7 @@ def _invocation(context: typer.Context, common: dict[str, Any], settings: Settin
         else:
             options[name] = value
     return Invocation(
-        command=context.info_name or "",
+        command=command_of(context),
         arguments=tuple(arguments),
         options=options,
         shared={name: common[name] for name in _WHERE if common[name]},

@@ -17,7 +17,7 @@ from typing import Any
 from typer._click.shell_completion import _resolve_context, _resolve_incomplete
 
 from somactl import config
-from somactl.cli.app import COMMANDS, build
+from somactl.cli.app import build
 from somactl.cli.command import COMMON
 from somactl.cli.pages import Page
 from somactl.cli.shell_words import Word, continued, typed_words
@@ -70,6 +70,7 @@ def before_cursor(words: list[Word]) -> tuple[list[str], Word]:
 def candidates(before: Sequence[str], typed: str) -> Answer:
     """What the word that begins with `typed` could be, after the words `before`."""
     parser: Any = build()
+    commands = parser.list_commands(None)
     try:
         context = _resolve_context(parser, {}, "somactl", list(before))
         place, value = _resolve_incomplete(context, list(before), typed)
@@ -78,7 +79,7 @@ def candidates(before: Sequence[str], typed: str) -> Answer:
     if place is parser:
         if context._protected_args:  # a command that there is not
             return Answer("words")
-        names = [name for name in COMMANDS if name.startswith(typed)]
+        names = [name for name in commands if name.startswith(typed)]
         return Answer("words", names or [item.value for item in place.shell_complete(context, value)])
     if place is context.command:
         return Answer("words", [item.value for item in place.shell_complete(context, value)])
@@ -126,13 +127,10 @@ def _from_store(
 
 def _settings(context: Any) -> Settings:
     """Of the options before and after the command, without a cache: the authority knows every key."""
-    given = {
-        name: where.params[name]
-        for where in (context.parent, context)
-        if where is not None
-        for name in COMMON
-        if where.params.get(name)
-    }
+    chain = [context]
+    while chain[0].parent is not None:
+        chain.insert(0, chain[0].parent)
+    given = {name: each.params[name] for each in chain for name in COMMON if each.params.get(name)}
     return replace(config.load(given), cache="", retry_seconds=0.0)
 
 

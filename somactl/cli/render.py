@@ -23,6 +23,8 @@ from somactl.report import (
     ConfigReport,
     Degraded,
     DoctorReport,
+    EventsLsReport,
+    EventsReport,
     ExplainReport,
     GetReport,
     InitReport,
@@ -291,12 +293,39 @@ def _status(report: StatusReport) -> list[str]:
     return [f"commit {c.commit_id}: not seen (may still arrive)"]
 
 
+def _events(report: EventsReport) -> list[str]:
+    where = f"events of namespace {report.namespace}"
+    if not report.publishing:
+        return [f"{where} are not published; age alone removes them"]
+    since = f", the oldest since {utc(report.oldest_at)}" if report.oldest_at is not None else ""
+    return [
+        f"{where}: published up to version {report.published} of {report.version}; "
+        f"{report.backlog} wait{since}; {report.keep} are kept beyond their time"
+    ]
+
+
+def _events_ls(report: EventsLsReport) -> list[str]:
+    header = ["VERSION", "WHEN (UTC)", "PSD", "TRACE ERROR", "LAMBDA_MIN >=", "KEYS", "COMMIT"]
+    return columns(
+        header,
+        [
+            (e.version, when(e.recorded_at).rstrip("Z"), e.psd or "-", _number(e.trace_error),
+             _number(e.lambda_min_lower), len(e.keys), e.commit_id)
+            for e in report.events
+        ],
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
 def _compact(report: CompactReport) -> list[str]:
     verb = "would remove" if report.dry_run else "removed"
     return [
         f"{verb} {report.revisions} superseded versions, {report.tombstones} deleted keys, "
-        f"{report.records} records of commits and of keys' history, {report.orders} records of orders "
-        f"and {report.events} events: {size(report.bytes_freed)}"
+        f"{report.records} records of commits and of keys' history, with them {report.events} events, and "
+        f"{report.orders} records of orders: {size(report.bytes_freed)}"
     ]
 
 
@@ -371,7 +400,7 @@ def _colored(text: str) -> str:
     return _VERDICT_WORD.sub(lambda m: f"\x1b[{STATUS_COLORS[m[0]]}m{m[0]}\x1b[0m", text)
 
 
-_LISTINGS = (LsReport, NamespacesReport, LogReport)
+_LISTINGS = (LsReport, NamespacesReport, LogReport, EventsLsReport)
 """Their first line names the columns."""
 
 _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
@@ -386,6 +415,8 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     ShowReport: _show,
     LogReport: _log,
     StatusReport: _status,
+    EventsReport: _events,
+    EventsLsReport: _events_ls,
     CompactReport: _compact,
     PruneReport: _prune,
     CacheWarmReport: _cache_warm,

@@ -112,7 +112,7 @@ def command_line(suggestion: Suggestion, shared: Mapping[str, str]) -> str:
     arguments = list(suggestion.arguments)
     behind = any(word.startswith("-") and word != "-" for word in arguments)
     tail = [*words, "--", *arguments] if behind else [*arguments, *words]
-    named = [suggestion.command] if suggestion.command else []
+    named = (suggestion.command or "").split()
     return " ".join(map(quote, ["somactl", *named, *tail]))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from somactl.errors import SomactlError
+from somactl.operations import events
 from somactl.operations.copies import FINDINGS, STALE, Compared, compare
 from somactl.report import DoctorReport, FindingView
 from somactl.store.cached import CachedStore, cached
@@ -30,6 +32,9 @@ async def examine(store: Store, line: Callable[[Suggestion], str | None]) -> Doc
     if pair is not None and not any(map(_is_unreachable, findings)):
         copies, stale = await _copies(pair)
         findings += copies
+    if not any(map(_is_unreachable, findings)):
+        with suppress(SomactlError):  # what is wrong has been said
+            findings += await events.findings(store)
     report = DoctorReport(
         store=store.name,
         namespace=store.namespace,

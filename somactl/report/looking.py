@@ -187,6 +187,49 @@ class LogReport(Report, tag="log"):
     revisions: list[RevisionView] = []
 
 
+class EventView(msgspec.Struct, kw_only=True):
+    """One commit as its event tells it. psd, trace_error and lambda_min_lower are the worst of its density
+    matrices, None where it wrote none."""
+
+    version: int
+    incarnation: str
+    commit_id: str
+    recorded_at: float
+    keys: dict[str, str | None]
+    psd: str | None = None
+    trace_error: float | None = None
+    lambda_min_lower: float | None = None
+
+
+class EventsLsReport(Report, tag="events-ls"):
+    """Events in the order of versions. gone: the first and the last version behind the given one whose events
+    retention has removed. The namespace was at version `head`; after is where the next page goes on."""
+
+    head: int
+    after: int
+    events: list[EventView] = []
+    gone: list[int] | None = None
+
+
+class EventsReport(Report, tag="events"):
+    """How far events were published, whether asked or changed.
+
+    publishing  whether events wait to be published, at most keep of them beyond their time
+    published   the version up to which they were; the namespace is at `version`
+    backlog     how many wait, the oldest since oldest_at
+    dropped     how many were removed unpublished since publishing was turned on
+    """
+
+    incarnation: str
+    version: int
+    publishing: bool
+    published: int
+    keep: int | None = None
+    backlog: int = 0
+    oldest_at: float | None = None
+    dropped: int = 0
+
+
 class OrderView(msgspec.Struct, kw_only=True):
     """A prune order that was accepted, and how far it is: see the report of `prune`.
 

@@ -90,7 +90,11 @@ class RmReport(CommitReport, tag="rm"):
 
 
 class CompactReport(Report, tag="compact"):
-    """orders are records of prune orders, and of the commits that restores took."""
+    """orders are records of prune orders, and of the commits that restores took.
+
+    events are those of `records` that were commits', whose events are gone with them; dropped of these were
+    not published, although publishing was on.
+    """
 
     dry_run: bool = False
     revisions: int = 0
@@ -98,6 +102,7 @@ class CompactReport(Report, tag="compact"):
     records: int = 0
     orders: int = 0
     events: int = 0
+    dropped: int = 0
     bytes_freed: int = 0
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from somactl.store.model import (
     DAY as DAY,
+    KEEP_EVENTS as KEEP_EVENTS,
     MAX_NOTE_BYTES as MAX_NOTE_BYTES,
     CommitMetadata as CommitMetadata,
     CommitRecord as CommitRecord,

@@ -16,8 +16,6 @@ from somactl.errors import StoreDamaged, VersionConflict
 from somactl.store.model import CommitMetadata, CommitRecord, Event, EventPage, Receipt, VerdictSummary
 from somactl.suggestion import run
 
-KEEP_EVENTS = 100_000
-"""Unpublished events that a namespace keeps beyond their time, where nothing else was said."""
 MAX_KEEP_EVENTS = 1_000_000_000
 PAGE_EVENTS = 1000
 """The most that one page has."""
@@ -126,5 +124,5 @@ def refuse_unreached(version: int, head: int, incarnation: str, expected: str | 
         f"{what}: it is another namespace's, or a backup was restored",
         conflicts={},
         hint="read the events again from what is published here",
-        next=[run("doctor")],
+        next=[run("events status"), run("doctor")],
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from somactl.errors import CorruptValue
 
 DAY = 86_400.0
+KEEP_EVENTS = 100_000
+"""Unpublished events that a namespace keeps beyond their time, where nothing else was said."""
 MAX_NOTE_BYTES = 256 << 20
 """The most that one write of notes may carry."""
 

@@ -53,6 +53,8 @@ def test_help_and_version_import_nothing_heavy(words: list[str], tmp_path: Path)
         ["log", "a"],
         ["show", "a"],
         ["status", "one"],
+        ["events", "ls"],
+        ["events", "enable"],
         ["get", "a", "--to", "x"],
         ["get", "a", "-o", "json"],
         ["init"],
@@ -75,12 +77,14 @@ def test_matrix_maths_does_without_scipy_linalg(shell: Shell) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(shell: Shell, command: str) -> None:
-    assert "--output" in shell.ok(command, "--help", env={"COLUMNS": "200"}).text
+    assert "--output" in shell.ok(*command.split(), "--help", env={"COLUMNS": "200"}).text
 
 
 def test_help_names_every_command(shell: Shell) -> None:
     text = shell.ok("--help").text
-    assert all(command in text for command in COMMANDS)
+    assert all(command.split()[0] in text for command in COMMANDS)
+    text = shell.ok("events", "--help").text
+    assert all(command.split()[1] in text for command in COMMANDS if " " in command)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,8 @@ def test_help_names_every_command(shell: Shell) -> None:
         ["log"],
         ["log", "a"],
         ["status", "one"],
+        ["events", "ls"],
+        ["events", "status"],
         ["compact", "--yes"],
         ["verify-psd", "--all"],
         ["verify-psd", "--file", "bad"],
@@ -108,7 +114,7 @@ def test_json_validates_against_the_shipped_schema(shell: Shell, words: list[str
     shell.commit("a", density(3), "--commit-id", "one")
     shell.write("bad", "no matrix")
     result = shell(*words, "--output", "json")
-    schema = json.loads(data_file("schemas", f"report.{words[0]}.json").read_text())
+    schema = json.loads(data_file("schemas", f"report.{result.json['command']}.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(result.json)
     assert result.code == result.json["code"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,9 @@ def flags() -> dict[str, set[str]]:
     parser: Any = build()
     shared = {flag for option in parser.params for flag in (*option.opts, *option.secondary_opts)}
     own = {
-        name: {
-            flag for option in parser.commands[name].params for flag in (*option.opts, *option.secondary_opts)
-        }
+        name: {flag for option in found.params for flag in (*option.opts, *option.secondary_opts)}
         for name in COMMANDS
+        for found in [reduce(lambda group, word: group.commands[word], name.split(), parser)]
     }
     return {name: known | shared | {"--help", "-h"} for name, known in own.items()}
 
@@ -127,8 +126,9 @@ def test_commands_and_flags_in_prose_exist(page: Path) -> None:
     for span in spans(page):
         words = span.split()
         if words[:1] == ["somactl"] and len(words) > 1 and not words[1].startswith(("-", "COMMAND")):
-            assert words[1] in COMMANDS, f"{span}: there is no such command"
-            assert set(_FLAG.findall(span)) <= flags()[words[1]], f"{span}: there is no such option"
+            command = next((name for name in (" ".join(words[1:3]), words[1]) if name in COMMANDS), None)
+            assert command is not None, f"{span}: there is no such command"
+            assert set(_FLAG.findall(span)) <= flags()[command], f"{span}: there is no such option"
         elif span.startswith("--"):
             assert set(_FLAG.findall(span)) <= all_flags(), f"{span}: there is no such option"
 

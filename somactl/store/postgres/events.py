@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from somactl.store import reading as rules, sql
-from somactl.store.contract import EventPage, Publishing
-from somactl.store.events import KEEP_EVENTS, event, page, refuse_unreached
+from somactl.store.contract import KEEP_EVENTS, EventPage, Publishing
+from somactl.store.events import event, page, refuse_unreached
 from somactl.store.postgres.session import Session
 
 _MANY = (1 << 63) - 1

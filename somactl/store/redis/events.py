@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from somactl.store.contract import Event, EventPage, Publishing
-from somactl.store.events import KEEP_EVENTS, event, page, refuse_unreached
+from somactl.store.contract import KEEP_EVENTS, Event, EventPage, Publishing
+from somactl.store.events import event, page, refuse_unreached
 from somactl.store.redis import layout
 from somactl.store.redis.layout import NamespaceHead
 from somactl.store.redis.pool import Argument, Script

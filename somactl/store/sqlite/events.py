@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from somactl.store.contract import EventPage, Publishing
-from somactl.store.events import KEEP_EVENTS, event, page, refuse_unreached
+from somactl.store.contract import KEEP_EVENTS, EventPage, Publishing
+from somactl.store.events import event, page, refuse_unreached
 from somactl.store.sqlite import reading
 from somactl.store.sqlite.database import transaction
 from somactl.store.sqlite.schema import queries
