@@ -10,14 +10,4 @@ from somactl.address.address import Address, Host, Use, is_local
 from somactl.address.foreign import is_address, notation
 from somactl.address.parse import parse, public, refuse_cache
 
-__all__ = [
-    "Address",
-    "Host",
-    "Use",
-    "is_address",
-    "is_local",
-    "notation",
-    "parse",
-    "public",
-    "refuse_cache",
-]
+__all__ = ["Address", "Host", "Use", "is_address", "is_local", "notation", "parse", "public", "refuse_cache"]

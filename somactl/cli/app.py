@@ -53,7 +53,7 @@ COMMANDS: dict[str, str] = {
 }
 
 GROUPS = {
-    "events": "What each commit tells: list events, say how far they were published, have them wait for it.",
+    "events": "What each commit tells: list events, say how far they were published, have them wait for it."
 }
 """What the first words of commands with two of them are about."""
 

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from somactl.cli.text import printable
-from somactl.errors import (
-    Interrupted,
-    SecretExposed,
-    SomactlError,
-    Terminated,
-    UsageError,
-    VersionConflict,
-)
+from somactl.errors import Interrupted, SecretExposed, SomactlError, Terminated, UsageError, VersionConflict
 from somactl.suggestion import Suggestion, explain, run
 
 OFFLINE = frozenset({"completion", "demo"})

@@ -124,8 +124,7 @@ def target_dtype(given: np.dtype[Any], wanted: str | None, key: str) -> str:
     if given.kind == "c" and not wanted.startswith("complex"):
         complex_form = "complex64" if wanted == "float32" else "complex128"
         raise InputRejected(
-            f"{key!r} is complex and cannot be stored as {wanted}",
-            hint=f"use dtype {complex_form}",
+            f"{key!r} is complex and cannot be stored as {wanted}", hint=f"use dtype {complex_form}"
         )
     return wanted
 

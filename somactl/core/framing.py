@@ -22,14 +22,7 @@ from somactl.core.header import (
     digest,
     parse_header,
 )
-from somactl.errors import (
-    BadBase64,
-    DigestMismatch,
-    LimitExceeded,
-    TrailingBytes,
-    Truncated,
-    WrongAddress,
-)
+from somactl.errors import BadBase64, DigestMismatch, LimitExceeded, TrailingBytes, Truncated, WrongAddress
 
 __all__ = [
     "COMPRESSIONS", "DTYPES", "FORMAT_VERSION", "LAYOUTS", "MAGIC", "MAX_COMMIT_BYTES",

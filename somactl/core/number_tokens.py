@@ -37,9 +37,7 @@ _BETWEEN_ROWS = (b";", b":", b"|")  # where a comma was
 _IN_QUOTES = rb"\"\s*+(?:" + _SPELLED + rb"|" + _CALL + rb")\s*+\"|'\s*+(?:" + _SPELLED + rb")\s*+'"
 _BARE = rb"(?:" + _CALLED_ANYTHING + rb"|" + _SPELLED + rb"|" + _NOTHING + rb")" + _ENDS
 
-number_begins: Final = re.compile(
-    rb"[-+]?\.?[0-9]|-|\]|\Z|" + _BARE + rb"|" + _IN_QUOTES,
-).match
+number_begins: Final = re.compile(rb"[-+]?\.?[0-9]|-|\]|\Z|" + _BARE + rb"|" + _IN_QUOTES).match
 """Whether a number, or what was one, begins the innermost list here. An empty list and the end of a text that
 was cut off count: there may have been numbers behind them."""
 

@@ -94,10 +94,7 @@ async def commit_matrix_update(
             admit, array, key, store.namespace, policy, time.time(), kind=kind, layout=layout
         )
     request = Request(
-        commit_id=commit_id,
-        user=metadata or {},
-        expected=expected_version,
-        change_kind=policy.change_kind,
+        commit_id=commit_id, user=metadata or {}, expected=expected_version, change_kind=policy.change_kind
     )
     return await send(store, admitted, request, commit_id or new_commit_id(), command="python")
 
@@ -173,12 +170,7 @@ async def write(
 
 
 async def send(
-    store: Store,
-    admitted: Mapping[str, Admitted | None],
-    request: Request,
-    commit_id: str,
-    *,
-    command: str,
+    store: Store, admitted: Mapping[str, Admitted | None], request: Request, commit_id: str, *, command: str
 ) -> Receipt:
     """The write itself. Interrupted in the middle, it finds out at once what became of the commit."""
     metadata = CommitMetadata(user=request.user, verdicts=verdicts_of(admitted), command=command)

@@ -36,9 +36,7 @@ async def examine(store: Store, line: Callable[[Suggestion], str | None]) -> Doc
         with suppress(SomactlError):  # what is wrong has been said
             findings += await events.findings(store)
     report = DoctorReport(
-        store=store.name,
-        namespace=store.namespace,
-        findings=[_view(finding, line) for finding in findings],
+        store=store.name, namespace=store.namespace, findings=[_view(finding, line) for finding in findings]
     )
     report.complete = not any(f.status == "unknown" or _is_unreachable(f) for f in findings)
     report.finish(*map(_code, findings), 4 if stale else 0)

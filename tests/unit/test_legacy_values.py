@@ -142,10 +142,7 @@ def test_the_keys_of_the_numpy_form_stand_in_any_order(order: str, n: int) -> No
         (b"\xff\xfe words", "text that is not JSON"),
         (b"{'python': 'repr'}", "an object without `__np__`"),
         (Reference("k", 1, "00").encode(), "a reference to a migrated matrix"),
-        (
-            quoted(b'{"rho": ' + FORM + b"}"),
-            "text that holds more than a matrix, where no pointer leads",
-        ),
+        (quoted(b'{"rho": ' + FORM + b"}"), "text that holds more than a matrix, where no pointer leads"),
     ],
 )
 def test_what_is_no_matrix_is_left_alone_and_said(value: bytes, reason: str) -> None:

@@ -63,11 +63,7 @@ def keys(order: Order) -> list[str]:
         ("# ranked\n\n  # by age\nb\n\na", "text", [Item("b", None, 4), Item("a", None, 6)]),
         ("12\nnull\n", "text", [Item("12", None, 1), Item("null", None, 2)]),
         ('["b", "a"]', "list", [Item("b", None, 1), Item("a", None, 1)]),
-        (
-            '\n[\n "b",\n {"version": 3,\n "key": "a"}\n]\n',
-            "list",
-            [Item("b", None, 3), Item("a", 3, 4)],
-        ),
+        ('\n[\n "b",\n {"version": 3,\n "key": "a"}\n]\n', "list", [Item("b", None, 3), Item("a", 3, 4)]),
         ('"b"\n\n {"key": "a", "version": 3} \r\n', "ndjson", [Item("b", None, 1), Item("a", 3, 3)]),
         ('{"key": "a", "version": 3}', "ndjson", [Item("a", 3, 1)]),
         ('{"version": 3, "key": "a"}\n"b"', "ndjson", [Item("a", 3, 1), Item("b", None, 2)]),
