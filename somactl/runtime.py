@@ -1,4 +1,5 @@
-"""The composition root: settings become an opened store. The only module that names the concrete stores."""
+"""The composition root: settings become an opened store. The only module that names the concrete stores, and
+the kinds of jobs that leave notes in them."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from somactl.address import Address, is_address, parse, plugins, refuse_cache
 from somactl.config import Settings, source_url
 from somactl.errors import ConfigurationError, SomactlError, UsageError
 from somactl.legacy.source.contract import Source
+from somactl.operations.jobs.registry import Job
 from somactl.store.contract import Store, StoreServer
 
 if TYPE_CHECKING:
@@ -242,3 +244,10 @@ def _cache_nodes(settings: Settings) -> Nodes:
     from somactl.store.redis.cache import nodes
 
     return nodes(settings.cache)
+
+
+def jobs() -> tuple[Job, ...]:
+    """Every kind of job that `status`, `restore --commit` and `compact` know of."""
+    from somactl.operations.prune.record import PruneJob
+
+    return (PruneJob(),)

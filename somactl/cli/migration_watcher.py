@@ -8,6 +8,7 @@ from somactl.cli.command import Session
 from somactl.legacy.context import Progress
 from somactl.legacy.examine import shown
 from somactl.legacy.journal import Original
+from somactl.operations.jobs.progress import Progress as Shown
 
 
 class MigrationWatcher:
@@ -34,7 +35,7 @@ class MigrationWatcher:
             if progress.done == progress.total:
                 self._tell_slowest()
                 return
-        self._out.progress(progress.done, progress.what, total=progress.total, read=self._bytes)
+        self._out.progress(Shown(progress.done, progress.what, progress.total, self._bytes))
 
     def left(self, original: Original) -> None:
         """One that `--revert` could not put back: in ndjson mode a line with all of it."""

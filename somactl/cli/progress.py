@@ -11,6 +11,7 @@ from typing import Any
 
 from somactl.cli.text import printable, size
 from somactl.errors import SomactlError
+from somactl.operations.jobs.progress import Progress
 
 PATIENCE_SECONDS = 1.0  # a command that is done by then shows nothing
 DRAW_SECONDS = 0.1
@@ -41,23 +42,21 @@ class ProgressPrinter:
         """Whether a person looks on."""
         return not self._quiet and sys.stderr.isatty()
 
-    def __call__(
-        self, done: int, what: str, *, total: int | None = None, read: int = 0, note: str = ""
-    ) -> None:
-        """`done` of the step called `what`; `read` counts bytes; `note` is what else is worth telling."""
+    def __call__(self, progress: Progress) -> None:
         if self._quiet:
             return
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._since, self._first, self._bar = what, now, done, None
-        self._total = self.counted if total is None else total
+        now, done = time.monotonic(), progress.done
+        if progress.what != self._what:
+            self._what, self._since, self._first, self._bar = progress.what, now, done, None
+        self._total = self.counted if progress.total is None else progress.total
         watched = sys.stderr.isatty()
         patience, every = (PATIENCE_SECONDS, DRAW_SECONDS) if watched else (0.0, LOG_SECONDS)
         if now - self._began < patience or now - self._told < every:
             return
         self._told = now
         rate = (done - self._first) / (now - self._since) if now > self._since else 0.0
-        extra = ", ".join(part for part in (size(read) if read else "", note) if part)
+        read = size(progress.read) if progress.read else ""
+        extra = ", ".join(part for part in (read, progress.note) if part)
         if watched:
             self._draw(done, rate, extra)
         else:
@@ -92,10 +91,16 @@ class _Bar:
 
     def __init__(self, what: str, *, color: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress as Bars,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = Console(stderr=True, no_color=None if color else True, highlight=False)
-        self._progress = Progress(
+        self._progress = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),

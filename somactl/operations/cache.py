@@ -12,6 +12,7 @@ from somactl.errors import StoreUnavailable, UsageError
 from somactl.operations.bounded import in_portions
 from somactl.operations.copies import FINDINGS, STALE, Compared, compare
 from somactl.operations.jobs.pace import Pace
+from somactl.operations.jobs.progress import Progress, Watch, unwatched
 from somactl.report import CacheFinding, CacheWarmReport
 from somactl.store.cached import ESTABLISHING, INITIALISING, Cached, CachedStore, Fill, cached
 from somactl.store.contract import Entry, Stat, Store
@@ -34,7 +35,7 @@ class Warming:
     match  keys by pattern; None: all
     pace   bounds the bytes per second that are moved
     allow_empty  whether it is in order that nothing matches, or there is nothing to compare
-    each   called with the report after every page
+    watch  told after every page how many keys were looked at
     dice   numbers evenly from 0 to 1
     """
 
@@ -42,13 +43,17 @@ class Warming:
     pace: Pace = field(default_factory=Pace)
     dry_run: bool = False
     allow_empty: bool = False
-    each: Callable[[CacheWarmReport], None] = lambda report: None
+    watch: Watch = unwatched
     dice: Callable[[], float] = random.random
 
     async def paced(self, moved: int) -> None:
         """Wait until `moved` more bytes are no more than the rate allows."""
         self.pace.did(0, moved)
         await self.pace.turn()
+
+    def tell(self, report: CacheWarmReport) -> None:
+        note = f"{report.filled} copied"
+        self.watch(Progress(report.checked, "keys", read=report.bytes_filled, note=note))
 
     def life(self, ttl: float) -> float:
         """Seconds that one copy is to live."""
@@ -93,7 +98,7 @@ async def warm(store: CachedStore, warming: Warming, report: CacheWarmReport) ->
         report.current += len(stats) - len(missing)
         if not await fill(store, missing, warming, report):
             return
-        warming.each(report)
+        warming.tell(report)
 
 
 async def refuse_other_incarnation(store: CachedStore) -> None:
@@ -209,13 +214,13 @@ async def reconcile(store: CachedStore, warming: Warming, report: CacheWarmRepor
         report.checked += len(page)
         if not await _compare(store, [stat.key for stat in page], warming, report, live=True):
             return
-        warming.each(report)
+        warming.tell(report)
     pattern = None if warming.match is None else Pattern(warming.match)
     async for names in store.cache.keys():
         keys = [key for key in names if pattern is None or pattern.matches(key)]
         for start in range(0, len(keys), PAGE_KEYS):
             await _compare(store, keys[start : start + PAGE_KEYS], warming, report, live=False)
-            warming.each(report)
+            warming.tell(report)
 
 
 async def _compare(

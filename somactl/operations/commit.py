@@ -26,6 +26,7 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
+from somactl.operations.jobs.progress import Progress, Watch, unwatched
 from somactl.report import CommitItem, CommitReport, StoreView, without_witness_vector
 from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
 from somactl.store.request import KeyState, new_commit_id, normalise, refuse_conflicts
@@ -55,7 +56,7 @@ class Request:
 
     change_kind: whether a value that is no rho may replace one that is.
     announce is called with the commit id before the write is sent, so that an operator can ask what
-    became of it even if this process dies in between; progress with how many matrices of how many are proven.
+    became of it even if this process dies in between; watch is told how many matrices are proven.
     """
 
     commit_id: str | None = None
@@ -65,7 +66,7 @@ class Request:
     change_kind: bool = False
     require_durability: str | None = None
     announce: Callable[[str], None] = lambda commit_id: None
-    progress: Callable[[int, int], None] = lambda done, total: None
+    watch: Watch = unwatched
 
 
 async def commit_matrix_update(
@@ -124,7 +125,7 @@ async def commit(
             )
         except InputRejected as exc:
             refused.append((item.source, exc.about(item.source)))
-        request.progress(count, len(inputs))
+        request.watch(Progress(count, "matrices", len(inputs)))
     for key in deletes:
         try:
             admitted[validate_key(key)] = None

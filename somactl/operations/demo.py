@@ -126,7 +126,7 @@ async def _conflict(store: Store, states: dict[str, np.ndarray], say: Say) -> No
 async def _take_back(store: Store, states: dict[str, np.ndarray], say: Say) -> None:
     """The clamped commit is undone, as a new commit that would refuse to run over later work."""
     (record,) = await store.log(limit=1)
-    report = await undo.restore_commit(store, record.commit_id, Request(), Tolerances())
+    report = await undo.restore_commit(store, record.commit_id, Request(), Tolerances(), jobs=())
     entry = await store.read("digit:3")
     _expect(
         np.array_equal(deserialize_matrix(entry.data).array, states["digit:3"]),

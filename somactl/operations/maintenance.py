@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from somactl.errors import NamespaceNotFound
 from somactl.operations.compacting import batches
 from somactl.operations.inspect import head_view
-from somactl.operations.prune.forgetting import forget_orders
+from somactl.operations.jobs.progress import Progress, Watch, unwatched
+from somactl.operations.jobs.registry import Job
 from somactl.report import CompactReport, InitReport
 from somactl.store.contract import Compaction, Retention, Store
 from somactl.suggestion import run
@@ -53,28 +54,26 @@ async def compactable(store: Store) -> int:
     """How many rows a compaction would remove now."""
     report = CompactReport(store=store.name, namespace=store.namespace, dry_run=True)
     async for batch in batches(store, dry_run=True):
-        _add(report, batch)
+        report = _with(report, batch)
     return removed(report)
 
 
-def _add(report: CompactReport, batch: Compaction) -> None:
-    report.revisions += batch.revisions
-    report.tombstones += batch.tombstones
-    report.records += batch.records
-    report.events += batch.events
-    report.dropped += batch.dropped
-    report.bytes_freed += batch.bytes_freed
+def _with(report: CompactReport, batch: Compaction) -> CompactReport:
+    fields = ("revisions", "tombstones", "records", "events", "dropped", "bytes_freed")
+    return replace(report, **{name: getattr(report, name) + getattr(batch, name) for name in fields})
 
 
 async def compact(
-    store: Store, *, dry_run: bool, each: Callable[[CompactReport], None] = lambda report: None
+    store: Store, jobs: Sequence[Job], *, dry_run: bool, watch: Watch = unwatched
 ) -> CompactReport:
-    """Enforce the retention in short transactions, with a pause between them."""
+    """Enforce the retention in short transactions, with a pause between them; notes of old jobs go too."""
     report = CompactReport(store=store.name, namespace=store.namespace, dry_run=dry_run)
     async for batch in batches(store, dry_run=dry_run):
-        _add(report, batch)
-        each(report)
-    report.orders = await forget_orders(store, dry_run=dry_run)
+        report = _with(report, batch)
+        watch(Progress(removed(report), "records", read=report.bytes_freed))
+    horizon = await store.clock() - (await store.head()).retention.record_seconds
+    for job in jobs:
+        report.orders += await job.forget(store, horizon, dry_run=dry_run)
     if report.dropped:
         told = "would be dropped" if dry_run else "were dropped"
         report.warnings.append(

@@ -12,18 +12,15 @@ from somactl.errors import (
     CommitNotFound,
     KeyNotFound,
     NotFound,
-    SomactlError,
     UsageError,
     VersionCompacted,
     VersionConflict,
 )
 from somactl.operations.admission import Admitted, readmit
 from somactl.operations.commit import Request, write
-from somactl.operations.prune.restore import pruned_by, restore_pruned
-from somactl.operations.prune.restore_parts import add, name_parts, parts_of, stop
+from somactl.operations.jobs.registry import Job
 from somactl.report import RestoreReport, RmReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Store
-from somactl.store.request import new_commit_id
 from somactl.suggestion import run
 
 
@@ -68,52 +65,32 @@ async def restore_key(
 
 
 async def restore_commit(
-    store: Store, undone: str, request: Request, tolerances: Tolerances, *, partial: bool = False
+    store: Store,
+    undone: str,
+    request: Request,
+    tolerances: Tolerances,
+    jobs: Sequence[Job],
+    *,
+    partial: bool = False,
 ) -> RestoreReport:
-    """The inverse of a whole commit, or of a prune order, guarded against everything written since.
+    """The inverse of a whole commit, or of a job, guarded against everything written since.
 
     Every key the commit wrote must still be where the commit left it; else VersionConflict, and nothing is
-    written. Keys that did not exist before it are deleted again. For prunes see `restore_pruned`, and
-    `partial` is for them alone.
+    written. Keys that did not exist before it are deleted again. A job of one of the kinds `jobs` undoes what
+    is its own; `partial` is for these alone.
     """
     status = await store.commit_status(validate_commit_id(undone))
-    pruned = await pruned_by(store, undone, status)
-    if pruned is not None:
-        return await restore_pruned(store, undone, pruned, request, tolerances, partial=partial)
+    for job in jobs:
+        report = await job.undo(store, undone, status, request, tolerances, partial=partial)
+        if report is not None:
+            return report
     if partial:
         raise UsageError("--partial is for prunes: any other commit is undone whole or not at all")
-    parts = [] if status.record is not None else await parts_of(store, undone)
-    if parts:
-        return await _invert_each(store, undone, parts, request, tolerances)
-    return await _invert(store, _receipt_of(store, undone, status), request, tolerances)
+    return await invert(store, receipt_of(store, undone, status), request, tolerances)
 
 
-async def _invert_each(
-    store: Store, restore: str, commits: Sequence[str], request: Request, tolerances: Tolerances
-) -> RestoreReport:
-    """The inverse of a restore that took several commits, last first, each a commit of its own."""
-    base = request.commit_id or new_commit_id()
-    ids = await name_parts(store, base, restore, len(commits), resend=True, dry_run=request.dry_run)
-    whole = RestoreReport(
-        store=store.name, namespace=store.namespace, commit_id=base, dry_run=request.dry_run, of_prune=True
-    )
-    for undone, commit_id in zip(reversed(commits), ids, strict=True):
-        try:
-            status = await store.commit_status(undone)
-            if status.state != "committed":
-                continue  # that restore ended before it
-            receipt = _receipt_of(store, undone, status)
-            part = await _invert(store, receipt, replace(request, commit_id=commit_id), tolerances)
-        except (SomactlError, asyncio.CancelledError) as exc:
-            if not whole.commits:
-                raise
-            stop(whole, exc)
-            return whole
-        add(whole, part, len(part.items), sum(item.bytes or 0 for item in part.items))
-    return whole
-
-
-async def _invert(store: Store, receipt: Receipt, request: Request, tolerances: Tolerances) -> RestoreReport:
+async def invert(store: Store, receipt: Receipt, request: Request, tolerances: Tolerances) -> RestoreReport:
+    """One commit that gives every key of another one the value that it had before. Raises VersionConflict."""
     before: dict[str, Admitted | None] = {}
     for key in receipt.keys:
         entry = await _state_before(store, key, receipt.version)
@@ -150,7 +127,8 @@ async def _is_undone(store: Store, receipt: Receipt, before: Mapping[str, Admitt
     return True
 
 
-def _receipt_of(store: Store, commit_id: str, status: CommitStatus) -> Receipt:
+def receipt_of(store: Store, commit_id: str, status: CommitStatus) -> Receipt:
+    """Raises CommitNotFound for what was not committed, or is not recorded any more."""
     if status.record is None or status.record.receipt is None:
         raise CommitNotFound(
             f"commit {commit_id} is not recorded as committed in namespace {store.namespace!r}",

@@ -12,6 +12,7 @@ import pytest
 from servers.redis import RedisServer
 from somactl.cli import progress
 from somactl.cli.progress import ProgressPrinter
+from somactl.operations.jobs.progress import Progress
 from support.forkserver import BEFORE
 from support.terminal import Shown, run_watched
 from tests.cli.conftest import FORKED, Shell, density, environment
@@ -97,7 +98,7 @@ def test_the_line_never_leaves_its_line(
         monkeypatch.setenv("COLUMNS", str(columns))
         told = ProgressPrinter(print)
         for done, total in ((1, None), (5, 9), (10**9, 10**12), (9, 3)):
-            told(done, "things\x1b[2J\nof a kind", total=total, read=10**9, note="[red]none[/red]")
+            told(Progress(done, "things\x1b[2J\nof a kind", total, 10**9, "[red]none[/red]"))
         told.hide()
         lines = capfd.readouterr().err.split("\r\x1b[2K")[1:]
         assert len(lines) == 5
@@ -111,11 +112,11 @@ def test_elsewhere_a_remark_is_made_now_and_then(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     said: list[str] = []
     told = ProgressPrinter(said.append)
-    told(1, "keys")
-    told(4, "keys", total=10, read=3, note="2 copied")
+    told(Progress(1, "keys"))
+    told(Progress(4, "keys", 10, 3, "2 copied"))
     assert re.fullmatch(r"4 of 10 keys, 3 B, 2 copied, \d+/s, 0 s left", said[1])
     monkeypatch.setattr(progress, "LOG_SECONDS", 30.0)
-    told(5, "keys", total=10)
+    told(Progress(5, "keys", 10))
     assert len(said) == 2
 
 

@@ -15,6 +15,7 @@ from somactl.errors import CorruptValue, UsageError
 from somactl.operations.maintenance import compact
 from somactl.operations.prune.limit import report_without_order
 from somactl.operations.prune.request import PruneRequest
+from somactl.runtime import jobs
 from somactl.store.contract import Retention, Store
 from somactl.store.wrapper import ReadOnly
 from somactl.testing.values import put
@@ -155,9 +156,9 @@ async def test_a_note_that_is_damaged_is_named(store: Store, data: bytes) -> Non
 
 async def test_compact_forgets_orders_with_the_records_of_their_commits(store: Store) -> None:
     await carry_out(store, text("a"), order_id="o")
-    assert (await compact(store, dry_run=False)).orders == 0
+    assert (await compact(store, jobs(), dry_run=False)).orders == 0
     await store.init(retention=Retention(record_seconds=0.0))
     await asyncio.sleep(0.01)
-    assert (await compact(store, dry_run=True)).orders == 1
-    assert (await compact(store, dry_run=False)).orders == 1
+    assert (await compact(store, jobs(), dry_run=True)).orders == 1
+    assert (await compact(store, jobs(), dry_run=False)).orders == 1
     assert [page async for page in store.scan_notes("order/")] == []

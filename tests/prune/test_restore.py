@@ -26,6 +26,7 @@ from somactl.operations.maintenance import compact
 from somactl.operations.prune import restore as restoring
 from somactl.operations.undo import restore_commit
 from somactl.report import RestoreReport
+from somactl.runtime import jobs
 from somactl.store.contract import Store
 from somactl.suggestion import run
 from somactl.testing.values import delete, put
@@ -49,7 +50,7 @@ async def values(store: Store) -> Mapping[str, bytes]:
 
 
 async def restore(store: Any, commit: str, *, partial: bool = False, **options: Any) -> RestoreReport:
-    return await restore_commit(store, commit, Request(**options), Tolerances(), partial=partial)
+    return await restore_commit(store, commit, Request(**options), Tolerances(), jobs(), partial=partial)
 
 
 async def test_an_order_is_undone_bit_for_bit_on_every_store(any_backend: Any) -> None:
@@ -132,7 +133,7 @@ async def test_past_its_grace_an_order_cannot_be_undone(store: Store) -> None:
     await carry_out(store, text("b"), order_id="p")
     await restore(store, "p")
     await asyncio.sleep(0.3)
-    report = await compact(store, dry_run=False)
+    report = await compact(store, jobs(), dry_run=False)
     assert report.tombstones == 1
     with pytest.raises(VersionCompacted, match="grace") as caught:
         await restore(store, "o")
@@ -145,7 +146,7 @@ async def test_within_its_grace_compact_takes_nothing_of_an_order(store: Store) 
     before = await values(store)
     await store.init(retention=(await store.head()).retention.__class__(versions=1, seconds=0.0))
     await carry_out(store, text("a", "b"), order_id="o")
-    await compact(store, dry_run=False)
+    await compact(store, jobs(), dry_run=False)
     assert set(await tombstones(store)) == {"a", "b"}
     await restore(store, "o")
     assert await values(store) == before

@@ -18,6 +18,7 @@ from somactl.core.names import Pattern
 from somactl.errors import NotFound, UsageError
 from somactl.operations import verify
 from somactl.operations.inspect import count_keys
+from somactl.operations.jobs.progress import Progress
 from somactl.operations.verify import Audit, FileInput
 from somactl.report import Checked, Report, VerifyReport
 from somactl.store.cached import cached
@@ -164,4 +165,5 @@ class _Outcomes:
         self.wrong += checked.outcome in verify.EXIT_CODES
         if self.out.mode == "ndjson":
             self.out.item(checked)
-        self.out.progress(self.count, "matrices", note=f"{self.wrong} not right" if self.wrong else "")
+        note = f"{self.wrong} not right" if self.wrong else ""
+        self.out.progress(Progress(self.count, "matrices", note=note))

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from somactl.cli.command import Session, command
-from somactl.cli.progress import ProgressPrinter, counting
+from somactl.cli.progress import counting
 from somactl.operations import cache
 from somactl.operations.cache import Warming
 from somactl.operations.inspect import count_keys
 from somactl.operations.jobs.pace import Pace
-from somactl.report import CacheWarmReport, Report
+from somactl.report import Report
 from somactl.suggestion import again
 
 MEGABYTE = 1_000_000
@@ -47,7 +47,7 @@ async def cache_warm(
     Commits that happen meanwhile win. It stops before the cache's memory is full.
     """
     pace = Pace(bytes_=rate * MEGABYTE or None)
-    warming = Warming(match, pace, dry_run, allow_empty, each=partial(_tell, session.out.progress))
+    warming = Warming(match, pace, dry_run, allow_empty, watch=session.out.progress)
     async with session.store(read_only=dry_run) as store:
         cached = cache.cached_store(store)
         report = cache.report_for(cached, warming, reconcile=reconcile)
@@ -60,7 +60,3 @@ async def cache_warm(
     if dry_run:
         report.next = session.line(again(dry_run=None))
     return cache.finish(report)
-
-
-def _tell(progress: ProgressPrinter, report: CacheWarmReport) -> None:
-    progress(report.checked, "keys", read=report.bytes_filled, note=f"{report.filled} copied")

@@ -163,9 +163,10 @@ async def status(
     Of a prune order: done (0), or begun and not done (4).
     """
     from somactl.operations.status import status as status_of
+    from somactl.runtime import jobs
 
     async with session.store(read_only=not resolve) as store:
-        report = await status_of(store, commit_id, resolve=resolve)
+        report = await status_of(store, commit_id, jobs(), resolve=resolve)
     order = report.order
     if report.commit.state == "unseen" and order is None:
         report.next = session.command("status", commit_id, resolve=True)

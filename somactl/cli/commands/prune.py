@@ -78,7 +78,7 @@ async def prune(
         fallback=fallback,
         dry_run=dry_run,
         announce=lambda sent: session.out.talk(f"order {sent}"),
-        progress=lambda settled, items: session.out.progress(settled, "items", total=items),
+        watch=session.out.progress,
         each=session.out.item if session.out.mode == "ndjson" else lambda item: None,
     )
     order = None if order_file is None else inputs.read_order(order_file)

@@ -9,11 +9,11 @@ import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
-from somactl.cli.progress import ProgressPrinter, counting
+from somactl.cli.progress import counting
 from somactl.errors import UsageError
 from somactl.operations import maintenance
 from somactl.operations.doctor import examine
-from somactl.report import CompactReport, Report
+from somactl.report import Report
 from somactl.suggestion import again
 
 KEEPS = "10, on Redis alone 2; or as it is", "7 days; or as it is", "30 days; or as it is"
@@ -63,14 +63,15 @@ async def compact(
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
 ) -> Report:
     """Remove for good what the namespace's retention no longer keeps. Live values are never touched."""
+    from somactl.runtime import jobs
+
     if not (dry_run or yes):
         _ask(session, no_input=no_input)
-
     async with (
         session.store(read_only=dry_run) as store,
         counting(session.out.progress, partial(maintenance.compactable, store)),
     ):
-        report = await maintenance.compact(store, dry_run=dry_run, each=partial(_tell, session.out.progress))
+        report = await maintenance.compact(store, jobs(), dry_run=dry_run, watch=session.out.progress)
         session.done.append(report)
     if dry_run:
         report.next = session.command("compact", yes=True)
@@ -82,10 +83,6 @@ async def doctor(session: Session) -> Report:
     """Look at every configured service and say what to do about what is wrong. Changes nothing."""
     async with session.store(read_only=True) as store:
         return await examine(store, session.line)
-
-
-def _tell(progress: ProgressPrinter, report: CompactReport) -> None:
-    progress(maintenance.removed(report), "records", read=report.bytes_freed)
 
 
 def _ask(session: Session, *, no_input: bool) -> None:

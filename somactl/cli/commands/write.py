@@ -130,11 +130,13 @@ async def restore(
         raise UsageError("restore wants KEY, KEY --version N, or --commit ID")
     if commit is not None and expect:
         raise UsageError("restore --commit brings its own expectations; --expect does not go with it")
+    from somactl.runtime import jobs
+
     request = _request(session, commit_id, metadata, dry_run, expect, change_kind)
     tolerances = session.settings.tolerances
     async with session.store(read_only=dry_run) as store:
         if commit is not None:
-            report = await undo.restore_commit(store, commit, request, tolerances, partial=partial)
+            report = await undo.restore_commit(store, commit, request, tolerances, jobs(), partial=partial)
         else:
             assert key is not None
             report = await undo.restore_key(store, key, version, request, tolerances)
@@ -175,7 +177,7 @@ def _request(
         dry_run=dry_run,
         change_kind=change_kind,
         require_durability=require_durability,
-        progress=lambda done, total: session.out.progress(done, "matrices", total=total),
+        watch=session.out.progress,
         announce=lambda sent: session.out.talk(f"commit {sent}"),
     )
 

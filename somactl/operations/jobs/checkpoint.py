@@ -139,3 +139,17 @@ async def arrived(store: Store, commit_id: str) -> CommitRecord | None:
     """The record of a commit that a job announced; None: it is not there, and from now on never will be."""
     status = await store.commit_status(commit_id, resolve=True)
     return status.record if status.state == "committed" else None
+
+
+async def forget_notes(store: Store, prefix: str, horizon: float, *, dry_run: bool) -> int:
+    """Delete the notes below `prefix` that were last written before `horizon`; how many there are."""
+    count = 0
+    async for page in store.scan_notes(prefix):
+        old = {note.name: note.version for note in page if note.written_at <= horizon}
+        count += len(old)
+        if old and not dry_run:
+            try:
+                await store.write_notes(dict.fromkeys(old), old)
+            except VersionConflict:
+                count -= len(old)  # one of them is in use again; the next run looks anew
+    return count

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from somactl.report import OrderView, RestoreReport
 from somactl.store.contract import CommitStatus, Store
 
@@ -18,24 +16,14 @@ if TYPE_CHECKING:
     from somactl.operations.commit import Request
 
 
-class JobStatus(msgspec.Struct, frozen=True):
-    """Where a job is.
-
-    view           for the report
-    is_done        it came to its end, or is not to be continued
-    has_own_commit whether the job's id is that of its one commit
-    """
-
-    view: OrderView
-    is_done: bool
-    has_own_commit: bool
-
-
 class Job(Protocol):
     """One kind of job that leaves notes in a store."""
 
-    async def status(self, store: Store, job_id: str) -> JobStatus | None:
-        """Where the job of that id is; None where it is no id of this kind."""
+    async def status(self, store: Store, job_id: str, *, resolve: bool) -> OrderView | None:
+        """Where the job of that id is; None where it is no id of this kind.
+
+        resolve: the commit of that id is about to be resolved. Raises UsageError where the job has none.
+        """
         ...
 
     async def undo(
@@ -54,6 +42,7 @@ class Job(Protocol):
         """
         ...
 
-    async def forget(self, store: Store, *, dry_run: bool) -> int:
-        """Delete the notes of jobs whose commits cannot be asked about any more; how many jobs."""
+    async def forget(self, store: Store, horizon: float, *, dry_run: bool) -> int:
+        """Delete the notes of jobs not touched since `horizon`, whose commits have no record any more; how
+        many jobs."""
         ...

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from somactl.core.order import Item, Order, content_digest
 from somactl.core.retention import Goal
-from somactl.errors import CorruptValue, UsageError, VersionConflict
+from somactl.errors import LockHeld, UsageError
+from somactl.operations.jobs.checkpoint import Checkpoint
 from somactl.operations.prune.request import PruneRequest
 from somactl.report import PruneReport
 from somactl.store.contract import NamespaceSummary, Stat, Store
 
-OVER_PREFIX = "retention/over/"
+
+class Over(msgspec.Struct, frozen=True):
+    """What the note of a limit says: since when the namespace is over it, by the store's clock."""
+
+    since: float
+
+
+def over_note(goal: Goal) -> str:
+    return f"retention/over/{goal.kind}/{goal.amount}"
 
 
 def over_by(goal: Goal, keys: int, stored_bytes: int) -> int:
-    """By how many keys or bytes a namespace exceeds the goal."""
+    """By how many keys or bytes a namespace exceeds the goal; 0 where the goal does not bound it."""
     held = {"keep": keys, "max-bytes": stored_bytes}.get(goal.kind, 0)
     return max(0, held - goal.amount)
 
@@ -29,6 +39,10 @@ async def report_without_order(store: Store, request: PruneRequest) -> PruneRepo
             "there is no order, and no limit to compare the namespace with",
             hint="name an order with --order-file FILE (- is standard input), or a limit with --keep N",
         )
+    summary = await store.summary()
+    short_by = over_by(request.goal, summary.keys, summary.stored_bytes)
+    name = over_note(request.goal)
+    noted = Checkpoint(store, name, Over, _taken, (await store.read_notes([name])).get(name))
     report = PruneReport(
         store=store.name,
         namespace=store.namespace,
@@ -37,62 +51,46 @@ async def report_without_order(store: Store, request: PruneRequest) -> PruneRepo
         goal=request.goal.kind,
         amount=request.goal.amount,
         grace=request.grace,
+        keys_left=summary.keys,
+        bytes_left=summary.stored_bytes,
+        warnings=["no order came, so nothing was deleted"] if short_by else [],
+        **await excess(store, noted, short_by, remember=not request.dry_run),
     )
-    summary = await store.summary()
-    report.keys_left, report.bytes_left = summary.keys, summary.stored_bytes
-    await classify(store, request, report, over=True, remember=not request.dry_run)
-    if report.short_by:
-        report.warnings.append("no order came, so nothing was deleted")
+    report.finish(4 if short_by else 0)
     return report
 
 
-async def classify(
-    store: Store, request: PruneRequest, report: PruneReport, *, over: bool, remember: bool
-) -> None:
-    """Say how far the namespace is over its limit, and since when; degraded (4) where it is.
+async def excess(
+    store: Store, noted: Checkpoint[Over] | None, short_by: int, *, remember: bool
+) -> dict[str, Any]:
+    """The fields of a report on a namespace that is over its limit by `short_by`; none where it is not.
 
-    over: whether it may be; a run that met its goal is not asked what came after.
+    noted  the note of that limit, which is moved where `remember` says so. None: no limit was asked for
     """
-    goal = request.goal
-    if not request.bounds_namespace:
-        return
-    report.short_by = over_by(goal, report.keys_left or 0, report.bytes_left or 0) if over else 0
-    since, now = await _since(store, goal, over=report.short_by > 0, remember=remember)
-    if not report.short_by:
-        return
-    report.over_since, report.over_seconds = since, max(0.0, now - since)
-    report.degraded = True
-    report.finish(*(set(report.codes) - {0}), 4)
+    if noted is None or (not short_by and noted.state is None):
+        return {}
+    now = await store.clock()
+    since = now if noted.state is None else noted.state.since
+    if remember and (not short_by or noted.state is None):
+        with suppress(LockHeld):  # another run has just noted the same
+            await noted.save(Over(now) if short_by else None)
+    if not short_by:
+        return {}
+    return {
+        "short_by": short_by,
+        "over_since": since,
+        "over_seconds": max(0.0, now - since),
+        "degraded": True,
+    }
 
 
-class Over(msgspec.Struct, frozen=True):
-    """What the note says: since when, by the store's clock."""
-
-    since: float
-
-
-def _noted(name: str, data: bytes) -> float:
-    try:
-        return msgspec.json.decode(data, type=Over).since
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise CorruptValue(f"note {name!r} is not what somactl writes: {exc}", note=name) from None
-
-
-async def _since(store: Store, goal: Goal, *, over: bool, remember: bool) -> tuple[float, float]:
-    """Since when the namespace is known to be over this limit, and the time now, by the store's clock."""
-    name = f"{OVER_PREFIX}{goal.kind}/{goal.amount}"
-    note, now = (await store.read_notes([name])).get(name), await store.clock()
-    since = now if note is None or not note.data else _noted(name, note.data)
-    if not remember or (note is None and not over) or (over and since != now):
-        return since, now
-    data = msgspec.json.encode(Over(now)) if over else None
-    with suppress(VersionConflict):  # another run has just noted the same
-        await store.write_notes({name: data}, {name: 0 if note is None else note.version})
-    return since, now
+def _taken() -> LockHeld:
+    return LockHeld("another run notes the same limit")
 
 
 async def oldest_first(store: Store, request: PruneRequest) -> Order | None:
-    """The order `--oldest-first`: the keys that were written longest ago, as many as meet the goal.
+    """The order that stands in for one that did not come: the keys that were written longest ago, as many as
+    meet the goal.
 
     None where the goal is met already. Each item has its version, so that what is written from now on stays.
     """

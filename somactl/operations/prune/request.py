@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from somactl.core.order import Order
 from somactl.core.retention import DEFAULT_BATCH, MAX_BATCH, Goal
 from somactl.errors import UsageError
+from somactl.operations.jobs.progress import Watch, unwatched
+from somactl.operations.jobs.wire import Wire, to_wire
 from somactl.report import PruneItem
 from somactl.store.contract import DAY
 from somactl.store.request import MAX_GRACE_SECONDS
+
+
+class PruneWire(Wire, frozen=True, kw_only=True):
+    """Everything beside the order's content that decides what it deletes: what an order id stands for.
+
+    directed is false where no order of the control plane chose the keys.
+    """
+
+    goal: Literal["all", "limit", "keep", "max-bytes"] = "all"
+    amount: int = 0
+    missing: Literal["ignore", "fail"] = "ignore"
+    changed: Literal["skip", "fail"] = "skip"
+    grace: float = DAY
+    batch: int | None = None
+    directed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,7 @@ class PruneRequest:
     fallback   what takes the place of an order that did not come; None: nothing does
     announce   called with the order's id before anything is sent
     each       called with every item that was settled, in the order's sequence
-    progress   called after each commit with how many of how many items are settled
+    watch      told after each commit how many items are settled
     """
 
     goal: Goal = field(default_factory=Goal)
@@ -40,7 +54,7 @@ class PruneRequest:
     dry_run: bool = False
     announce: Callable[[str], None] = lambda order_id: None
     each: Callable[[PruneItem], None] = lambda item: None
-    progress: Callable[[int, int], None] = lambda settled, items: None
+    watch: Watch = unwatched
 
     def check(self) -> None:
         """Raises UsageError for what no order could be carried out with."""
@@ -61,22 +75,24 @@ class PruneRequest:
         """Whether it says how much the namespace may hold, and not only what to delete."""
         return self.goal.kind in ("keep", "max-bytes")
 
-    def batch_for(self, items: int) -> int:
-        """Items in one commit of an order of `items`. Raises UsageError."""
+    def refuse_too_many(self, items: int) -> None:
+        """Raises UsageError for an order of more items than the one commit that is asked for can delete."""
         if self.batch is None and items > MAX_BATCH:
             raise UsageError(
                 f"the order has {items} items, and one commit deletes at most {MAX_BATCH} keys",
                 hint=f"add --batch {DEFAULT_BATCH}: each batch is then atomic, and the whole can be resumed",
             )
-        return self.batch or max(1, items)
 
-    def identity(self, order: Order, *, directed: bool) -> str:
-        """What an order's id stands for: the order's content and everything that decides what it deletes."""
-        flags = [self.goal.kind, self.goal.amount, self.missing, self.changed, self.grace, self.batch]
-        text = json.dumps(["somactl prune 1", order.digest, *flags, directed], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def slice_identity(identity: str, start: int, stop: int) -> str:
-    """What the commit of the items `[start, stop)` stands for."""
-    return hashlib.sha256(f"{identity} {start} {stop}".encode()).hexdigest()
+    def written(self, *, directed: bool) -> dict[str, Any]:
+        """As the record of an order keeps it; see `jobs.wire`."""
+        return to_wire(
+            PruneWire(
+                goal=self.goal.kind,
+                amount=self.goal.amount,
+                missing=self.missing,
+                changed=self.changed,
+                grace=self.grace,
+                batch=self.batch,
+                directed=directed,
+            )
+        )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from somactl.core.order import validate_order_id
 from somactl.core.verdict import Tolerances
 from somactl.errors import (
     CommitIdReused,
     CommitNotFound,
+    Interrupted,
+    LockHeld,
     NotFound,
     SomactlError,
     VersionCompacted,
@@ -21,9 +24,10 @@ from somactl.errors import (
 from somactl.operations.admission import Admitted, readmit
 from somactl.operations.bounded import batched, each_of, in_portions
 from somactl.operations.commit import Request, write
-from somactl.operations.prune.record import MAX_LISTED, commits_sent, order_record
-from somactl.operations.prune.restore_parts import add, name_parts, parts_of, stop
-from somactl.report import LeftAlone, RestoreReport
+from somactl.operations.jobs.checkpoint import Checkpoint
+from somactl.operations.prune.record import MAX_LISTED, RestoreParts, order_note, order_record, restore_note
+from somactl.operations.undo import invert, receipt_of
+from somactl.report import LeftAlone, PartialCommit, RestoreReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
 from somactl.store.request import new_commit_id
 from somactl.suggestion import again, run
@@ -47,6 +51,28 @@ class RestoreCandidates(msgspec.Struct):
     left: list[LeftAlone]
 
 
+async def undo(
+    store: Store,
+    undone: str,
+    status: CommitStatus,
+    request: Request,
+    tolerances: Tolerances,
+    *,
+    partial: bool,
+) -> RestoreReport | None:
+    """What an order deleted is brought back, and what a restore of that in several commits did is inverted.
+
+    `status` is that of the commit `undone`; None where that is the id of neither.
+    """
+    receipts = await pruned_by(store, undone, status)
+    if receipts is not None:
+        return await restore_pruned(store, undone, receipts, request, tolerances, partial=partial)
+    if partial or status.record is not None:
+        return None
+    parts = await parts_of(store, undone)
+    return await invert_each(store, undone, parts, request, tolerances) if parts else None
+
+
 async def pruned_by(store: Store, commit_id: str, status: CommitStatus) -> list[Receipt] | None:
     """The commits by which an order, or one batch of it, deleted; None where `commit_id` is no prune.
 
@@ -58,7 +84,7 @@ async def pruned_by(store: Store, commit_id: str, status: CommitStatus) -> list[
     if record is None:
         return own
     receipts: list[Receipt] = []
-    for some in batched(commits_sent(record), KEYS_AT_ONCE):
+    for some in batched(record.commits_sent, KEYS_AT_ONCE):
         found = await each_of(store.commit_status, some, at_once=AT_ONCE)
         receipts += [receipt for one in found if (receipt := _prune_receipt(one))]
     if status.state == "committed" and own is None:
@@ -112,48 +138,37 @@ async def restore_pruned(
     portions = list(in_portions(found.hidden.values(), lambda stat: stat.size, PORTION_BYTES, PORTION_KEYS))
     base = request.commit_id or new_commit_id()
     ids = await name_parts(store, base, undone, len(portions), resend=False, dry_run=request.dry_run)
-    report = _report(store, base, dry_run=request.dry_run)
-    _leave(report, found)
+    whole = _Whole(store, base, [_Part(None, left=found.left, already=len(found.already))])
     if request.dry_run:
-        report.restored_keys = len(found.hidden)
-        report.restored_bytes = sum(stat.size for stat in found.hidden.values())
-    elif not portions:
-        await _note_replay(store, report)
-    else:
-        after = None
-        for portion, commit_id in zip(portions, ids, strict=True):
-            one = _Portion(portion, after, {stat.key: deleted_at[stat.key] for stat in portion}, commit_id)
-            try:
-                await _restore(store, one, request, tolerances, report, partial=partial)
-            except (SomactlError, asyncio.CancelledError) as exc:
-                if not report.commits:
-                    raise
-                stop(report, exc)
-                return report
-            after = portion[-1].key
-    if report.left:
-        report.complete = False
-        report.finish(4)
-    return report
+        hidden = found.hidden.values()
+        return whole.report(
+            dry_run=True, restored_keys=len(hidden), restored_bytes=sum(stat.size for stat in hidden)
+        )
+    if not portions:
+        return whole.report(**await _replay(store, base))
+    after = None
+    for portion, commit_id in zip(portions, ids, strict=True):
+        one = _Portion(portion, after, {stat.key: deleted_at[stat.key] for stat in portion}, commit_id)
+        try:
+            whole.parts.append(await _restore(store, one, request, tolerances, partial=partial))
+        except (SomactlError, asyncio.CancelledError) as exc:
+            return whole.stopped(exc)
+        after = portion[-1].key
+    return whole.report()
 
 
-def _leave(report: RestoreReport, found: RestoreCandidates) -> None:
-    """Report the keys that are not restored."""
-    report.already += len(found.already)
-    listed = found.left[: MAX_LISTED - len(report.left)]
-    report.left = report.left + listed
-    report.left_omitted += len(found.left) - len(listed)
-
-
-async def _note_replay(store: Store, report: RestoreReport) -> None:
-    """All is back already: by this very restore, if its id is known."""
-    status = await store.commit_status(report.commit_id)
+async def _replay(store: Store, commit_id: str) -> dict[str, Any]:
+    """Of a restore that finds all back already: the fields that tell whether it was this very one."""
+    status = await store.commit_status(commit_id)
     if status.record is not None and status.record.receipt is not None:
         receipt = status.record.receipt
-        report.replayed, report.version = True, receipt.version
-        report.incarnation, report.committed_at = receipt.incarnation, receipt.committed_at
-    elif await parts_of(store, report.commit_id):
-        report.replayed = True
+        return {
+            "replayed": True,
+            "version": receipt.version,
+            "incarnation": receipt.incarnation,
+            "committed_at": receipt.committed_at,
+        }
+    return {"replayed": bool(await parts_of(store, commit_id))}
 
 
 async def _find(
@@ -258,14 +273,8 @@ class _Portion:
 
 
 async def _restore(
-    store: Store,
-    portion: _Portion,
-    request: Request,
-    tolerances: Tolerances,
-    report: RestoreReport,
-    *,
-    partial: bool,
-) -> None:
+    store: Store, portion: _Portion, request: Request, tolerances: Tolerances, *, partial: bool
+) -> _Part:
     """Commit one portion.
 
     A key may have been written and deleted again while others were restored. That it is absent, which the
@@ -276,24 +285,163 @@ async def _restore(
         return await store.read(stat.key, portion.deleted_at[stat.key] - 1)
 
     entries = await each_of(before, portion.stats, at_once=AT_ONCE)
-    admitted = await asyncio.to_thread(_readmit_all, entries, tolerances)
+
+    def readmitted() -> dict[str, Admitted | None]:
+        return {entry.key: readmit(entry, tolerances) for entry in entries}
+
+    admitted = await asyncio.to_thread(readmitted)
     now = await _find(store, portion.deleted_at, portion.after, portion.stats[-1].key)
     if now.left and not partial:
         _refuse(now.left, others=bool(now.hidden))
-    _leave(report, now)
     if not now.hidden:
-        return
-    admitted = {key: admitted[key] for key in now.hidden}
+        return _Part(None, left=now.left, already=len(now.already))
     guarded = replace(request, commit_id=portion.commit_id, expected=0)
-    part = await write(store, admitted, guarded, RestoreReport)
-    add(report, part, len(now.hidden), sum(stat.size for stat in now.hidden.values()))
+    commit = await write(store, {key: admitted[key] for key in now.hidden}, guarded, RestoreReport)
+    size = sum(stat.size for stat in now.hidden.values())
+    return _Part(commit, len(now.hidden), size, now.left, len(now.already))
 
 
-def _readmit_all(entries: Sequence[Entry], tolerances: Tolerances) -> dict[str, Admitted | None]:
-    return {entry.key: readmit(entry, tolerances) for entry in entries}
+async def invert_each(
+    store: Store, restore: str, commits: Sequence[str], request: Request, tolerances: Tolerances
+) -> RestoreReport:
+    """The inverse of a restore that took several commits, last first, each a commit of its own."""
+    base = request.commit_id or new_commit_id()
+    ids = await name_parts(store, base, restore, len(commits), resend=True, dry_run=request.dry_run)
+    whole = _Whole(store, base, [])
+    for undone, commit_id in zip(reversed(commits), ids, strict=True):
+        try:
+            status = await store.commit_status(undone)
+            if status.state != "committed":
+                continue  # that restore ended before it
+            receipt = receipt_of(store, undone, status)
+            commit = await invert(store, receipt, replace(request, commit_id=commit_id), tolerances)
+        except (SomactlError, asyncio.CancelledError) as exc:
+            return whole.stopped(exc)
+        size = sum(item.bytes or 0 for item in commit.items)
+        whole.parts.append(_Part(commit, len(commit.items), size))
+    return whole.report(dry_run=request.dry_run)
 
 
-def _report(store: Store, commit_id: str, *, dry_run: bool) -> RestoreReport:
-    return RestoreReport(
-        store=store.name, namespace=store.namespace, commit_id=commit_id, dry_run=dry_run, of_prune=True
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one commit restored, `keys` of `bytes` in sum; keys that were left alone, or were back already."""
+
+    commit: RestoreReport | None
+    keys: int = 0
+    bytes: int = 0
+    left: Sequence[LeftAlone] = ()
+    already: int = 0
+
+    def __post_init__(self) -> None:
+        if self.commit is not None:
+            del self.commit.items[MAX_LISTED:]  # so that memory does not grow with the keys
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A restore in several commits."""
+
+    store: Store
+    commit_id: str
+    parts: list[_Part]
+
+    def stopped(self, error: SomactlError | asyncio.CancelledError) -> RestoreReport:
+        """What was restored stands, and the report says why there is no more of it. Raises the error where
+        nothing was.
+
+        A cancellation comes here between two commits; the outcome of one that was on its way is an error's.
+        """
+        if not any(part.commit for part in self.parts):
+            raise error
+        if isinstance(error, asyncio.CancelledError):
+            error = Interrupted("interrupted between two commits")
+        report = self.report(stopped=f"{type(error).__name__}: {error.message}", complete=False)
+        report.finish(error.exit_code)
+        return report
+
+    def report(self, **fields: Any) -> RestoreReport:
+        """Incomplete (4) where a key was left alone."""
+        done = [(part, part.commit) for part in self.parts if part.commit is not None]
+        items = [item for _, commit in done for item in commit.items][:MAX_LISTED]
+        left = [one for part in self.parts for one in part.left]
+        report = RestoreReport(
+            store=self.store.name,
+            namespace=self.store.namespace,
+            commit_id=self.commit_id,
+            of_prune=True,
+            commits=[
+                PartialCommit(
+                    commit_id=commit.commit_id, version=commit.version or 0, keys=part.keys, bytes=part.bytes
+                )
+                for part, commit in done
+            ],
+            items=items,
+            items_omitted=sum(part.keys for part in self.parts) - len(items),
+            left=left[:MAX_LISTED],
+            left_omitted=len(left[MAX_LISTED:]),
+            already=sum(part.already for part in self.parts),
+            **{
+                "complete": not left,
+                "restored_keys": sum(part.keys for part in self.parts),
+                "restored_bytes": sum(part.bytes for part in self.parts),
+                **fields,
+            },
+        )
+        if done:
+            last = done[-1][1]
+            report.incarnation, report.version = last.incarnation, last.version
+            report.committed_at, report.stores = last.committed_at, last.stores
+        report.finish(4 if left else 0)
+        return report
+
+
+async def name_parts(
+    store: Store, base: str, undone: str, count: int, *, resend: bool, dry_run: bool
+) -> list[str]:
+    """The ids of `count` commits of restore `base`: `base` itself for one, else `base/0001` and so on.
+
+    These are remembered before any of them is used, so that the restore, run again, is still one. What an
+    earlier run committed is none of the `count`, or, with `resend`, the first of them again; an id that was
+    given up is passed over. Raises CommitIdReused where `base` is taken, LockHeld where another run names
+    them too.
+    """
+    checkpoint = await _parts(store, base)
+    known = checkpoint.state
+    if known is None and count <= 1:
+        return [base]
+    validate_order_id(base)
+    if known is None:
+        if (await store.commit_status(base)).state != "unseen":
+            raise _reused(base, "for a commit")
+        if await store.read_notes([order_note(base)]):
+            raise _reused(base, "for a prune order")
+        known = RestoreParts([], undone)
+    elif known.undone != undone:
+        raise _reused(base, f"to restore {known.undone}")
+    passed_over = ("aborted",) if resend else ("aborted", "committed")
+    found = await each_of(store.commit_status, known.commits, at_once=AT_ONCE)
+    spent = {one.commit_id for one in found if one.state in passed_over}
+    numbers = range(len(known.commits) + 1, count + len(spent) + 1)
+    ids = [*known.commits, *(f"{base}/{number:04}" for number in numbers)]
+    if numbers and not dry_run:
+        await checkpoint.save(RestoreParts(ids, undone))
+    return [one for one in ids if one not in spent][:count]
+
+
+async def parts_of(store: Store, base: str) -> list[str]:
+    """The commits of the restore `base`; none where there was no such restore of several."""
+    known = (await _parts(store, base)).state
+    return [] if known is None else known.commits
+
+
+async def _parts(store: Store, base: str) -> Checkpoint[RestoreParts]:
+    def taken() -> LockHeld:
+        return LockHeld(f"another run of restore {base} is under way", hint="let it finish", next=again())
+
+    return await Checkpoint.open(store, restore_note(base), RestoreParts, taken)
+
+
+def _reused(base: str, how: str) -> CommitIdReused:
+    return CommitIdReused(
+        f"commit id {base} was used before, {how}", hint="restore under a new id", commit_id=base
     )
