@@ -172,7 +172,7 @@ class EventChapter(ContractTests):
         assert (await writer.events(1)).gone == (2, 4)
         assert (await writer.set_publishing(2)).dropped == 0  # taken note of
 
-    async def test_marking_and_turning_on_while_others_compact(self, backend: Backend, writer: Store) -> None:
+    async def test_marking_while_others_compact(self, backend: Backend, writer: Store) -> None:
         """Whatever the order, nothing above the mark is lost once publishing is on."""
         await writer.init(retention=Retention(1, 0.0, 0.0))
         await commits(writer, 20)

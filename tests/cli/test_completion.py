@@ -76,6 +76,7 @@ def offered(shell: Shell, line: str) -> list[str]:
         ("X=1 somactl ls -o j", ["json"]),
         ("somactl commit --layout f", ["full", "factor"]),
         ("somactl completion ", ["bash", "zsh", "fish"]),
+        ("somactl events e", ["enable"]),
         ("somactl ls -n ", ["default", "other-tenant"]),
         ("somactl explain outcome", ["outcome-unknown"]),
         ("somactl ls --namespace=ot", ["--namespace=other-tenant"]),

@@ -11,7 +11,7 @@ from somactl.errors import KeyNotFound, VersionCompacted
 from somactl.store.contract import Receipt, Retention
 from somactl.store.postgres import PostgresStore, compaction, failures
 from somactl.store.postgres.session import Session
-from somactl.testing.values import compact_fully, delete, envelope, put
+from somactl.testing.values import compact_fully, delete, envelope, event_versions, put
 from store.postgres_backend import (
     Opener,
     PostgresBackend,
@@ -142,3 +142,16 @@ async def test_large_deletions_do_not_hold_the_lock(
     monkeypatch.setattr(Session, "rows", interrupted)
     assert (await store.compact()).revisions == 2
     assert (await store.read("a")).version == 4
+
+
+async def test_events_that_begin_to_wait_between_finding_and_removing_stay(store: PostgresStore) -> None:
+    await store.init(retention=Retention(1, 0.0, 0.0))
+    for seed in range(4):
+        await put(store, "a", seed=seed)
+    async with store._connections.lease(write=True) as session:
+        found = await compaction.candidates(session, "default", 500)
+        assert len(found.ids["expired_records"]) == 4
+        await store.mark_published(1)
+        done = await compaction.remove(session, "default", found)
+    assert (done.events, done.dropped) == (1, 0)
+    assert await event_versions(store) == [2, 3, 4]

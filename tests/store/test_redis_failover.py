@@ -176,6 +176,10 @@ async def test_a_server_that_becomes_a_replica_during_the_wait(tmp_path: Path, p
             write(store, {"a": None}, commit_id="this"),
             store.commit_status("this"),
             store.commit_status("this", resolve=True),
+            store.events(),
+            store.publishing(),
+            store.mark_published(1),
+            store.set_publishing(None),
         ):
             with pytest.raises(NotPrimary):
                 await call

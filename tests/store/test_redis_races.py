@@ -12,8 +12,8 @@ import pytest_asyncio
 from somactl.core.names import Pattern
 from somactl.errors import CorruptValue, KeyNotFound, StoreBusy, StoreUnavailable, VersionCompacted
 from somactl.store.contract import Compaction, Retention
-from somactl.store.redis import RedisStore, listing, reading
-from somactl.testing.values import compact_fully, delete, envelope, listed, put, write
+from somactl.store.redis import RedisStore, compaction, listing, reading
+from somactl.testing.values import compact_fully, delete, envelope, event_versions, listed, put, write
 from store.redis_backend import RedisBackend, backend as backend, store as store
 
 NOTHING_KEPT = Retention(1, 0.0, 0.0)
@@ -354,3 +354,29 @@ async def test_candidates_beyond_one_page(
     )  # fmt: skip
     assert len(await backend.stored("default")) == 3
     assert sorted(backend.names("default", "history")) == keys[:3]
+
+
+async def test_events_that_begin_to_wait_between_finding_and_removing_stay(writer: RedisStore) -> None:
+    await writer.init(retention=NOTHING_KEPT)
+    for seed in range(4):
+        await put(writer, "a", seed=seed)
+    found = await compaction.candidates(writer._reader, None)
+    assert found.summary().events == 4
+    await writer.mark_published(1)
+    done = await compaction.remove(writer._reader, found)
+    assert (done.events, done.dropped) == (1, 0)
+    assert await event_versions(writer) == [2, 3, 4]
+
+
+async def test_records_removed_while_their_events_are_read_are_told_as_gone(
+    reader: RedisStore, writer: RedisStore
+) -> None:
+    """The log is read, then the records that it names."""
+    await writer.init(retention=NOTHING_KEPT)
+    for seed in range(4):
+        await put(writer, "a", seed=seed)
+    between(reader, {3: lambda: writer.compact(), 4: lambda: put(writer, "a")})
+    page = await reader.events(0, 3)
+    assert (page.events, page.gone, page.after) == ((), (1, 3), 3)
+    page = await reader.events(3)
+    assert ([event.version for event in page.events], page.gone) == ([5], (4, 4))

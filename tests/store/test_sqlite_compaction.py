@@ -11,7 +11,7 @@ import pytest
 from somactl.errors import KeyNotFound, VersionCompacted
 from somactl.store.contract import Retention, Store
 from somactl.store.sqlite import SqliteStore, compaction
-from somactl.testing.values import compact_fully, delete, envelope, listed, prune, put
+from somactl.testing.values import compact_fully, delete, envelope, event_versions, listed, prune, put
 
 
 @pytest.fixture
@@ -146,3 +146,17 @@ def _steps_to_find(connection: sqlite3.Connection) -> int:
     compaction.candidates(connection, "default", 50, past_grace=True)
     connection.set_progress_handler(None, 0)
     return len(steps)
+
+
+async def test_events_that_begin_to_wait_between_finding_and_removing_stay(backend: Any) -> None:
+    store: SqliteStore = backend.open()
+    await store.init(retention=Retention(1, 0.0, 0.0))
+    for seed in range(4):
+        await put(store, "a", seed=seed)
+    found = await store._reader.run(lambda c: compaction.candidates(c, "default", None))
+    assert found.summary().events == 4
+    await store.mark_published(1)
+    done = await store._writer.run(lambda c: compaction.remove(c, found))
+    assert (done.events, done.dropped) == (1, 0)
+    assert await event_versions(store) == [2, 3, 4]
+    await store.close()
