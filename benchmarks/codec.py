@@ -15,7 +15,6 @@ from matrices import density
 from measure import Effort, Memory, Row, Side, interleave, local, ratio
 from numpy.typing import NDArray
 
-from somactl.core import hermitian_layout
 from somactl.core.envelope import deserialize_matrix, serialize_matrix
 
 N = 1024
@@ -79,7 +78,7 @@ def codec(memory: Memory, effort: Effort) -> list[Row]:
         [
             _side("np.triu_indices pack", lambda: _pack(rho)),
             _side("encode", lambda: _encode(rho, "hermitian")),
-            _side("packing alone", lambda: hermitian_layout.pack(rho)),
+            _side("packing alone", lambda: hermitian.pack(rho)),
         ],
         effort,
     )

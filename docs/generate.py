@@ -27,7 +27,7 @@ from somactl.address.text import SHAPES
 from somactl.cli.app import COMMANDS, load
 from somactl.cli.command import COMMON, Command, default_in_words
 from somactl.cli.pages import invariant_page
-from somactl.core.invariant_list import INVARIANTS
+from somactl.core.verdict import INVARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "<!-- Generated from the code by `make docs`: do not edit. -->\n\n"

@@ -10,9 +10,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from somactl.address import Use, notation, parse, public, refuse_cache
 from somactl.config_file import read_file
-from somactl.core.invariant_list import Invariant, tolerated
 from somactl.core.names import validate_namespace
-from somactl.core.verdict import Tolerances
+from somactl.core.verdict import Invariant, Tolerances, tolerated
 from somactl.errors import ConfigurationError, InvalidName, SecretExposed, SomactlError, UsageError
 
 DEFAULT_STORE = "sqlite:///somactl.db"

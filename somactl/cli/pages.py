@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from somactl import errors
 from somactl.config import TOLERANCES
-from somactl.core.invariant_list import INVARIANTS, Invariant
+from somactl.core.verdict import INVARIANTS, Invariant
 from somactl.package_data import data_file
 from somactl.report import EXIT_CODES
 

@@ -9,8 +9,7 @@ from typing import Any
 from somactl.cli.render_migration import migration_view
 from somactl.cli.suggest import Invocation, in_flags
 from somactl.cli.text import columns, on_lines, shape, size, utc, when, wrapped
-from somactl.core.invariant_list import INVARIANTS
-from somactl.core.verdict import Verdict
+from somactl.core.verdict import INVARIANTS, Verdict
 from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
 from somactl.report import (
     CacheWarmReport,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from somactl.core import byte_shuffle, hermitian_layout
+from somactl.core import byte_shuffle, hermitian
 from somactl.core.array_input import Converted, as_matrix, check_finite, convert, target_dtype
 from somactl.core.framing import from_text, payload, peek, verify
 from somactl.core.header import (
@@ -186,7 +186,7 @@ def encode(
     values = converted.values
     layout = _choose_layout(values, layout, kind, key)
     _check_limit(given.shape, target, layout, kind, namespace, key)
-    raw = hermitian_layout.pack(values) if layout == "hermitian" else values
+    raw = hermitian.pack(values) if layout == "hermitian" else values
     return _assemble(
         converted,
         raw,
@@ -242,7 +242,7 @@ def decode(data: Buffer, header: Header) -> Matrix:
     raw = _raw(data, header)
     if header.layout == "hermitian":
         _check_diagonal(raw, header)
-        values = hermitian_layout.unpack(raw, header.shape[0])
+        values = hermitian.unpack(raw, header.shape[0])
     else:
         values = raw.reshape(header.shape)
     # Where the payload is canonical as it stands, `verify` has compared this digest already.
@@ -290,7 +290,7 @@ def _raw(data: Buffer, header: Header) -> Array:
 def _check_diagonal(raw: Array, header: Header) -> None:
     if raw.dtype.kind != "c":
         return
-    imaginary = hermitian_layout.diagonal(raw, header.shape[0]).imag
+    imaginary = hermitian.diagonal(raw, header.shape[0]).imag
     if imaginary.tobytes().strip(b"\0"):
         raise BadPayload(
             f"the hermitian payload of {header.key!r} has a diagonal entry whose imaginary part is not +0.0",
@@ -322,8 +322,8 @@ def _choose_layout(values: Array, layout: str, kind: str, key: str) -> str:
     rows, columns = values.shape
     if layout == "auto":
         candidate = kind != "sketch" and rows == columns and rows > 1
-        layout = "hermitian" if candidate and hermitian_layout.is_hermitian(values) else "full"
-    elif layout == "hermitian" and rows == columns and not hermitian_layout.is_hermitian(values):
+        layout = "hermitian" if candidate and hermitian.is_hermitian(values) else "full"
+    elif layout == "hermitian" and rows == columns and not hermitian.is_hermitian(values):
         raise InputRejected(
             f"{key!r} is not Hermitian bit for bit, as layout hermitian demands",
             hint="use layout auto, or store (m + m.conj().T) / 2",

@@ -1,22 +1,277 @@
 """Does a matrix hold the invariants of a density matrix? `check` and its two shortcuts.
 
-They walk the list of `invariant_list`. Nothing here raises on bad numbers: what is wrong stands in the
+They walk the list of `verdict.INVARIANTS`. Nothing here raises on bad numbers: what is wrong stands in the
 verdict. The words are those of docs/CERTIFICATE.md.
+
+A matrix lies whole, packed or as a factor. The invariants ask each of them the same questions; how PSD is
+decided depends on how the matrix lies.
 """
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from somactl.core.draft import Draft, NotFinite
-from somactl.core.hermitian import hermitian_part
-from somactl.core.invariant_list import INVARIANTS
-from somactl.core.lapack import limited, threads_allowed
-from somactl.core.subject import Factor, FullMatrix, Misshapen, PackedMatrix, Subject, read
-from somactl.core.verdict import Method, Tolerances, Verdict
+from somactl.core.array_input import NotNumbers, plain_array
+from somactl.core.certificate import MAX_ORDER, Bounds, certify, certify_packed, concentrated
+from somactl.core.draft import (
+    Draft,
+    NotFinite,
+    exact_factor_trace_error,
+    exact_trace_error,
+    factor_trace_error,
+    trace_error,
+)
+from somactl.core.hermitian import Array, HermitianPart, from_triangle, hermitian_part
+from somactl.core.lapack import (
+    SINGLE_THREADED_UP_TO,
+    blas,
+    blas_threads_round_to_nearest,
+    describe_blas,
+    flapack,
+    limited,
+    rfp_diagonal,
+    threads_allowed,
+)
+from somactl.core.spectrum import (
+    factor_spectrum,
+    hermitian_matrix,
+    judge_by_eigenvalues,
+    judge_by_sample,
+    spectrum_of_part,
+)
+from somactl.core.verdict import INVARIANTS, Method, Tolerances, Verdict
 from somactl.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What rounding to float32 costs in proportion to: the Frobenius norm bounds what it does to eigenvalues,
+    the sum of the diagonal's magnitudes to the trace, the largest entry to the symmetry."""
+
+    norm: float
+    diagonal: float
+    largest: float
+
+
+class Subject:
+    """A matrix under a check; n is its order, dtype the numpy name of the type of its entries.
+
+    misshapen     why it is no square matrix of numbers; empty if it is
+    asymmetry     max |rho - rho^H|
+    constructed   the errors of those invariants that hold by construction, by name
+    route         how PSD is decided, where that is known beforehand
+    """
+
+    n: int = 0
+    dtype: str = "object"
+    misshapen: str = ""
+    asymmetry: float = 0.0
+    constructed: ClassVar[Mapping[str, float]] = {}
+    route: ClassVar[str] = ""
+    diagonal: Array
+
+    def finite(self, draft: Draft) -> Sizes | None:
+        """Of float32 data the sizes, else None. Raises NotFinite where a look at the entries shows it."""
+        raise NotImplementedError
+
+    def require_finite(self) -> None:
+        """Raises NotFinite unless every entry is finite. For what is finite as far as `finite` looked."""
+
+    def trace_error(self, tolerance: float) -> float:
+        """|tr rho - 1|, rounded correctly where that may decide."""
+        return trace_error(self.diagonal)
+
+    def exact_trace_error(self) -> Fraction:
+        return exact_trace_error(self.diagonal)
+
+    def judge_psd(self, draft: Draft) -> None:
+        """Decide PSD of a matrix that is Hermitian within its tolerance. Raises NotFinite."""
+        raise NotImplementedError
+
+    def entries(self) -> Array:
+        """The whole matrix, n x n, in float64 or complex128; made anew, so it costs its size in memory."""
+        raise NotImplementedError
+
+
+class Misshapen(Subject):
+    """What is no square matrix of numbers, and why."""
+
+    def __init__(self, reason: str, array: Array | None = None) -> None:
+        self.misshapen, self._array = reason, array
+        if array is not None:
+            self.dtype = array.dtype.name
+
+    def finite(self, draft: Draft) -> None:
+        draft.finite = self._array is not None and bool(np.isfinite(self._array).all())
+
+
+class FullMatrix(Subject):
+    """A matrix whose Hermitian part has been read."""
+
+    def __init__(self, part: HermitianPart, dtype: np.dtype[Any], method: Method, spectrum: bool) -> None:
+        self.n, self.dtype, self.asymmetry = part.n, dtype.name, part.asymmetry
+        self.diagonal = part.diagonal
+        self._part, self._single = part, is_single(dtype)
+        self._method, self._spectrum = method, spectrum
+
+    def finite(self, draft: Draft) -> Sizes | None:
+        if not np.isfinite(self.diagonal).all():
+            raise NotFinite
+        if not np.isfinite(self.asymmetry):
+            self.require_finite()
+        if not self._single:
+            return None
+        norm, largest = self._part.sizes()
+        if not np.isfinite(norm):
+            raise NotFinite
+        return Sizes(norm, float(np.sum(np.abs(self.diagonal))), largest)
+
+    def require_finite(self) -> None:
+        if not self._part.is_finite():
+            raise NotFinite
+
+    def judge_psd(self, draft: Draft) -> None:
+        trusted = is_trusted(self.n)
+        certifiable = self._method == "certify" and self.n <= MAX_ORDER
+        if not (certifiable and trusted):
+            self.require_finite()
+        draft.blas = describe_blas()
+        if certifiable:
+            bounds = certify(self._part, draft.tolerances.psd)
+            if not bounds.finite:
+                raise NotFinite
+            draft.judge_psd(bounds, trusted=trusted)
+        elif self._method == "certify":
+            draft.undecided(f"the order {self.n} is beyond {MAX_ORDER}")
+        elif self._method == "eigen":
+            judge_by_eigenvalues(draft, self._part)
+        else:
+            judge_by_sample(draft, self._part)
+        if self._spectrum:
+            draft.spectrum = spectrum_of_part(self._part)
+
+    def entries(self) -> Array:
+        return hermitian_matrix(self._part)
+
+
+class PackedMatrix(Subject):
+    """A Hermitian matrix in rectangular full packed form; where it is valid it is never unpacked."""
+
+    def __init__(self, array: Array, n: int, spectrum: bool) -> None:
+        self.n, self.dtype = n, array.dtype.name
+        self._array, self._spectrum = array, spectrum
+        self._positions = rfp_diagonal(n)
+        self._on_diagonal = array[self._positions]
+        self.diagonal = self._on_diagonal.real.astype(np.float64)
+        self.asymmetry = 2.0 * float(np.max(np.abs(self._on_diagonal.imag)))
+
+    def finite(self, draft: Draft) -> Sizes | None:
+        if not np.isfinite(self._on_diagonal).all():
+            raise NotFinite
+        if not is_single(self._array.dtype):
+            return None
+        magnitudes = np.abs(self._array.astype(working_type(self._array.dtype)))
+        squares = np.square(magnitudes)
+        norm = float(np.sqrt(2.0 * np.sum(squares) - np.sum(squares[self._positions])))
+        if not np.isfinite(norm):
+            raise NotFinite
+        return Sizes(norm, float(np.sum(np.abs(self.diagonal))), float(np.max(magnitudes)))
+
+    def judge_psd(self, draft: Draft) -> None:
+        lower = self._proof(draft.tolerances.psd)
+        if lower is None:
+            self._unpacked(self._spectrum).judge_psd(draft)
+            return
+        draft.blas = describe_blas()
+        draft.judge_psd(Bounds("packed", -lower, lower), trusted=True)
+
+    def _proof(self, eps: float) -> float | None:
+        """A proven lower bound of lambda_min, at least -eps; None where unpacking may bring one sooner."""
+        # A low rank is worth unpacking for; so are a spectrum, and a BLAS that might pass over a NaN.
+        packable = not self._spectrum and self.n <= MAX_ORDER and is_trusted(self.n)
+        if not packable or concentrated(self.diagonal, self._array[::17], self.n):
+            return None
+        scratch: Array = self._array.astype(working_type(self._array.dtype))
+        return certify_packed(scratch, self._positions, self.diagonal, eps)
+
+    def _unpacked(self, spectrum: bool) -> FullMatrix:
+        dtype = self._array.dtype
+        working: Array = np.ascontiguousarray(self._array, dtype=working_type(dtype))
+        routine = flapack().ztfttr if working.dtype.kind == "c" else flapack().dtfttr
+        full: Array = routine(self.n, working, transr="N", uplo="L")[0].T
+        full.reshape(-1)[:: self.n + 1] = self.diagonal
+        return FullMatrix(from_triangle(full), dtype, "certify", spectrum)
+
+    def entries(self) -> Array:
+        return self._unpacked(False).entries()
+
+
+class Factor(Subject):
+    """rho = F F^H, given F (n x k): Hermitian and PSD by construction."""
+
+    constructed: ClassVar[Mapping[str, float]] = {"hermitian": 0.0}
+    route = "factor"
+
+    def __init__(self, array: Array, spectrum: bool) -> None:
+        self.n, self.dtype = len(array), array.dtype.name
+        self._single, self._spectrum = is_single(array.dtype), spectrum
+        self._factor: Array = np.ascontiguousarray(array, dtype=working_type(array.dtype))
+
+    def finite(self, draft: Draft) -> Sizes | None:
+        if not np.isfinite(self._factor).all():
+            raise NotFinite
+        if not self._single:
+            return None
+        size = 2.0 * float(
+            np.sum(np.square(np.abs(self._factor)))
+        )  # an error of u in F is one of 2u in F F^H
+        return Sizes(size, size, 0.0)
+
+    def trace_error(self, tolerance: float) -> float:
+        return factor_trace_error(self._factor, tolerance)
+
+    def exact_trace_error(self) -> Fraction:
+        return exact_factor_trace_error(self._factor)
+
+    def judge_psd(self, draft: Draft) -> None:
+        draft.lower = 0.0
+        draft.accept("valid", proved=True)
+        if self._spectrum:
+            with limited(self.n):
+                draft.spectrum = factor_spectrum(self._factor)
+
+    def entries(self) -> Array:
+        product: Array = self._factor @ self._factor.conj().T
+        return product
+
+
+def read(array: Any) -> Array | str:
+    """The array as it can be judged exactly in float64, or why it cannot."""
+    try:
+        found = plain_array(array)
+    except NotNumbers as exc:
+        return f"not numeric: it {exc}"
+    if found.dtype.itemsize > (16 if found.dtype.kind == "c" else 8):
+        return f"not numeric: it has dtype {found.dtype.name}, of which float64 holds but a part"
+    return found
+
+
+def is_trusted(n: int) -> bool:
+    """Whether the theorem covers the BLAS that factors, in each of the threads that an n x n matrix takes."""
+    return blas().conventional and (n <= SINGLE_THREADED_UP_TO or blas_threads_round_to_nearest())
+
+
+def is_single(dtype: np.dtype[Any]) -> bool:
+    return (dtype.kind, dtype.itemsize) in {("f", 4), ("c", 8)}
+
+
+def working_type(dtype: np.dtype[Any]) -> type:
+    return np.complex128 if dtype.kind == "c" else np.float64
 
 
 def check(

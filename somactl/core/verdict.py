@@ -1,15 +1,224 @@
-"""What a check of one matrix found. Plain values: importable without numpy.
+"""The invariants of a density matrix, and what a check of one matrix found. Importable without numpy.
 
-The words are those of DESIGN 4.2, published in `docs/CERTIFICATE.md`.
+The words are those of docs/CERTIFICATE.md. The invariants are a list, of which one entry holds all that
+somactl knows of one of them.
+
+The walk of `invariants.check` follows it, and so do the fields of `Verdict` and `Tolerances`, the settings
+and flags, the refusal of a commit, the lines of a verdict, `somactl explain` and the generated pages. To add
+an invariant is to add an entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from somactl.core.invariant_list import DEFAULT_TOLERANCE, measured, tolerated
+from somactl.errors import InvariantViolated
+from somactl.suggestion import Suggestion, again
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from somactl.core.draft import Draft
+    from somactl.core.invariants import Sizes, Subject
+
+U32 = 2.0**-24
+"""Unit roundoff of float32."""
+DEFAULT_TOLERANCE = 1e-8
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What an operator can do about a matrix that is refused: a sentence, and the commands that do it."""
+
+    hint: str
+    next: tuple[Suggestion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invariant:
+    """One property that a density matrix has.
+
+    name       the word for it in reasons, and in the names of its fields, setting and flag
+    holds      what must hold, as a sentence
+    judge      weighs a subject and notes in the draft what it found; None where `measure` says it all
+    measure    the error of a subject, given the tolerance: NAME_error in a verdict; `symbol` is its formula
+    exact      the error before it was rounded, for the case that its rounded value equals the tolerance
+    tolerance  how large an error may be unless a setting says otherwise; None where none is allowed
+    effect     what the tolerance allows, for the setting NAME_tolerance
+    rounding   what rounding the entries to float32 may have cost, by which such data widen the tolerance
+    needs      the names of those that must hold for this one to say anything
+    fails      whether a verdict says that it does not hold; by default by the error
+    tells      the lines by which a verdict is told; by default the error and the tolerance
+    remedy     what helps a matrix of that verdict and shape; None for what helps in general
+    error      what a commit is refused with: its exit code and runbook are those of the invariant
+    """
+
+    name: str
+    holds: str
+    judge: Callable[[Subject, Draft], Any] | None = None
+    measure: Callable[[Subject, float], float] | None = None
+    symbol: str = ""
+    exact: Callable[[Subject], Fraction] | None = None
+    tolerance: float | None = None
+    effect: str = ""
+    rounding: Callable[[Sizes], float] | None = None
+    needs: tuple[str, ...] = ("square",)
+    fails: Callable[[Verdict], bool] | None = None
+    tells: Callable[[Verdict], Iterator[str]] | None = None
+    remedy: Callable[[Verdict, Shape | None], Remedy | None] = lambda verdict, shape: None
+    error: type[InvariantViolated] = InvariantViolated
+
+    def judged(self, subject: Subject, draft: Draft) -> None:
+        """Weigh the subject. Raises NotFinite where it turns out to hold a NaN or an infinity."""
+        if self.judge is not None:
+            self.judge(subject, draft)
+        else:
+            draft.measure(self, subject)
+
+    def error_in(self, verdict: Verdict) -> float | None:
+        """What was measured; None where nothing was."""
+        error: float | None = getattr(verdict, f"{self.name}_error") if self.measure else None
+        return error
+
+    def is_broken(self, verdict: Verdict) -> bool:
+        if self.fails is not None:
+            return self.fails(verdict)
+        error = self.error_in(verdict)
+        return error is not None and error > getattr(verdict.tolerances, self.name)
+
+    def lines(self, verdict: Verdict) -> Iterator[str]:
+        """The numbers behind what a verdict says of it."""
+        if self.tells is not None:
+            yield from self.tells(verdict)
+        elif (error := self.error_in(verdict)) is not None:
+            allowed = getattr(verdict.tolerances, self.name)
+            yield f"{self.name} error: {error:.3e} (tolerance {allowed:.1e})"
+
+
+def _judge_finite(subject: Subject, draft: Draft) -> None:
+    sizes = subject.finite(draft)
+    if sizes is not None:
+        draft.widen(sizes)
+
+
+def _judge_square(subject: Subject, draft: Draft) -> None:
+    if subject.misshapen:
+        draft.square = False
+        draft.violate("square", subject.misshapen)
+
+
+def _judge_hermitian(subject: Subject, draft: Draft) -> None:
+    if not draft.measure(HERMITIAN, subject):
+        subject.require_finite()
+
+
+def _square_remedy(verdict: Verdict, shape: Shape | None) -> Remedy:
+    if shape is not None and shape[0] > shape[1]:
+        factor = "`layout=factor` stores rho = F F^H of an n x k F"
+        return Remedy(f"{factor}; `kind=matrix` or `kind=sketch` stores F itself")
+    hint = "a value that is no density matrix is committed with `kind=matrix` or `kind=sketch`"
+    return Remedy(hint, (again(kind="matrix"),))
+
+
+def _trace_remedy(verdict: Verdict, shape: Shape | None) -> Remedy:
+    hint = "`normalize` divides by the trace; `clamp` `max_move=D` stores the nearest density matrix"
+    return Remedy(hint, (again(normalize=True),) if verdict.psd_ok is not False else ())
+
+
+def _eigenvalue_lines(verdict: Verdict) -> Iterator[str]:
+    lower, upper = verdict.lambda_min_lower, verdict.lambda_min_upper
+    if lower is not None:
+        yield f"smallest eigenvalue >= {lower:.3e}, proved (tolerance -{verdict.tolerances.psd:.1e})"
+    if upper is not None:
+        yield f"smallest eigenvalue <= {upper:.3e}, by a witness vector"
+
+
+FINITE = Invariant(
+    name="finite",
+    holds="Every entry is a number: neither NaN nor infinite.",
+    judge=_judge_finite,
+    needs=(),
+    fails=lambda verdict: not verdict.finite,
+    tells=lambda verdict: iter(()),
+    remedy=lambda verdict, shape: Remedy(
+        "find out where the NaN or Inf came from; no kind of matrix may hold one"
+    ),
+)
+SQUARE = Invariant(
+    name="square",
+    holds="The matrix has as many rows as columns, and its entries are numbers that float64 holds exactly.",
+    judge=_judge_square,
+    needs=(),
+    fails=lambda verdict: not verdict.square,
+    tells=lambda verdict: iter(()),
+    remedy=_square_remedy,
+)
+HERMITIAN = Invariant(
+    name="hermitian",
+    holds="The matrix equals its conjugate transpose.",
+    judge=_judge_hermitian,
+    measure=lambda subject, tolerance: subject.asymmetry,
+    symbol="max |rho - rho^H|",
+    tolerance=DEFAULT_TOLERANCE,
+    effect="how far an entry may be from its mirror's conjugate",
+    # A single-precision program computed rho_ij and rho_ji apart: each is off by u |rho_ij|.
+    rounding=lambda sizes: 2.0 * U32 * sizes.largest,
+)
+TRACE = Invariant(
+    name="trace",
+    holds="The diagonal sums to 1.",
+    measure=lambda subject, tolerance: subject.trace_error(tolerance),
+    symbol="|tr rho - 1|",
+    exact=lambda subject: subject.exact_trace_error(),
+    tolerance=DEFAULT_TOLERANCE,
+    effect="how far from 1 the trace may be",
+    rounding=lambda sizes: U32 * sizes.diagonal,
+    remedy=_trace_remedy,
+)
+PSD = Invariant(
+    name="psd",
+    holds="No eigenvalue is negative: the matrix is positive semi-definite.",
+    judge=lambda subject, draft: subject.judge_psd(draft),
+    symbol="-lambda_min",
+    tolerance=DEFAULT_TOLERANCE,
+    effect="how far below 0 the smallest eigenvalue may be proven to lie",
+    rounding=lambda sizes: U32 * sizes.norm,
+    needs=("square", "hermitian"),
+    fails=lambda verdict: verdict.psd_ok is False,
+    tells=_eigenvalue_lines,
+)
+
+INVARIANTS: tuple[Invariant, ...] = (FINITE, SQUARE, HERMITIAN, TRACE, PSD)
+"""In the order in which they are checked and told."""
+
+
+def tolerated() -> list[Invariant]:
+    """Those that a matrix may miss by a tolerance."""
+    return [each for each in INVARIANTS if each.tolerance is not None]
+
+
+def measured() -> list[Invariant]:
+    """Those of which a verdict holds the error."""
+    return [each for each in INVARIANTS if each.measure is not None]
+
+
+def remedy_for(verdict: Verdict, shape: Shape | None = None) -> tuple[Remedy, type[InvariantViolated]]:
+    """What helps a matrix of `shape` that is refused for its verdict, and the class of the refusal."""
+    if verdict.status == "undecided":
+        hint = "allow a larger psd tolerance, or symmetrise and scale the matrix upstream"
+        return Remedy(hint), PSD.error
+    if verdict.status == "clampable":
+        hint = "`on_clampable=clamp` stores the nearest density matrix"
+        return Remedy(hint, (again(on_clampable="clamp"),)), PSD.error
+    broken = [each for each in INVARIANTS if each.is_broken(verdict)]
+    found = next(filter(None, (each.remedy(verdict, shape) for each in broken)), None)
+    general = "`clamp` `max_move=D` stores the nearest density matrix, if it is no farther than D"
+    return found or Remedy(general), (broken or [PSD])[0].error
+
 
 Status = Literal["valid", "clampable", "violated", "undecided"]
 Rigour = Literal["proved", "computed"]

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from somactl.core.framing import peek
-from somactl.core.invariant_list import remedy_for
-from somactl.core.verdict import Tolerances, Verdict
+from somactl.core.verdict import Tolerances, Verdict, remedy_for
 from somactl.errors import InvariantViolated, WrongAddress
 from somactl.report import Move
 from somactl.store.contract import Entry

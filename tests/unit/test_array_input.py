@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from somactl.core import hermitian_layout, projection
+from somactl.core import hermitian, projection
 from somactl.core.envelope import deserialize_matrix, encode
 from somactl.core.invariants import check, check_factor, check_packed
 from somactl.core.sketch import empty, update
@@ -241,8 +241,8 @@ def test_decoding_computes_on_nothing_it_has_not_written(
             memory.view(f"u{memory.itemsize // 2}")[...] = word
         return memory
 
-    hermitian_layout._places.cache_clear()
-    monkeypatch.setattr(hermitian_layout.np, "empty", poisoned)
+    hermitian._places.cache_clear()
+    monkeypatch.setattr(hermitian.np, "empty", poisoned)
     with np.errstate(all="raise"):
         assert deserialize_matrix(data).array.tobytes() == matrix.tobytes()
         assert encode(matrix, key="k").data == data

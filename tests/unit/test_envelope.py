@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from somactl.core import byte_shuffle, envelope, header, hermitian_layout
+from somactl.core import byte_shuffle, envelope, header, hermitian as hermitian_module
 from somactl.core.envelope import decode, deserialize_matrix, encode, factor, packed, serialize_matrix
 from somactl.core.framing import to_text, verify
 from somactl.core.lapack import flapack
@@ -110,10 +110,10 @@ def test_hermitian_payload_is_lapacks(dtype: str) -> None:
         a = hermitian(n, dtype)
         theirs, info = getattr(flapack(), LAPACK[dtype] + "trttf")(a.T, transr="N", uplo="L")
         assert info == 0
-        ours = hermitian_layout.pack(a)
+        ours = hermitian_module.pack(a)
         np.testing.assert_array_equal(ours, theirs)
-        assert hermitian_layout.unpack(ours, n).tobytes() == a.tobytes()
-        np.testing.assert_array_equal(hermitian_layout.diagonal(ours, n), np.diagonal(a))
+        assert hermitian_module.unpack(ours, n).tobytes() == a.tobytes()
+        np.testing.assert_array_equal(hermitian_module.diagonal(ours, n), np.diagonal(a))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -122,13 +122,13 @@ def test_one_bit_off_is_not_hermitian(dtype: str) -> None:
     random = np.random.default_rng(1)
     for n in (2, 3, 8, 70, 131):
         a = hermitian(n, dtype)
-        assert hermitian_layout.is_hermitian(a)
+        assert hermitian_module.is_hermitian(a)
         for _ in range(20):
             i, j = random.choice(n, 2, replace=False)
             b = a.copy()
             part = b.imag if b.dtype.kind == "c" and random.random() < 0.5 else b.real
             part[i, j] = np.nextafter(part[i, j], np.inf, dtype=part.dtype)
-            assert not hermitian_layout.is_hermitian(b)
+            assert not hermitian_module.is_hermitian(b)
             encoded = encode(b, key="k")
             assert encoded.header.layout == "full"
             assert deserialize_matrix(encoded.data).array.tobytes() == b.tobytes()
@@ -210,7 +210,7 @@ def test_packed(compression: str | None) -> None:
     found = packed(data, verify(data))
     assert found.shape == (45,)
     assert not found.flags.writeable
-    np.testing.assert_array_equal(found, hermitian_layout.pack(a))
+    np.testing.assert_array_equal(found, hermitian_module.pack(a))
     full = serialize_matrix(a, key="k", layout="full")
     with pytest.raises(BadHeader, match="layout full, not hermitian"):
         packed(full, verify(full))

@@ -11,8 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from somactl.core.invariant_list import INVARIANTS, remedy_for
 from somactl.core.invariants import check
+from somactl.core.verdict import INVARIANTS, remedy_for
 from somactl.errors import InvariantViolated
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,21 +21,21 @@ pytestmark = pytest.mark.source
 
 WITH_ONE_MORE = """
 import contextlib, io, json, sys
-from somactl.core import invariant_list
+from somactl.core import verdict as verdict_module
 from somactl.errors import InvariantViolated
 
 class NotReal(InvariantViolated):
     exit_code = 3
 
-invariant_list.INVARIANTS += (
-    invariant_list.Invariant(
+verdict_module.INVARIANTS += (
+    verdict_module.Invariant(
         name="real",
         holds="No entry has an imaginary part.",
         measure=lambda subject, tolerance: float(abs(subject.entries().imag).max()),
         symbol="max |Im rho|",
         tolerance=0.125,
         effect="how large an imaginary part may be",
-        remedy=lambda verdict, shape: invariant_list.Remedy("store its real part"),
+        remedy=lambda verdict, shape: verdict_module.Remedy("store its real part"),
         error=NotReal,
     ),
 )

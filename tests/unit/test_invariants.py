@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from somactl.core import hermitian, lapack, subject
+from somactl.core.draft import factor_trace_error, trace_error
 from somactl.core.invariants import check, check_factor, check_packed
 from somactl.core.lapack import flapack, rfp_diagonal
-from somactl.core.trace import factor_trace_error, trace_error
 from somactl.core.verdict import Tolerances, Verdict
 
 BOTH = pytest.mark.parametrize("cplx", [False, True], ids=["real", "complex"])

@@ -164,7 +164,7 @@ def test_threads_are_limited_and_restored(monkeypatch: pytest.MonkeyPatch) -> No
     def explode(*_: object, **__: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("somactl.core.subject.certify", explode)
+    monkeypatch.setattr("somactl.core.invariants.certify", explode)
     with pytest.raises(RuntimeError):
         check(np.eye(2) / 2)
     assert pools() == before

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from somactl.core import projection
-from somactl.core.hermitian_layout import is_hermitian
+from somactl.core.hermitian import is_hermitian
 from somactl.core.invariants import check
 from somactl.core.projection import Projection, clip, nearest, normalize, trace
 from somactl.errors import InputRejected

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from somactl.core import certificate, hermitian_layout, subject, witness
+from somactl.core import certificate, hermitian, invariants, witness
 from somactl.core.certificate import (
     certify,
     certify_packed,
@@ -293,7 +293,7 @@ def test_an_infinity_that_no_pivot_shows_is_looked_for(monkeypatch: pytest.Monke
                 assert check(rho).finite is False
                 rho[0, 0], rho[0, 1], rho[1, 0] = 1.7e308, 0.0, 0.0  # no factorisation is tried: c overflows
                 assert check(rho).finite is False
-    monkeypatch.setattr(subject, "MAX_ORDER", 3)
+    monkeypatch.setattr(invariants, "MAX_ORDER", 3)
     rho = np.diag(np.full(4, 0.25))
     rho[1, 2] = rho[2, 1] = np.inf
     for method in ("certify", "eigen", "sampled"):
@@ -345,7 +345,7 @@ def test_an_imaginary_minus_zero_is_found_in_every_strip(n: int) -> None:
             matrix = real.copy()
             matrix.imag[where] = -0.0
             matrix.imag[where[::-1]] = other
-            assert not hermitian_layout.is_hermitian(matrix)
+            assert not hermitian.is_hermitian(matrix)
             assert encode(matrix, key="k").header.layout == "full"
 
 

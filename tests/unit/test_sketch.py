@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from somactl.core.hermitian_layout import is_hermitian
+from somactl.core.hermitian import is_hermitian
 from somactl.core.invariants import check
 from somactl.core.projection import trace
 from somactl.core.sketch import Sketch, empty, error_bound, merge, shrink, to_rho, update

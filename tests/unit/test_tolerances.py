@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from somactl.core.draft import exact_factor_trace_error, factor_trace_error, trace_error
 from somactl.core.invariants import check, check_factor, check_packed
 from somactl.core.lapack import rfp_diagonal
-from somactl.core.trace import exact_factor_trace_error, factor_trace_error, trace_error
 from somactl.core.verdict import Tolerances, Verdict
 
 U32 = 2.0**-24
