@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
@@ -21,6 +22,7 @@ from somactl.cli.suggest import Invocation, command_line
 from somactl.config import DEFAULT_STORE, Configuration, Settings
 from somactl.errors import SomactlError
 from somactl.report import Degraded, MigrateReport, Report, decide
+from somactl.store.calls import Heard
 from somactl.store.contract import Store
 from somactl.suggestion import Suggestion, run
 
@@ -57,6 +59,8 @@ COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
+LOCATE_SECONDS = 1.0
+"""How long a command that has done its work waits to be told where the namespace is."""
 _SECONDS = re.compile(r" for \d+ s")
 _WHERE = ("store", "cache", "namespace", "config")
 
@@ -68,6 +72,7 @@ class Session:
     tolerances names those that the command line gives, which a setting may give as well; configuration says
     where each setting comes from.
     degraded collects what failed in the stores that the command opened, while it went on without.
+    heard is what the stores have said in passing: the time, and where the namespace is.
     done holds the report of work that came to its end, from that moment on: a signal that comes while the
     stores are closed cannot make it untrue.
     """
@@ -79,25 +84,46 @@ class Session:
     configuration: Configuration | None = None
     degraded: list[Degraded] = field(default_factory=list)
     done: list[Report] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
 
     @asynccontextmanager
     async def store(
         self, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
     ) -> AsyncIterator[Store]:
         from somactl.runtime import open_store
-        from somactl.store.calls import client_name, listening
+        from somactl.store.cached import cached
+        from somactl.store.calls import client_name, hearing, listening
 
         client_name.set(f"somactl {self.invocation.command} {os.getpid()}")
         absent = self._absent_default_file()
-        with listening(Waiting(self.out)) if self.out.is_watched else nullcontext():
+        self.heard.ignored = "redis" if self.settings.cache else ""
+        with listening(Waiting(self.out)) if self.out.is_watched else nullcontext(), hearing(self.heard):
             async with open_store(
                 self.settings, read_only=read_only, fills=fills, allow_stale=allow_stale
             ) as store:
                 try:
                     yield store
+                    if cached(store) is None:
+                        await self._locate(store)
                 finally:
                     self._announce(absent)
                     self.degraded.extend(_degraded(store))
+
+    async def _locate(self, store: Store) -> None:
+        """Ask where the namespace is, and for the time, unless the command has learnt that in passing."""
+        if self.heard.version is None:
+            with suppress(SomactlError, TimeoutError):
+                async with asyncio.timeout(LOCATE_SECONDS):
+                    await store.head()
+
+    def date(self, report: Report) -> None:
+        """Note in the report where and when it was made, by the store's clock."""
+        if not report.store or (isinstance(report, MigrateReport) and report.dry_run):
+            return
+        report.address = self.invocation.store
+        report.started_at, report.ended_at = self.heard.first, self.heard.last
+        report.namespace_version = self.heard.version
+        report.incarnation = report.incarnation or self.heard.incarnation
 
     def _absent_default_file(self) -> str | None:
         """The database that nothing has named, if it is not there yet."""
@@ -201,8 +227,7 @@ def command(
             except SomactlError as exc:
                 return _failed(session, exc)
             report.degrade(session.degraded)
-            if report.store and not isinstance(report, MigrateReport):
-                report.address = session.invocation.store
+            session.date(report)
             return _print(session, report, changes=changes)
 
         callback.__name__ = function.__name__

@@ -1,8 +1,7 @@
 """What each command returns: one typed object. A table, JSON and metrics are views of it.
 
-`docs/` and `schemas/report.<command>.json` are generated from these types. A report never holds a clock
-reading or a host name of its own, so that two runs over the same data compare equal; times in it are the
-store's.
+`docs/` and `schemas/report.<command>.json` are generated from these types. Times in a report are
+the store's; it holds no clock reading or host name of this machine.
 """
 
 from __future__ import annotations

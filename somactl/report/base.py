@@ -48,16 +48,22 @@ class Degraded(msgspec.Struct, kw_only=True):
 class Report(msgspec.Struct, kw_only=True, tag_field="command"):
     """The part every report has.
 
-    address is that of the store, without secrets; a migration's report names no place, so that two of them
-    compare equal. code is what the process exits with, codes all that applied; complete is false where
-    something asked for was not done or not checked; degraded_services says what was missing where degraded is
-    true; undo is the command that takes the change back; next is the command to run now.
+    address is that of the store, without secrets. started_at and ended_at are times by the store's clock,
+    incarnation and namespace_version say where the namespace was at the end; None where the store was not
+    asked, as by a read that a cache has answered. A migration's dry run names neither place nor time, so that
+    two of them compare equal. code is what the process exits with, codes all that applied; complete is false
+    where something asked for was not done or not checked; degraded_services says what was missing where
+    degraded is true; undo is the command that takes the change back; next is the command to run now.
     """
 
     schema_version: int = SCHEMA_VERSION
     store: str = ""
     address: str = ""
     namespace: str = ""
+    incarnation: str | None = None
+    namespace_version: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
     code: int = 0
     codes: list[int] = []
     complete: bool = True

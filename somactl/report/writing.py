@@ -42,7 +42,6 @@ class CommitReport(Report, tag="commit"):
     """version and committed_at are None in a dry run, which proves everything and writes nothing."""
 
     commit_id: str
-    incarnation: str | None = None
     version: int | None = None
     committed_at: float | None = None
     dry_run: bool = False

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from somactl.core.names import Pattern, validate_commit_id, validate_key, validate_namespace
 from somactl.errors import EmptyCommit, InputRejected, InvalidName, LimitExceeded, SomactlError
+from somactl.store.calls import hear
 from somactl.store.contract import (
     MAX_NOTE_BYTES,
     CommitMetadata,
@@ -119,7 +120,10 @@ class BaseStore(ABC):
     ) -> Receipt:
         size = sum(len(data) for data in updates.values() if data is not None)
         arguments = (self.namespace, updates, metadata, expected_version, commit_id)
-        return await self._commit(await offloaded(size, partial(prepare, *arguments)))
+        receipt = await self._commit(await offloaded(size, partial(prepare, *arguments)))
+        if not receipt.replayed:
+            hear(self.name, receipt.committed_at, incarnation=receipt.incarnation, version=receipt.version)
+        return receipt
 
     @abstractmethod
     async def _commit(self, request: Request) -> Receipt: ...

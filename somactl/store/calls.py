@@ -30,6 +30,7 @@ NOTICED_SECONDS = 1.0
 """What is shorter than this is no waiting."""
 client_name: ContextVar[str] = ContextVar("client_name", default="somactl")
 """What pg_stat_activity and CLIENT LIST show, so that another who waits can tell what for."""
+_heard: ContextVar[Heard | None] = ContextVar("heard", default=None)
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("waiting", default=None)
 STUMBLES = (
     ArithmeticError,
@@ -171,6 +172,42 @@ def listening(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+class Heard:
+    """What a store has said in passing, so that a report need not ask: the time by the store's clock, when it
+    was first and last told, and where the namespace was.
+
+    ignored  the name of a server whose clock is not meant: that of the cache before the store
+    """
+
+    def __init__(self, ignored: str = "") -> None:
+        self.ignored = ignored
+        self.first: float | None = None
+        self.last: float | None = None
+        self.incarnation: str | None = None
+        self.version: int | None = None
+
+
+def hear(name: str, now: float, *, incarnation: str | None = None, version: int | None = None) -> None:
+    """Note the time by the clock of the server called `name`, and where the namespace is if that is told."""
+    heard = _heard.get()
+    if heard is None or name == heard.ignored:
+        return
+    heard.first = now if heard.first is None else min(heard.first, now)
+    heard.last = now if heard.last is None else max(heard.last, now)
+    if version is not None:
+        heard.incarnation, heard.version = incarnation, version
+
+
+@contextmanager
+def hearing(heard: Heard) -> Iterator[None]:
+    """Within the block, what stores tell in passing is noted in `heard`."""
+    token = _heard.set(heard)
+    try:
+        yield
+    finally:
+        _heard.reset(token)
 
 
 def is_heard() -> bool:

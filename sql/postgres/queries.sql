@@ -8,7 +8,8 @@ SELECT version, least_reader, least_writer FROM somactl.somactl_schema ORDER BY 
 -- be older than another's commit that we have waited for.
 -- name: has_schema
 SELECT
-    count(*) > 0 AS is_named, coalesce(bool_or(c.oid IS NOT NULL), false) AS is_ours, pg_backend_pid() AS backend
+    count(*) > 0 AS is_named, coalesce(bool_or(c.oid IS NOT NULL), false) AS is_ours, pg_backend_pid() AS backend,
+    extract(epoch FROM clock_timestamp())::double precision AS now
 FROM pg_catalog.pg_namespace AS n
 LEFT JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = 'somactl_schema'
 WHERE n.nspname = 'somactl';
@@ -78,7 +79,7 @@ SELECT CASE
 -- name: namespace
 SELECT
     id, name, incarnation, version, created_at, keep_versions, keep_seconds, keep_record_seconds, floor,
-    records_removed_until
+    records_removed_until, extract(epoch FROM clock_timestamp())::double precision AS now
 FROM somactl.namespace WHERE name = $1;
 
 -- The lock of all writes, and how long its holder may be silent. $1 namespace, $2 milliseconds

@@ -14,6 +14,7 @@ from somactl.core import framing
 from somactl.errors import CorruptValue, StoreDamaged
 from somactl.store import reading as rules, sql
 from somactl.store.base import offloaded
+from somactl.store.calls import hear
 from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
@@ -68,7 +69,9 @@ async def head(session: Session, namespace: str) -> Head:
     row = await session.row("namespace", namespace)
     if row is None:
         raise no_namespace(namespace)
-    return sql.head(row)
+    found = sql.head(row)
+    hear(NAME, row["now"], incarnation=found.incarnation, version=found.version)
+    return found
 
 
 async def read(session: Session, namespace: str, key: str, version: int | None) -> Entry:

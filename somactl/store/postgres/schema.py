@@ -83,23 +83,24 @@ def migrations() -> list[Migration]:
 
 
 class Look(NamedTuple):
-    """`schema` is None where there is none; `backend` is the process that answered."""
+    """`schema` is None where there is none; `backend` is the process that answered, `now` its time."""
 
     schema: SchemaRow | None
     backend: int
+    now: float
 
 
 async def inspect(connection: asyncpg.Connection[asyncpg.Record], place: str, timeout: float) -> Look:
     """What the database has; raises SchemaMismatch where it is another program's."""
     there = await connection.fetchrow(queries()["has_schema"], timeout=timeout)
     assert there is not None
-    is_named, is_ours, backend = there
+    is_named, is_ours, backend, now = there
     if not is_named:
-        return Look(None, backend)
+        return Look(None, backend, now)
     row = await connection.fetchrow(queries()["newest_schema"], timeout=timeout) if is_ours else None
     if row is None:
         raise _foreign(place)
-    return Look(SchemaRow(*row), backend)
+    return Look(SchemaRow(*row), backend, now)
 
 
 def _foreign(place: str) -> SchemaMismatch:
@@ -127,7 +128,7 @@ async def migrate(session: Session) -> None:
     Where nothing is missing, no right to change a schema is needed. Raises SchemaMismatch, and
     ConfigurationError for a server too old or a database of another encoding.
     """
-    found, _ = await inspect(session.connection, session.place, session.timeout)
+    found = (await inspect(session.connection, session.place, session.timeout)).schema
     if found is not None:
         admit(found, session.place, write=True)
     have = 0 if found is None else found.version
@@ -158,7 +159,7 @@ async def _apply(session: Session, migration: Migration) -> None:
     async with session.transaction(extra=_PATIENCE_SECONDS, lock=_PATIENCE_SECONDS):
         await session.row("lock_schema", LOCK, extra=_PATIENCE_SECONDS)
         # Only now: another machine may have been first, and may even be of a newer release.
-        found, _ = await inspect(session.connection, session.place, session.timeout)
+        found = (await inspect(session.connection, session.place, session.timeout)).schema
         if found is not None:
             admit(found, session.place, write=True)
             if found.version >= migration.number:

@@ -21,9 +21,9 @@ from somactl.store.contract import Compaction
 from somactl.store.reading import portions
 from somactl.store.redis import layout
 from somactl.store.redis.events import PUBLISHING_FIELDS
-from somactl.store.redis.layout import HistoryEntry, NamespaceHead
+from somactl.store.redis.layout import HistoryEntry, NamespaceHead, seconds
 from somactl.store.redis.pool import Argument, Script
-from somactl.store.redis.reading import Reader, seconds
+from somactl.store.redis.reading import Reader
 
 PRUNE = Script("prune")
 FORGET = Script("forget")

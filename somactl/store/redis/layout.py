@@ -398,3 +398,8 @@ def verdict(text: bytes | None) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise StoreDamaged(f"a verdict is not the JSON that was written ({exc})") from exc
     return value
+
+
+def seconds(now: Sequence[bytes]) -> float:
+    """What TIME replies, as seconds since 1970."""
+    return int(now[0]) + int(now[1]) / 1e6

@@ -19,9 +19,10 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from somactl.errors import SomactlError
 from somactl.package_data import data_file
-from somactl.store.calls import Home, client_name
+from somactl.store.calls import Home, client_name, hear
 from somactl.store.redis.connection import BoundedParser, allowance
 from somactl.store.redis.failures import translated
+from somactl.store.redis.layout import NAME, seconds
 
 Argument: TypeAlias = "str | bytes | memoryview | int"
 Command: TypeAlias = "Sequence[Argument]"
@@ -294,10 +295,14 @@ def _packed(parts: Command) -> bytes:
 
 
 async def _introduce(connection: Any) -> None:
-    """Give the connection a name for CLIENT LIST; a user who may not do that goes without."""
+    """Give the connection a name for CLIENT LIST, and ask for the time; a user who may do neither goes
+    without."""
     await connection.send_command("CLIENT", "SETNAME", client_name.get().replace(" ", "-"))
+    await connection.send_command("TIME")
     with contextlib.suppress(ResponseError):
         await connection.read_response()
+    with contextlib.suppress(ResponseError):
+        hear(NAME, seconds(await connection.read_response()))
 
 
 class Call:

@@ -17,11 +17,12 @@ from somactl.core.names import commit_id_time
 from somactl.errors import CorruptValue, NotPrimary, StoreBusy, StoreDamaged, VersionCompacted
 from somactl.store import reading as rules
 from somactl.store.base import offloaded
+from somactl.store.calls import hear
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
 from somactl.store.reading import portions
 from somactl.store.redis import layout
 from somactl.store.redis.failures import reply as error_reply
-from somactl.store.redis.layout import HEAD_FIELDS, HistoryEntry, Names, NamespaceHead
+from somactl.store.redis.layout import HEAD_FIELDS, HistoryEntry, Names, NamespaceHead, seconds
 from somactl.store.redis.link import ClusterLink, Link, is_replica
 from somactl.store.redis.pool import Argument, Command, Reply, Script
 from somactl.suggestion import run
@@ -60,8 +61,12 @@ class Reader:
         self.names = names
 
     async def place(self) -> NamespaceHead:
-        (fields,) = self.link.values(await self.link.ask(self.head_command()))
-        return await self.existing(fields)
+        fields, now = await self.link.ask(self.head_command(), ("TIME",))
+        here = await self.existing(self.link.value(fields))
+        if not isinstance(now, Exception):  # a user who may not ask for the time goes without
+            head = here.head
+            hear(layout.NAME, seconds(now), incarnation=head.incarnation, version=head.version)
+        return here
 
     def head_command(self) -> Command:
         return ("HMGET", self.names.head, *HEAD_FIELDS)
@@ -374,8 +379,3 @@ class Reader:
     def _status(self, commit_id: str, fields: Sequence[Any]) -> CommitStatus:
         record = layout.record(self.names.namespace, commit_id, fields)
         return CommitStatus(commit_id, record.state if record else "unseen", record)
-
-
-def seconds(now: Sequence[bytes]) -> float:
-    """What TIME replies, as seconds since 1970."""
-    return int(now[0]) + int(now[1]) / 1e6

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from somactl.address import parse
 from somactl.errors import ConfigurationError, NamespaceNotFound
 from somactl.store.base import BaseStore
+from somactl.store.calls import hear
 from somactl.store.contract import (
     CommitRecord,
     CommitStatus,
@@ -107,7 +108,9 @@ class SqliteStore(BaseStore):
             return []
 
     async def head(self) -> Head:
-        return await self._ask(reading.head)
+        head = await self._ask(reading.head)
+        hear(self.name, time.time(), incarnation=head.incarnation, version=head.version)
+        return head
 
     async def summary(self) -> NamespaceSummary:
         return await self._ask(reading.summary)
@@ -195,6 +198,7 @@ class SqliteStore(BaseStore):
 
     async def _change(self, job: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
         self._refuse_closed()
+        hear(self.name, time.time())
         return await self._writer.run(job, create=create)
 
     async def _ask(
@@ -205,6 +209,7 @@ class SqliteStore(BaseStore):
     ) -> T:
         """What `question` reads of the namespace, on the reader's thread."""
         self._refuse_closed()
+        hear(self.name, time.time())
         return await self._reader.run(
             lambda connection: question(connection, self.namespace, *arguments, **options)
         )
