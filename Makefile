@@ -5,9 +5,11 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# Three for two processors: a test often waits for a server or for a process that it started.
+PARALLEL := -n 3 --dist worksteal
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-night test-lowest servers lint format docs bench wheel clean
+.PHONY: help demo test test-full test-night test-lowest servers lint format docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -16,11 +18,14 @@ help: ## list these targets
 demo: .venv/installed ## a narrated tour on real data
 	@$(BIN)/somactl demo
 
-test: .venv/developer servers ## every test, in one go
-	@$(BIN)/pytest -q -n 2 $(ARGS)
+test: .venv/developer servers ## what a change is likely to break, on all stores, in minutes
+	@$(BIN)/pytest -q $(PARALLEL) -m "not full" $(ARGS)
 
-test-night: .venv/developer servers ## the same at full size: hours of soaks, fuzzing and faults
-	@SOMACTL_TEST_NIGHT=1 SOMACTL_TEST_FAULT_ROUNDS=$${SOMACTL_TEST_FAULT_ROUNDS:-50} $(BIN)/pytest -q -n 2 $(ARGS)
+test-full: .venv/developer servers ## every test; ARGS="-m full" for what `make test` leaves out
+	@$(BIN)/pytest -q $(PARALLEL) $(ARGS)
+
+test-night: .venv/developer servers ## every test at full size: hours of soaks, fuzzing and faults
+	@SOMACTL_TEST_NIGHT=1 SOMACTL_TEST_FAULT_ROUNDS=$${SOMACTL_TEST_FAULT_ROUNDS:-50} $(BIN)/pytest -q $(PARALLEL) $(ARGS)
 
 test-lowest: .venv/lowest/ready servers ## the core tests against the wheel and the lowest versions it admits
 	@.ci/lowest

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import selection
 from servers import external, process
 from servers.fixtures import (
     legacy_postgres,
@@ -54,6 +56,18 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     external.urls.update(getattr(config, "workerinput", {}).get("servers", {}))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of what `make test` left out alone, most files have nothing: to import them all takes long."""
+    ours = config.option.markexpr == "full" and collection_path.suffix == ".py"
+    return True if ours and not selection.may_have_one(str(collection_path)) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    whole = config.args == config.getini("testpaths") and not config.option.ignore
+    selection.mark(items, whole=whole and config.option.markexpr != "full")
 
 
 _log_sizes: dict[process.Server, int] = {}

@@ -302,5 +302,9 @@ class Journeys(RuleBasedStateMachine):
         return {key: await self.migrations[0].matrix(key) for key in contents}
 
 
-TestJourneys = Journeys.TestCase
-TestJourneys.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+class TestJourneys(Journeys.TestCase):
+    settings = settings(max_examples=6, stateful_step_count=15, deadline=None)
+
+
+class TestLongJourneys(Journeys.TestCase):
+    settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
