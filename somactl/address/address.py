@@ -1,4 +1,4 @@
-"""What an address says, and how it is shown."""
+"""`Address`: the parts of a URL of a store, cache or source, and how it may be shown."""
 
 from __future__ import annotations
 

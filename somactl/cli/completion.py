@@ -1,4 +1,4 @@
-"""What could stand where the cursor is, for the completion scripts in `shells/`.
+"""Shell completion: candidates for the word at the cursor, for the scripts in `shells/`.
 
 Commands, flags and choices come from the parser; namespaces, keys and commit ids from the store, which is
 only read. A store that is away, wrongly configured or slow has nothing to offer, and says nothing.

@@ -1,4 +1,4 @@
-"""Ask before what cannot be taken back is done."""
+"""Ask for confirmation before what cannot be undone."""
 
 from __future__ import annotations
 

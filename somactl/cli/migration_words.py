@@ -16,7 +16,7 @@ from somactl.suggestion import Suggestion, run
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What was given.
+    """The source and options of a migration, as given on the command line.
 
     source  the words that name it; none for standard input
     pace    rate, pause_file and max_duration, where they were given

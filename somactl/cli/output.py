@@ -1,4 +1,4 @@
-"""Data to stdout, talk to stderr; a table for people, JSON for programs; a closed pipe is no accident."""
+"""A command's output: data to stdout, messages to stderr; tables for people, JSON for programs."""
 
 from __future__ import annotations
 

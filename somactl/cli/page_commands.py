@@ -1,4 +1,4 @@
-"""The commands of a page, made those of one store, namespace and key: what an operator can paste at once."""
+"""Fill store, namespace and key into the commands of a page, so that they can be pasted as they are."""
 
 from __future__ import annotations
 

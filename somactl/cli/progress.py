@@ -1,4 +1,4 @@
-"""How far a command is, told while it runs."""
+"""Progress on stderr: a bar on a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not leave the command line again: passwords in addresses that stand where none belongs."""
+"""Refuse passwords in URLs on the command line, and keep addresses out of messages."""
 
 from __future__ import annotations
 

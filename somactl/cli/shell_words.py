@@ -1,4 +1,4 @@
-"""The words of a command line that is still being typed, and how to go on with the last of them in bash."""
+"""Split a command line that is still being typed, and quote a completion of its last word for bash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How numbers, times and tables read, in every report alike."""
+"""Format numbers, times, sizes and tables for reports, and escape what a terminal must not print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands where a number was meant: the spellings of numbers, and what programs leave where one was lost.
+"""Spellings of numbers, and the tokens that programs write where a number was lost.
 
 One table for all who ask. Whether a value is a matrix at all (`legacy/values.py`) and what is wrong with it
 (`json_pointer`, `legacy_json`) must agree on what is a damaged number, or a damage in one place would hide

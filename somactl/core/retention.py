@@ -1,4 +1,4 @@
-"""What an order comes to: whether it may be carried out now, what it deletes, and under which commit ids.
+"""Plan a prune order: whether it may be carried out now, what it deletes, and under which commit ids.
 
 Everything is decided from values that the caller read from the store: what its namespace holds, and its
 clock. The control plane chose the keys and their sequence; nothing here adds a key, skips one that applies,

@@ -1,4 +1,4 @@
-"""How text from outside may begin: one answer to a byte order mark, for every text that is read.
+"""Byte order marks: how text from outside may begin, decided once for every text that is read.
 
 A UTF-8 mark at the very beginning is passed over, since editors and shells put one there unasked; anywhere
 else it is a character like any other. UTF-16 and UTF-32 are refused by name: read as bytes, they would be

@@ -50,7 +50,7 @@ Phase = Literal["copying", "copied", "finalizing", "finalized", "reverting", "re
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a migration is.
+    """The state of a migration: its phase, and how far it has come.
 
     source, name  which source it is, and what reports call it; asked: what was asked for, as JSON values
     plan        the digest of the plan that is carried out; None where none was given

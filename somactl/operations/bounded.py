@@ -1,4 +1,4 @@
-"""Much at once, but not all of it."""
+"""Bounded concurrency (`each_of`) and batching by count or bytes (`batched`, `in_portions`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge what a cache holds by what the authority has, key by key, without changing either.
+"""Compare a cache's copies with the authority, key by key, without changing either.
 
 The cache is always looked at before the authority. So a commit in between can make a copy look older than it
 is, which a second look tells; it can never make one look newer than what the authority has committed.

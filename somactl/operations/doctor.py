@@ -1,4 +1,4 @@
-"""Look at every service behind a store, without changing anything."""
+"""Diagnose every service behind a store, without changing anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look without touching: namespaces, keys, values, history, commits."""
+"""Read-only operations: list namespaces and keys; read values, their history, and commits."""
 
 from __future__ import annotations
 

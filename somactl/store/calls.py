@@ -1,4 +1,4 @@
-"""Calls to a server, or to a file, and what becomes of them where something else happens meanwhile.
+"""Calls in flight: cancelled callers, forks, locks held by others, and replies that make no sense.
 
 `Tasks`      a caller is cancelled, and the work goes on to its end
 `Home`       the process forks, or another event loop begins

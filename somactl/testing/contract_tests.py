@@ -1,4 +1,4 @@
-"""The fixtures that all chapters of the suite share."""
+"""`ContractTests`: the fixtures that all parts of the contract suite share."""
 
 from __future__ import annotations
 

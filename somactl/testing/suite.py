@@ -1,4 +1,4 @@
-"""The suite, put together from its chapters."""
+"""`ReadContract` and `StoreContract`: the contract suite, put together from its parts."""
 
 from __future__ import annotations
 

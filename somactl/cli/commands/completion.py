@@ -1,4 +1,4 @@
-"""The command that teaches a shell: completion."""
+"""The `completion` command: print the completion script of a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that somactl brings along: explain."""
+"""The `explain` command: print a runbook or document, or what an exit code or error means."""
 
 from __future__ import annotations
 

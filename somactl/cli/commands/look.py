@@ -1,4 +1,4 @@
-"""Commands that only look: namespaces, get, ls, show, log, status."""
+"""Read-only commands: namespaces, get, ls, show, log, status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tour: demo."""
+"""The `demo` command: a narrated tour on a database of its own."""
 
 from __future__ import annotations
 

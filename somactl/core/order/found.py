@@ -1,4 +1,4 @@
-"""What was read of an order so far: its items in order, and every defect by its place."""
+"""The items of an order that were read so far, in order, and every defect by its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache as the hybrid calls it: it helps where it can, and is never in the way."""
+"""The hybrid's calls to its cache, through a circuit breaker: no error of the cache reaches a caller."""
 
 from __future__ import annotations
 

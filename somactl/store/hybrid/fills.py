@@ -1,4 +1,4 @@
-"""What a cache is told of a key, from what the authority has said."""
+"""Cache fills: what is written to a cache of a key, from what the authority answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which incarnation a cache may serve, and how that changes without a moment of doubt.
+"""The marker of a cache: which incarnation of the authority it may serve, and how that changes safely.
 
 One rule makes it safe: the marker is first set to a value that serves nothing, *then* the authority is
 asked for its incarnation, and the answer replaces exactly that value. A process that learnt an

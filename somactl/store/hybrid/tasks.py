@@ -1,4 +1,4 @@
-"""Work beside the callers: questions that several of them share, and what only `close` waits for."""
+"""Single-flight calls, which several callers share, and background tasks, for which only `close` waits."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def allowance(commands: Sequence[Command]) -> int:
 
 
 class TooMuch(InvalidResponse):
-    """More than was asked for."""
+    """A reply that is larger than was asked for."""
 
 
 class BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]  # which one it is depends on hiredis

@@ -1,4 +1,4 @@
-"""What lies under which name, and in which form: what `docs/STORE_REDIS.md` tells, and the scripts write.
+"""The layout of a namespace in Redis, names and formats: see `docs/STORE_REDIS.md`; the scripts write it.
 
 All names of a namespace share one hash tag, so that a cluster keeps them on one node:
 
