@@ -29,8 +29,8 @@ from stores import plain_postgres, plain_redis, postgres_server, redis_server
 from somactl.core.envelope import serialize_matrix
 from somactl.core.invariants import check
 from somactl.core.legacy_json import parse_matrix
-from somactl.legacy.context import MigrationContext, MigrationRequest
 from somactl.legacy.copying import copy
+from somactl.legacy.request import MigrationContext, MigrationRequest
 from somactl.legacy.source.contract import FETCH_BYTES
 from somactl.legacy.source.postgres import PostgresSource
 from somactl.operations.jobs.pace import Pace

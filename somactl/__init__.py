@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from somactl.core.envelope import Matrix, deserialize_matrix, serialize_matrix
     from somactl.core.invariants import check
     from somactl.core.verdict import Tolerances, Verdict
-    from somactl.legacy.one import migrate_json_payload_to_matrix
+    from somactl.legacy.copying import migrate_json_payload_to_matrix
     from somactl.operations.admission import Policy
     from somactl.operations.commit import commit_matrix_update
     from somactl.store.contract import Expect, Receipt, Store
@@ -48,7 +48,7 @@ if not TYPE_CHECKING:
         "somactl.core.verdict": ("Tolerances", "Verdict"),
         "somactl.operations.admission": ("Policy",),
         "somactl.operations.commit": ("commit_matrix_update",),
-        "somactl.legacy.one": ("migrate_json_payload_to_matrix",),
+        "somactl.legacy.copying": ("migrate_json_payload_to_matrix",),
         "somactl.store.contract": ("Expect", "Receipt", "Store"),
     }
 

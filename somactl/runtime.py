@@ -156,11 +156,27 @@ def _source(words: Sequence[str], stdin: BinaryIO | None, *, read_only: bool) ->
         if stdin is None:
             raise UsageError("no source is named", hint="write a URL, PATH.json, or - for standard input")
         return NdjsonSource(stdin)
-    from somactl.legacy.source.files import FilesSource, names_file, parse_words
-
-    if any(word.startswith("env:") or (is_address(word) and not names_file(word)) for word in words):
+    if _name_url(words):
         return _source_of_url(words, read_only=read_only)
+    from somactl.legacy.source.files import FilesSource, parse_words
+
     return FilesSource(parse_words(words), read_only=read_only)
+
+
+def _name_url(words: Sequence[str]) -> bool:
+    from somactl.legacy.source.files import names_file
+
+    return any(word.startswith("env:") or (is_address(word) and not names_file(word)) for word in words)
+
+
+def lasting_words(words: Sequence[str]) -> list[str]:
+    """The words for a source as a journal keeps them: they name the same from any folder, and tell no secret,
+    since `open_source` refuses those that do. None for standard input."""
+    if list(words) in ([], ["-"]) or _name_url(words):
+        return [word for word in words if word != "-"]
+    from somactl.legacy.source import files
+
+    return files.lasting_words(words)
 
 
 def _source_of_url(words: Sequence[str], *, read_only: bool) -> Source:

@@ -44,6 +44,11 @@ COMMANDS: dict[str, str] = {
     "events disable": "events",
     "verify-psd": "audit",
     "migrate-json": "migrate",
+    "migration ls": "migrate",
+    "migration show": "migrate",
+    "migration finalize": "migrate",
+    "migration revert": "migrate",
+    "migration forget": "migrate",
     "cache-warm": "cache",
     "config": "settings",
     "doctor": "upkeep",
@@ -53,7 +58,8 @@ COMMANDS: dict[str, str] = {
 }
 
 GROUPS = {
-    "events": "What each commit tells: list events, say how far they were published, have them wait for it."
+    "events": "What each commit tells: list events, say how far they were published, have them wait for it.",
+    "migration": "What migrate-json began: list it, look at it, finalize, revert or forget it.",
 }
 """What the first words of commands with two of them are about."""
 

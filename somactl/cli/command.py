@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
@@ -206,6 +206,8 @@ def command(
 ) -> Callable[[Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]], Command]:
     """Make a command of `async def f(session, ...) -> Report`, adding the common options to its own.
 
+    A parameter whose type is a dataclass stands for the options that are its fields.
+
     The report's code becomes the exit code; a SomactlError becomes one message and its code. With `changes`
     it is there for what it does: if it succeeds, --quiet leaves its table out. With `offline` it works
     whatever the settings say, since it is what explains them, and has the defaults where one is broken. With
@@ -213,6 +215,8 @@ def command(
     """
 
     def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
+        groups = _groups(function)
+
         def callback(context: typer.Context, **arguments: Any) -> int:
             common = {name: arguments.pop(name) for name in COMMON}
             tolerances = {name: arguments.pop(name) for name in config.TOLERANCES if name in arguments}
@@ -221,6 +225,9 @@ def command(
             settings = found.settings
             out = Output(settings.output, quiet=common["quiet"], color=settings.color)
             given = tuple(name for name, value in tolerances.items() if value is not None)
+            for name, group in groups.items():
+                own = {each.name for each in fields(group)} & arguments.keys()
+                arguments[name] = group(**{each: arguments.pop(each) for each in own})
             session = Session(settings, out, _invocation(context, common, settings), given, found)
             try:
                 report = run_until_done(function(session, **arguments), session.done)  # type: ignore[call-arg]
@@ -267,13 +274,25 @@ def _print(session: Session, report: Report, *, changes: bool) -> int:
         return session.out.unprinted(error, decide((*report.codes, stopped.exit_code)), standing)
 
 
+def _groups(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters of a command that stand for several options, by their name."""
+    own = list(get_type_hints(function).items())[1:]
+    return {name: hint for name, hint in own if is_dataclass(hint)}
+
+
 def _signature(function: Callable[..., Any], *, checks: bool) -> inspect.Signature:
+    """That of what typer calls: the common options behind the command's own, and no groups."""
+    groups, kind = _groups(function), inspect.Parameter.KEYWORD_ONLY
     hints = get_type_hints(function, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[name])
-        for name, parameter in list(inspect.signature(function).parameters.items())[1:]
-    ]
-    kind = inspect.Parameter.KEYWORD_ONLY
+    own: list[inspect.Parameter] = []
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.name not in groups:
+            own.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        of_group = get_type_hints(groups[parameter.name], include_extras=True)
+        for each in fields(groups[parameter.name]):
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            own.append(inspect.Parameter(each.name, kind, default=default, annotation=of_group[each.name]))
     context = inspect.Parameter("context", kind, annotation=typer.Context)
     tolerances = _tolerance_parameters() if checks else []
     every = [context, *(p.replace(kind=kind) for p in own), *tolerances, *common_parameters()]

@@ -158,11 +158,18 @@ def _beginning(typed: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(typed)]
 
 
+async def _migrations(context: Any, store: Store, typed: str) -> list[str]:
+    from somactl.legacy.journal import recorded
+
+    return _beginning(typed, (each.migration for each in await recorded(store)))
+
+
 STORED: dict[str, Callable[[Any, Store, str], Awaitable[list[str]]]] = {
     "namespace": _namespaces,
     "key": _keys,
     "keys": _keys,
     "commit": _commits,
     "commit_id": _commits,
+    "migration": _migrations,
 }
 """Parameters whose values stand in the store, by the name that every command gives them."""

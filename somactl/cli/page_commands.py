@@ -64,12 +64,13 @@ class _Filled:
 
 def parsed(words: list[str]) -> Suggestion | None:
     """The call as a suggestion; None for one that names no command, or an option that the command has not."""
-    known = _options_of(words[0]) if words else {}
-    if not known:
+    command = next((name for name in (" ".join(words[:2]), *words[:1]) if _options_of(name)), None)
+    if command is None:
         return None
+    known = _options_of(command)
     arguments: list[str] = []
     options: dict[str, Any] = {}
-    rest = iter(words[1:])
+    rest = iter(words[len(command.split()) :])
     for word in rest:
         if word == "--":
             arguments += rest
@@ -82,7 +83,7 @@ def parsed(words: list[str]) -> Suggestion | None:
             name, takes_value, repeats = known[flag]
             found: Any = (value if equals else next(rest, "")) if takes_value else True
             options[name] = [*options.get(name, []), found] if repeats else found
-    return Suggestion(words[0], tuple(arguments), tuple(options.items()))
+    return Suggestion(command, tuple(arguments), tuple(options.items()))
 
 
 @cache
@@ -94,8 +95,10 @@ def _options_of(command: str) -> dict[str, tuple[str, bool, bool]]:
     if command not in COMMANDS:
         return {}
     parser: Any = build()
+    for word in command.split():
+        parser = parser.commands[word]
     found = {"--help": ("help", False, False)}
-    for parameter in parser.commands[command].params:
+    for parameter in parser.params:
         if parameter.param_type_name == "option":
             facts = (parameter.name, not parameter.is_flag, parameter.multiple)
             found |= dict.fromkeys([*parameter.opts, *parameter.secondary_opts], facts)

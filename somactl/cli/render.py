@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from somactl.cli.render_migration import migration_view
+from somactl.cli.render_migration import migration_view, migrations_view
 from somactl.cli.suggest import Invocation, in_flags
 from somactl.cli.text import columns, on_lines, shape, size, utc, when, wrapped
 from somactl.core.verdict import INVARIANTS, Verdict
@@ -31,6 +31,7 @@ from somactl.report import (
     LogReport,
     LsReport,
     MigrateReport,
+    MigrationsReport,
     NamespacesReport,
     NamespaceView,
     PruneReport,
@@ -399,7 +400,7 @@ def _colored(text: str) -> str:
     return _VERDICT_WORD.sub(lambda m: f"\x1b[{STATUS_COLORS[m[0]]}m{m[0]}\x1b[0m", text)
 
 
-_LISTINGS = (LsReport, NamespacesReport, LogReport, EventsLsReport)
+_LISTINGS = (LsReport, NamespacesReport, LogReport, EventsLsReport, MigrationsReport)
 """Their first line names the columns."""
 
 _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
@@ -421,6 +422,7 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     CacheWarmReport: _cache_warm,
     VerifyReport: _verify,
     MigrateReport: migration_view,
+    MigrationsReport: migrations_view,
     ExplainReport: lambda report: report.text.splitlines(),
     CompletionReport: lambda report: report.script.splitlines(),
 }

@@ -4,14 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from somactl.cli.text import columns, shape, size
-from somactl.report import MigrateReport, MigrationRow, Tally
+from somactl.cli.text import columns, shape, size, when
+from somactl.report import MigrateReport, MigrationRow, MigrationsReport, Tally
 
 
 def migration_view(report: MigrateReport) -> list[str]:
     blocks = [*_named_rows(report), _reasons(report), _pointers(report), _outcomes(report)]
     lines = [line for block in blocks if block for line in (*block, "")]
     return [*lines, _in_a_sentence(report)]
+
+
+def migrations_view(report: MigrationsReport) -> list[str]:
+    header = ["ID", "PHASE", "MIGRATED", "REJECTED", "CONFLICTS", "ORIGINALS", "BEGUN", "AGE", "SOURCE"]
+    return columns(
+        header,
+        [
+            [
+                each.migration,
+                each.phase,
+                *(each.outcomes.get(name, 0) for name in ("migrate", "rejected", "conflict")),
+                each.originals,
+                when(each.began_at),
+                _age(each.age_seconds),
+                each.source,
+            ]
+            for each in report.migrations
+        ],
+    )
+
+
+def _age(seconds: float) -> str:
+    """How long ago it changed last, in the largest unit of which there is one."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{max(seconds, 0.0):.0f}s"
 
 
 def _named_rows(report: MigrateReport) -> list[list[str]]:
@@ -87,14 +114,16 @@ def _in_a_sentence(report: MigrateReport) -> str:
     head = f"migration {report.migration} of {report.source}" if report.migration else report.source
     copied = report.outcomes["migrate"].count if "migrate" in report.outcomes else 0
     looked_at = f"{report.values} values looked at"
+    halted = f"stopped by {report.stopped}" if report.stopped else f"{report.phase}, not finished"
     did = {
         "planned": f"{looked_at}; nothing was written",
-        "copying": f"stopped by {report.stopped}: {looked_at}, {copied} matrices copied",
+        "copying": f"{halted}: {looked_at}, {copied} matrices copied",
         "copied": f"{looked_at}, {copied} matrices copied; the source is as it was",
-        "finalizing": f"stopped by {report.stopped}; {report.finalized} values finalized in this run",
+        "finalizing": f"{halted}; {report.finalized} values finalized in this run",
         "finalized": f"{report.finalized} values finalized; the store keeps them as they were",
-        "reverting": f"stopped by {report.stopped}; {report.restored} values put back in this run",
+        "reverting": f"{halted}; {report.restored} values put back in this run",
         "reverted": f"{report.restored} values put back, {report.withdrawn} matrices deleted",
+        "forgetting": f"{halted}; it cannot be reverted any more",
         "forgotten": f"{report.forgotten} original values dropped; it cannot be reverted any more",
     }
     return f"{head}: {did[report.phase]}"

@@ -12,7 +12,7 @@ HIDDEN = "(an address, not shown)"
 _LOGIN = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@]*:[^\s@]+@", re.IGNORECASE)
 """Of whatever scheme: an installed package may open stores by its own."""
 
-_JUDGED = ("--store", "--cache", "--metadata")
+_JUDGED = ("--store", "--cache", "--metadata", "--source")
 
 
 def refuse_exposed(argv: Sequence[str]) -> None:

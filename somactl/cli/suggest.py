@@ -46,11 +46,7 @@ class Invocation:
     @property
     def reads_stdin(self) -> bool:
         """Whether it took data from standard input, so that its words alone do not repeat it."""
-        if (
-            self.command in _READS_STDIN_WITHOUT_WORDS
-            and not self.arguments
-            and "migration" not in self.options
-        ):
+        if self.command in _READS_STDIN_WITHOUT_WORDS and not self.arguments:
             return True
         files = [self.options.get("order_file"), *(self.options.get("file") or [])]
         return "-" in files or any(word == "-" or word.endswith("=-") for word in self.arguments)

@@ -1,20 +1,20 @@
-"""The values of a source in batches, read and examined ahead of their use."""
+"""The values of a source in batches, read and examined ahead of what uses them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
 from somactl.core.names import Pattern
-from somactl.legacy.examine import Selection, examine_each
-from somactl.legacy.source.contract import Source, Value
+from somactl.legacy.examine import examine_each
+from somactl.legacy.request import MigrationContext, MigrationRequest
+from somactl.legacy.source.contract import Value
 from somactl.legacy.source.workspace import SortedNames
-from somactl.operations.admission import Admitted, Policy
-from somactl.operations.jobs.pace import Pace
+from somactl.operations.admission import Admitted
 from somactl.report import MigrationRow
 
 T = TypeVar("T")
@@ -36,37 +36,24 @@ class Batch:
     puts: Mapping[str, Admitted]
     slowest: tuple[str, float]
 
-    @property
-    def json_bytes(self) -> int:
-        return sum(len(value.data) for value in self.values)
 
-
-@dataclass(frozen=True, slots=True)
-class Examiner:
-    """How values become rows and envelopes; see `examine_each`."""
-
-    namespace: str
-    selection: Selection = field(default_factory=Selection)
-    policy: Policy = field(default_factory=Policy)
-
-    def batch(self, values: list[Value]) -> Batch:
-        """The first of `values`, as many as make a batch, one at least. CPU-bound: belongs on a thread."""
-        _load()
-        rows: list[MigrationRow] = []
-        puts: dict[str, Admitted] = {}
-        size = 0
-        slowest = ("", 0.0)
-        each = examine_each(values, self.namespace, self.selection, self.policy)
-        for count, (value, found) in enumerate(zip(values, each, strict=True)):
-            if found.seconds > slowest[1]:
-                slowest = (value.key, found.seconds)
-            size += sum(row.bytes for row in found.rows)
-            if count and (len(rows) + len(found.rows) > BATCH_ROWS or size > BATCH_BYTES):
-                return Batch(values[:count], rows, puts, slowest)  # it is rare that some are examined again
-            rows += found.rows
-            for target, admitted in found.puts.items():
-                puts.setdefault(target, admitted)  # the first one has the claim
-        return Batch(values, rows, puts, slowest)
+def examine_batch(values: list[Value], namespace: str, request: MigrationRequest) -> Batch:
+    """The first of `values`, as many as make a batch, one at least. CPU-bound: belongs on a thread."""
+    _load()
+    rows: list[MigrationRow] = []
+    puts: dict[str, Admitted] = {}
+    size = 0
+    slowest = ("", 0.0)
+    each = examine_each(values, namespace, request.selection, request.policy)
+    for count, (value, found) in enumerate(zip(values, each, strict=True)):
+        slowest = max(slowest, (value.key, found.seconds), key=lambda one: one[1])
+        size += sum(row.bytes for row in found.rows)
+        if count and (len(rows) + len(found.rows) > BATCH_ROWS or size > BATCH_BYTES):
+            return Batch(values[:count], rows, puts, slowest)  # it is rare that some are examined again
+        rows += found.rows
+        for target, admitted in found.puts.items():
+            puts.setdefault(target, admitted)  # the first one has the claim
+    return Batch(values, rows, puts, slowest)
 
 
 @cache
@@ -84,17 +71,18 @@ def _load() -> None:
     deserialize_matrix(serialize_matrix(one, key="one"))
 
 
-async def list_names(source: Source, match: str | None, names: SortedNames) -> None:
-    """Every key of the source that matches, into `names`."""
-    async for page in source.names(None if match is None else Pattern(match)):
+async def list_names(context: MigrationContext, names: SortedNames) -> None:
+    """Every key of the source that is asked for, into `names`."""
+    match = context.request.match
+    async for page in context.source.names(None if match is None else Pattern(match)):
         names.add(page)
 
 
 async def values(
-    source: Source, names: SortedNames, after: str | None, pace: Pace | None = None
+    context: MigrationContext, names: SortedNames, after: str | None
 ) -> AsyncGenerator[list[Value], None]:
-    """The values behind the key `after`, as many at a time as the source brings at once and `pace` allows."""
-    most = BATCH_VALUES if pace is None else pace.portion(BATCH_VALUES)
+    """The values behind the key `after`, as many at a time as source and pace allow."""
+    most = context.pace.portion(BATCH_VALUES)
     pages = names.pages(after, most)
     pending: list[str] = []
     while True:
@@ -102,28 +90,29 @@ async def values(
             pending += next(pages, [])
         if not pending:
             return
-        found = await source.fetch(pending[:most])
+        found = await context.source.fetch(pending[:most])
         pending = pending[len(found) :]
         yield found
 
 
+def cost_of(found: Sequence[Value]) -> tuple[int, int]:
+    """How many values these are, and how many bytes."""
+    return len(found), sum(len(value.data) for value in found)
+
+
 async def batches(
-    found: AsyncGenerator[list[Value], None], examiner: Examiner, pace: Pace, stop: asyncio.Event
+    context: MigrationContext, names: SortedNames, after: str | None
 ) -> AsyncGenerator[Batch, None]:
-    """`found`, examined, at the pace that is allowed; ends early where the time is up or `stop` is set.
+    """All values behind `after`, examined.
 
     The next values are read while these are examined: the one keeps the source's server busy, the other us.
     """
-    async with aclosing(one_ahead(found)) as portions:
-        rest: list[Value] | None = None
-        while await pace.turn(stop):
-            rest = rest or await anext(portions, None)
-            if rest is None:
-                return
-            batch = await asyncio.to_thread(examiner.batch, rest)
-            rest = rest[len(batch.values) :]
-            pace.did(len(batch.values), batch.json_bytes)
-            yield batch
+    async with aclosing(one_ahead(values(context, names, after))) as portions:
+        async for rest in portions:
+            while rest:
+                batch = await asyncio.to_thread(examine_batch, rest, context.store.namespace, context.request)
+                yield batch
+                rest = rest[len(batch.values) :]
 
 
 async def one_ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -145,13 +134,6 @@ async def one_ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         await items.aclose()
 
 
-async def until_told(work: Callable[[asyncio.Event], Awaitable[None]]) -> bool:
-    """Run `work`; cancelled, set the event it was given and let it come to an end. Whether that happened."""
-    stop = asyncio.Event()
-    task = asyncio.ensure_future(work(stop))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await task  # where it has ended already, what came of it counts
-    return stop.is_set()
+async def as_it_is(item: T) -> T:
+    """The work of a pipeline that only reads and collects."""
+    return item

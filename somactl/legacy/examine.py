@@ -12,6 +12,7 @@ import xxhash
 
 from somactl.core.framing import MAX_COMMIT_BYTES
 from somactl.errors import InputRejected, InvariantViolated
+from somactl.legacy.request import Selection
 from somactl.legacy.source.contract import Value
 from somactl.legacy.values import Site, find_matrices
 from somactl.operations.admission import Admitted, Policy, Proven, admit_bytes, encode_proven, prove
@@ -27,20 +28,6 @@ _SHOWN = 2048
 _TOGETHER_BYTES = 1 << 20
 """Of JSON. The arrays of so much are kept at a time, or that of one larger matrix."""
 _DISTANCE_SLACK = 1.0 + 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which nodes of a value are looked at, and what they are taken for.
-
-    pointers   RFC 6901; none: the whole value
-    discover   every node at any depth
-    kind       auto | rho | sketch | matrix
-    """
-
-    pointers: tuple[str, ...] = ()
-    discover: bool = False
-    kind: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A legacy value read a second time, by other means: what `--finalize` trusts before it removes.
+"""A legacy value read a second time, by other means: what finalizing trusts before it removes.
 
 Only the standard library and numpy: `json`, `base64`, `np.array`. Slow, and free of every idea that makes
 `core.legacy_json` fast, so that no mistake of one is likely to be one of the other.

@@ -1,4 +1,4 @@
-"""Undo a migration: first the values go back into the source, then the matrices out of the store.
+"""Undo a migration: values go back into the source, then matrices out of the store; or forget it.
 
 Whatever was changed since is left alone, in the source and in the store. A matrix to which a value of the
 source still refers, because that value was changed after it was finalized, stays too.
@@ -6,24 +6,25 @@ source still refers, because that value was changed after it was finalized, stay
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
-from somactl.errors import LockHeld, NamespaceNotFound, NotFound, UsageError, VersionConflict
-from somactl.legacy.batches import until_told
-from somactl.legacy.context import Progress, Watch, unwatched
+from somactl.errors import LockHeld, UsageError, VersionConflict
+from somactl.legacy import tally
+from somactl.legacy.batches import as_it_is
 from somactl.legacy.examine import shown
-from somactl.legacy.journal import PREFIX, Journal, Original, Page, find, put_back
-from somactl.legacy.leaving import finish, leave
+from somactl.legacy.journal import PREFIX, Journal, Original, Page
+from somactl.legacy.request import MigrationProgress, Watch
 from somactl.legacy.source.contract import Source
 from somactl.legacy.source.workspace import Texts, Workspace, to_text
 from somactl.operations.jobs.pace import Pace
+from somactl.operations.jobs.pipeline import Ended, pipeline
+from somactl.operations.jobs.progress import unwatched
 from somactl.report import MigrateReport
 from somactl.store.contract import CommitMetadata, Store
 from somactl.store.request import new_commit_id
-from somactl.suggestion import again
+from somactl.suggestion import again, run
 
-COMMAND = "migrate-json --revert"
+COMMAND = "migration revert"
 _ATTEMPTS = 5
 _FORGET_AT_ONCE = 100
 RESTORE_VALUES = 100
@@ -37,7 +38,7 @@ async def revert(
     store: Store,
     journal: Journal,
     pace: Pace,
-    each: Watch = unwatched,
+    watch: Watch = unwatched,
     kept: Callable[[Original], None] = lambda original: None,
 ) -> MigrateReport:
     """Carry it out; `left_alone` says what stays as it is, and why.
@@ -48,44 +49,57 @@ async def revert(
     """
     state = journal.state
     nothing_left = await anext(journal.originals(), None) is None
-    if source is None and not nothing_left:
-        raise UsageError(
-            f"migration {journal.id} took values out of {state.name}, and no source is named",
-            hint=f"name the one it came from: {state.source}",
-        )
     if state.phase == "reverted" and nothing_left:
-        return _done_before(journal.report("reverted"), "reverted")
+        report = journal.report("reverted")
+        report.warnings.append(f"migration {journal.id} was reverted before: there was nothing left to do")
+        return tally.finish(report)
     if state.phase == "forgetting":
         raise UsageError(
             f"originals of migration {journal.id} are forgotten already: it cannot be reverted",
             hint="finish that",
-            next=again(revert=None, forget=True),
+            next=run("migration forget", journal.id),
         )
-    await journal.recover()
+    await journal.resolve()
     if state.phase != "reverting":
         await journal.advance(phase="reverting", settled=state.dead)
     report = journal.report("reverting")
     with Workspace() as workspace:
         staying = _Staying(workspace.texts)
 
-        async def work(stop: asyncio.Event) -> None:
-            if source is not None and not await _restore_all(
-                source, journal, pace, stop, report, staying, each, kept
-            ):
+        is_withdrawing = False
+
+        async def collect(item: list[Original] | Page) -> None:
+            nonlocal is_withdrawing
+            if isinstance(item, list):
+                assert source is not None
+                left = await _restore(source, journal, item)
+                report.restored += len(item) - len(left)
+                for original in left:
+                    key = to_text(bytes.fromhex(original.key))
+                    tally.leave(report, {key: "it was changed after it was finalized"})
+                    staying.add(key)
+                    kept(original)
+                watch(MigrationProgress(report.restored, "values put back"))
                 return
-            await staying.find_targets(journal)
-            while journal.state.settled < journal.state.pages and await pace.turn(stop):
-                # The newest first: what a later pass wrote over an earlier one's copy is ours as well.
-                page = await journal.page(journal.state.pages + journal.state.dead - journal.state.settled)
-                await _withdraw(store, page, staying, report)
-                await journal.advance(settled=journal.state.settled + 1)
-                each(Progress(journal.state.settled, journal.state.pages, what="batches taken back"))
-            if journal.state.settled == journal.state.pages:
+            if not is_withdrawing:
+                is_withdrawing = True
+                await staying.find_targets(journal)
+            withdrawn, newer = await _withdraw(store, item, staying)
+            report.withdrawn += withdrawn
+            why = "its matrix was committed anew since; the newer one stays in the store"
+            tally.leave(report, dict.fromkeys(newer, why))
+            await journal.advance(settled=journal.state.settled + 1)
+            watch(MigrationProgress(journal.state.settled, "batches taken back", journal.state.pages))
+
+        async def finish(ended: Ended) -> None:
+            if ended == "done" or (is_withdrawing and journal.state.settled == journal.state.pages):
                 await journal.advance(phase="reverted")
                 report.phase = "reverted"
 
-        stopped = await until_told(work)
-    return finish(report, done=report.phase == "reverted", stopped=stopped)
+        read = _originals_and_pages(journal, pace.portion(RESTORE_VALUES))
+        ended = await pipeline(read, as_it_is, collect, pace=pace, cost=_cost, ahead=0, finish=finish)
+    report.complete = report.phase == "reverted"
+    return tally.finish(report, ended)
 
 
 class _Staying:
@@ -112,32 +126,14 @@ class _Staying:
         return self._any and self._texts.get(f"target {target}") is not None
 
 
-async def _restore_all(
-    source: Source,
-    journal: Journal,
-    pace: Pace,
-    stop: asyncio.Event,
-    report: MigrateReport,
-    staying: _Staying,
-    each: Watch,
-    kept: Callable[[Original], None],
-) -> bool:
-    """Put every original back where nothing was changed since; False where it was stopped on the way."""
-    async for portion in _portions(journal.originals(), pace.portion(RESTORE_VALUES)):
-        if not await pace.turn(stop):
-            return False
-        for original in await _restore(source, journal, portion, report):
-            staying.add(to_text(bytes.fromhex(original.key)))
-            kept(original)
-        pace.did(len(portion), sum(len(original.data) for original in portion))
-        each(Progress(report.restored, None, what="values put back"))
-    return True
+async def _originals_and_pages(journal: Journal, most: int) -> AsyncGenerator[list[Original] | Page, None]:
+    """The originals, `most` at a time, and then the pages.
 
-
-async def _portions(originals: AsyncIterator[Original], most: int) -> AsyncIterator[list[Original]]:
+    The newest page first: what a later pass wrote over an earlier one's copy is this migration's own.
+    """
     portion: list[Original] = []
     size = 0
-    async for original in originals:
+    async for original in journal.originals():
         if portion and (size + len(original.data) > _RESTORE_BYTES or len(portion) == most):
             yield portion
             portion, size = [], 0
@@ -145,30 +141,34 @@ async def _portions(originals: AsyncIterator[Original], most: int) -> AsyncItera
         size += len(original.data)
     if portion:
         yield portion
+    state = journal.state
+    for number in range(state.pages + state.dead - state.settled, state.dead, -1):
+        yield await journal.page(number)
 
 
-async def _restore(
-    source: Source, journal: Journal, originals: Sequence[Original], report: MigrateReport
-) -> list[Original]:
-    """Put these back, and note that they are; returns the others. All bytes are kept until `--forget`."""
-    changes = [put_back(original) for original in originals]
-    swapped = await source.swap(changes)
+def _cost(item: list[Original] | Page) -> tuple[int, int]:
+    """What is put back counts."""
+    return (len(item), sum(len(each.data) for each in item)) if isinstance(item, list) else (0, 0)
+
+
+async def _restore(source: Source, journal: Journal, originals: Sequence[Original]) -> list[Original]:
+    """Put these back, and note that they are; returns the others. All bytes are kept until `forget`."""
+    swapped = await source.swap([original.put_back for original in originals])
     done = [original for original, restored in zip(originals, swapped, strict=True) if restored]
-    for change, restored in zip(changes, swapped, strict=True):
-        if not restored:
-            leave(report, change.key, "it was changed after it was finalized")
     if done:
         names = [journal.restored_name(bytes.fromhex(original.key)) for original in done]
         await journal.write(journal.state, dict.fromkeys(names, _RESTORED))
-        report.restored += len(done)
     return [original for original, restored in zip(originals, swapped, strict=True) if not restored]
 
 
-async def _withdraw(store: Store, page: Page, staying: _Staying, report: MigrateReport) -> None:
-    """Delete what the page's commit wrote and has not been written since, in one commit."""
-    ours = [row for row in page.rows if row.outcome == "migrate" and not staying.has(row.target)]
+async def _withdraw(store: Store, page: Page, staying: _Staying) -> tuple[int, set[str]]:
+    """Delete what the page's commit wrote and no other has written since, in one commit.
+
+    How many matrices these were, and the keys that hold newer ones.
+    """
+    targets = [row.target for row in page.rows if row.outcome == "migrate" and not staying.has(row.target)]
     for _ in range(_ATTEMPTS):
-        stats = (await store.stat_many([row.target for row in ours])).stats if ours else {}
+        stats = (await store.stat_many(targets)).stats if targets else {}
         unchanged = {key: stat.version for key, stat in stats.items() if stat.commit_id in page.commits}
         try:
             if unchanged:
@@ -178,10 +178,7 @@ async def _withdraw(store: Store, page: Page, staying: _Staying, report: Migrate
                 )
         except VersionConflict:
             continue
-        report.withdrawn += len(unchanged)
-        for key in stats.keys() - unchanged.keys():
-            leave(report, key, "its matrix was committed anew since; the newer one stays in the store")
-        return
+        return len(unchanged), stats.keys() - unchanged.keys()
     raise LockHeld(
         "the migrated keys are being written by others",
         hint="stop the writers, and run it again",
@@ -189,14 +186,29 @@ async def _withdraw(store: Store, page: Page, staying: _Staying, report: Migrate
     )
 
 
-async def forget(store: Store, journal: Journal) -> MigrateReport:
+async def forget(store: Store, migration: str) -> MigrateReport:
     """Drop the original bytes and the journal: from now on the migration cannot be reverted.
 
-    Not in part either: a revert would take out of the store what it cannot put back into the source.
+    Not in part either: a revert would take out of the store what it cannot put back into the source. Nothing
+    is kept of what was forgotten, so that one that is not there has been.
     """
-    state = journal.state
-    if state.phase not in ("finalized", "reverted", "copied", "forgetting"):
-        raise UsageError(f"migration {journal.id} is {state.phase}", hint="let it come to its end first")
+    journal = await Journal.open(store, migration)
+    if not journal.exists:
+        place = f"namespace {store.namespace!r}"
+        return MigrateReport(
+            store=store.name,
+            namespace=store.namespace,
+            migration=migration,
+            phase="forgotten",
+            warnings=[f"no migration {migration} is recorded in {place}: there is nothing to forget"],
+        )
+    phase = journal.state.phase
+    if phase not in ("finalized", "reverted", "copied", "forgetting"):
+        raise UsageError(
+            f"migration {journal.id} is {phase}",
+            hint="let it come to its end first",
+            next=run("migration show", journal.id),
+        )
     await journal.advance(phase="forgetting")
     report = journal.report("forgotten")
     async for notes in store.scan_notes(f"{PREFIX}{journal.id}/"):
@@ -206,24 +218,3 @@ async def forget(store: Store, journal: Journal) -> MigrateReport:
         report.forgotten += sum("/original/" in name for name in names)
     await store.write_notes({PREFIX + journal.id: None})
     return report
-
-
-async def forget_named(store: Store, source: str, migration: str | None) -> MigrateReport:
-    """`forget` for the migration that `find` finds.
-
-    Where there is none it is done, as it is when it is repeated: nothing is kept of what was forgotten.
-    """
-    try:
-        return await forget(store, await find(store, source, migration))
-    except NamespaceNotFound:
-        raise
-    except NotFound as exc:
-        report = MigrateReport(store=store.name, namespace=store.namespace, migration=migration)
-        report.phase = "forgotten"
-        report.warnings.append(f"{exc.message}: there is nothing to forget")
-        return report
-
-
-def _done_before(report: MigrateReport, what: str) -> MigrateReport:
-    report.warnings.append(f"migration {report.migration} was {what} before: there was nothing left to do")
-    return finish(report, done=True, stopped=False)

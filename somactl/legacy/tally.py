@@ -1,40 +1,22 @@
-"""Rows folded into a report: counts and bytes by outcome, form, reason and kind, and the rows to be named."""
+"""Folds what was done into a report: counts by outcome, form, reason and kind, and the rows to name."""
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from somactl.legacy.examine import shown
+from somactl.legacy.journal import Journal, Page
+from somactl.legacy.request import MigrationProgress, Watch
+from somactl.operations.jobs.pipeline import Ended
 from somactl.report import MigrateReport, MigrationRow, Tally
 
 _LARGEST = 10
 _MAX_POINTERS = 1000
+_MAX_LEFT_ALONE = 10_000
 MAX_LISTED = 10_000
 _PLAIN = "not-a-matrix"
-
-
-def fold(report: MigrateReport, rows: Iterable[MigrationRow], *, listing: bool = True) -> None:
-    """Add rows of matrices; with `listing` the rejected, moved and conflicting ones are listed too."""
-    for row in rows:
-        _count(report.outcomes, row.outcome, row)
-        _count(report.forms, row.form, row)
-        if row.outcome in ("migrate", "identical"):
-            _count(report.kinds, row.kind, row)
-        else:
-            _count(report.reasons, f"{row.outcome}: {row.reason}", row)
-        _count_pointer(report, row.pointer)
-        _keep_largest(report, row)
-        if listing:
-            _list(report, row)
-
-
-def fold_plain(report: MigrateReport, plain: Mapping[str, Tally]) -> None:
-    """Add values without a matrix, tallied by their reason."""
-    for reason, tally in plain.items():
-        for tallies, name in ((report.outcomes, _PLAIN), (report.reasons, f"{_PLAIN}: {reason}")):
-            total = tallies.setdefault(name, Tally())
-            total.count += tally.count
-            total.json_bytes += tally.json_bytes
 
 
 def split(rows: Iterable[MigrationRow]) -> tuple[dict[str, Tally], list[MigrationRow]]:
@@ -49,11 +31,72 @@ def split(rows: Iterable[MigrationRow]) -> tuple[dict[str, Tally], list[Migratio
     return plain, others
 
 
-def finish(report: MigrateReport) -> MigrateReport:
+def add_page(report: MigrateReport, page: Page, *, listing: bool = True) -> None:
+    """Count a page's values; with `listing` the rejected, moved and conflicting rows are listed too."""
+    report.values += page.values
+    for reason, tally in page.plain.items():
+        for tallies, name in ((report.outcomes, _PLAIN), (report.reasons, f"{_PLAIN}: {reason}")):
+            total = tallies.setdefault(name, Tally())
+            total.count += tally.count
+            total.json_bytes += tally.json_bytes
+    for row in page.rows:
+        _count(report.outcomes, row.outcome, row)
+        _count(report.forms, row.form, row)
+        if row.outcome in ("migrate", "identical"):
+            _count(report.kinds, row.kind, row)
+        else:
+            _count(report.reasons, f"{row.outcome}: {row.reason}", row)
+        if row.pointer in report.pointers or len(report.pointers) < _MAX_POINTERS:
+            report.pointers[row.pointer] = report.pointers.get(row.pointer, 0) + 1
+        else:
+            report.pointers_omitted += 1
+        _keep_largest(report, row)
+        if listing:
+            _list(report, row)
+
+
+def so_far(report: MigrateReport, plain: Mapping[str, Tally], rows: Iterable[MigrationRow]) -> dict[str, int]:
+    """How many ended how, those of the report and these."""
+    counts = Counter({name: tally.count for name, tally in report.outcomes.items()})
+    counts.update(row.outcome for row in rows)
+    counts[_PLAIN] += sum(tally.count for tally in plain.values())
+    return dict(sorted((+counts).items()))
+
+
+async def of_journal(journal: Journal, watch: Watch, *, listing: bool) -> MigrateReport:
+    """The report of a migration's last pass, counted from its pages; the source is not read."""
+    state = journal.state
+    report = journal.report(state.phase)
+    report.plan = state.plan
+    async for page in journal.pages(state.first_page):
+        add_page(report, page, listing=listing)
+        watch(MigrationProgress(report.values, "values", rows=page.rows))
+    return report
+
+
+def leave(report: MigrateReport, left: Mapping[str, str]) -> None:
+    """Say of values that they were not touched, and why; the list is bounded, and says so."""
+    for key, why in left.items():
+        if len(report.left_alone) < _MAX_LEFT_ALONE:
+            report.left_alone[shown(key)] = why
+        elif not any("left alone" in warning for warning in report.warnings):
+            report.warnings.append(
+                f"more than {_MAX_LEFT_ALONE} values were left alone; only so many are listed"
+            )
+
+
+def finish(report: MigrateReport, ended: Ended = "done") -> MigrateReport:
     """3 where a matrix was rejected or is in conflict, 4 where something was left to do, else 0."""
-    findings = [report.outcomes[name].count for name in ("rejected", "conflict") if name in report.outcomes]
-    _warn_of_omitted(report)
-    report.finish(3 if sum(findings) else 0, 4 if not report.complete or report.left_alone else 0)
+    if not report.complete:
+        report.stopped = "a signal" if ended == "signal" else "--max-duration"
+    findings = any(name in report.outcomes for name in ("rejected", "conflict"))
+    omitted = report.rejected_omitted + report.conflicts_omitted + report.moved_omitted
+    if omitted:
+        report.warnings.append(
+            f"{omitted} rows are not listed, beyond the first {MAX_LISTED} of their sort; "
+            "--output ndjson prints every one"
+        )
+    report.finish(3 if findings else 0, 4 if not report.complete or report.left_alone else 0)
     for name in ("outcomes", "forms", "reasons", "kinds", "pointers"):
         setattr(report, name, dict(sorted(getattr(report, name).items())))
     return report
@@ -66,16 +109,9 @@ def _count(tallies: dict[str, Tally], name: str, row: MigrationRow) -> None:
     tally.bytes += row.bytes
 
 
-def _count_pointer(report: MigrateReport, pointer: str) -> None:
-    if pointer in report.pointers or len(report.pointers) < _MAX_POINTERS:
-        report.pointers[pointer] = report.pointers.get(pointer, 0) + 1
-    else:
-        report.pointers_omitted += 1
-
-
 def _keep_largest(report: MigrateReport, row: MigrationRow) -> None:
     if row.form == "unreadable":
-        return  # its size is unknown
+        return  # its size is not known
     if len(report.largest) == _LARGEST and row.json_bytes <= report.largest[-1].json_bytes:
         return
     # Of equals the first one read stays: the order of the source is the same in every run.
@@ -98,12 +134,3 @@ def _append(rows: list[MigrationRow], row: MigrationRow) -> int:
         return 1
     rows.append(row)
     return 0
-
-
-def _warn_of_omitted(report: MigrateReport) -> None:
-    omitted = report.rejected_omitted + report.conflicts_omitted + report.moved_omitted
-    if omitted:
-        report.warnings.append(
-            f"{omitted} rows are not listed, beyond the first {MAX_LISTED} of their sort; "
-            "--output ndjson prints every one"
-        )

@@ -50,6 +50,8 @@ from somactl.report.looking import (
 from somactl.report.migrating import (
     MigrateReport,
     MigrationRow,
+    MigrationsReport,
+    MigrationSummary,
     Tally,
 )
 from somactl.report.pruning import (
@@ -102,6 +104,8 @@ __all__ = [
     "LsReport",
     "MigrateReport",
     "MigrationRow",
+    "MigrationSummary",
+    "MigrationsReport",
     "Move",
     "NamespaceView",
     "NamespacesReport",
@@ -145,6 +149,7 @@ REPORTS: tuple[type[Report], ...] = (
     CacheWarmReport,
     VerifyReport,
     MigrateReport,
+    MigrationsReport,
     CompletionReport,
     ExplainReport,
     DemoReport,

@@ -54,7 +54,7 @@ class Tally(msgspec.Struct, kw_only=True):
 class MigrateReport(Report, tag="migrate-json"):
     """What a migration found and did. It names no host and no time, so that two runs compare equal.
 
-    migration     its id: what --finalize, --revert and --forget speak of; None in a dry run
+    migration     its id: what `migration finalize`, `revert` and `forget` take; None in a dry run
     phase         planned (a dry run), copied, finalized, reverted or forgotten; copying, finalizing or
                   reverting where it was stopped on the way
     source        what was read, without its host
@@ -94,3 +94,30 @@ class MigrateReport(Report, tag="migrate-json"):
     withdrawn: int = 0
     forgotten: int = 0
     left_alone: dict[str, str] = {}
+
+
+class MigrationSummary(msgspec.Struct, kw_only=True):
+    """A migration that is recorded in the namespace.
+
+    phase       copying (under way, or stopped), copied, finalizing, finalized, reverting, reverted or
+                forgetting
+    outcomes    of the last pass, with how many matrices (or values without one) ended so
+    originals   values that finalizing took out, of which the bytes are kept and were not put back
+    began_at, changed_at, age_seconds   by the store's clock; the age is that of the last change
+    """
+
+    migration: str
+    phase: str
+    source: str
+    batches: int
+    outcomes: dict[str, int]
+    originals: int
+    began_at: float
+    changed_at: float
+    age_seconds: float
+
+
+class MigrationsReport(Report, tag="migration-ls"):
+    """The migrations of a namespace, by their ids."""
+
+    migrations: list[MigrationSummary] = []

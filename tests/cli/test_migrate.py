@@ -65,6 +65,11 @@ def test_a_dry_run_from_a_pipe_ends_3_where_one_is_rejected_and_0_where_none_is(
     assert shell("migrate-json", "--dry-run", "--allow-empty", stdin=b"").code == 0
 
 
+def follow_up(shell: Shell, verb: str, migration: str, *more: str) -> Result:
+    yes = ["--yes"] if verb in ("finalize", "revert", "forget") else []
+    return shell("migration", verb, migration, *yes, *more, "--output", "json")
+
+
 def test_the_whole_way_by_what_each_report_suggests(files: Shell) -> None:
     """A plan, its application, finalizing, reverting: each command line is taken from the one before."""
     dry = report_of(files("migrate-json", *BOTH, "--dry-run", "--plan-file", "plan", "--output", "json"))
@@ -87,19 +92,19 @@ def test_the_whole_way_by_what_each_report_suggests(files: Shell) -> None:
 
 
 def test_forgetting_names_files_that_are_gone(files: Shell) -> None:
-    files.ok("migrate-json", *BOTH)
-    finalized = files.ok("migrate-json", *BOTH[:2], "--finalize", "--yes", "--output", "json").json
+    copied = files.ok("migrate-json", *BOTH, "--output", "json").json
+    finalized = follow_up(files, "finalize", copied["migration"]).json
     forgotten = report_of(repeat(files, finalized["next"], "--yes", "--output", "json"))
     assert (forgotten["phase"], forgotten["forgotten"]) == ("forgotten", 2)
-    result = files("migrate-json", *BOTH[:2], "--revert", "--output", "json")
-    assert (result.code, "no migration of this source" in result.error["message"]) == (15, True)
+    result = follow_up(files, "revert", copied["migration"])
+    assert (result.code, "no migration" in result.error["message"]) == (15, True)
 
 
 def test_what_came_by_a_pipe_is_reverted_without_it_and_is_not_finalized(shell: Shell) -> None:
     copied = shell("migrate-json", "-", "--discover", "--output", "json", stdin=LINES)
     assert copied.code == 3
     assert copied.json["next"] is None
-    refused = shell("migrate-json", "--finalize", "--yes", "--output", "json", stdin=LINES)
+    refused = follow_up(shell, "finalize", copied.json["migration"])
     assert (refused.code, "by a pipe" in refused.error["message"]) == (2, True)
     reverted = repeat(shell, copied.json["undo"], "--output", "json")
     assert (reverted.code, reverted.json["withdrawn"]) == (0, 6)
@@ -132,15 +137,13 @@ def test_a_plan_for_another_source_or_namespace_ends_2(files: Shell) -> None:
 
 
 BAD: dict[str, tuple[list[str], str]] = {
-    "tolerance with apply": (["--apply", "plan", "--trace-tolerance", "1e-8"], "takes no other wishes"),
-    "tolerance with finalize": (["--finalize", "--yes", "--psd-tolerance", "1e-8"], "takes no other wishes"),
-    "tolerance with revert": (["--revert", "--hermitian-tolerance", "1e-8"], "takes no other wishes"),
-    "tolerance with forget": (["--forget", "--yes", "--trace-tolerance", "1e-8"], "takes no other wishes"),
-    "rate with forget": (["--forget", "--yes", "--rate", "5"], "--rate does not go with --forget"),
-    "resume with finalize": (["--finalize", "--resume"], "which goes on by itself"),
-    "two modes": (["--dry-run", "--revert"], "do not go together"),
+    "tolerance with apply": (["--apply", "plan", "--trace-tolerance", "1e-8"], "takes no other options"),
+    "a match with apply": (["--apply", "plan", "--match", "a*"], "takes no other options"),
+    "two modes": (["--dry-run", "--apply", "plan"], "--dry-run and --apply do not go together"),
+    "apply and resume": (["--apply", "plan", "--resume"], "--apply and --resume do not go together"),
     "plan file without dry run": (["--plan-file", "x"], "--plan-file goes with --dry-run"),
-    "resume with dry run": (["--dry-run", "--resume"], "--dry-run, which begins nothing"),
+    "allowed to be empty without dry run": (["--allow-empty"], "--allow-empty goes with --dry-run"),
+    "resume with dry run": (["--dry-run", "--resume"], "--dry-run and --resume do not go together"),
     "clamp alone": (["--clamp"], "go together"),
     "max-move alone": (["--max-move", "1"], "go together"),
     "max-move below 0": (["--clamp", "--max-move", "-1"], "0 or more"),
@@ -148,10 +151,6 @@ BAD: dict[str, tuple[list[str], str]] = {
     "pointer with a bad escape": (["--pointer", "/a~2"], "a~2"),
     "rate": (["--rate", "fast"], "is no rate"),
     "duration": (["--max-duration", "soon"], "is no time"),
-    "migration without a follow-up": (["--migration", "abc"], "it goes with --finalize"),
-    "wishes with finalize": (["--finalize", "--yes", "--match", "a*"], "takes no other wishes"),
-    "wishes with revert": (["--revert", "--discover"], "takes no other wishes"),
-    "wishes with forget": (["--forget", "--yes", "--kind", "rho"], "takes no other wishes"),
     "a word that is no source": (["words"], "names no values"),
 }
 

@@ -50,7 +50,8 @@ def test_a_list_that_is_not_all_of_it_says_where_the_rest_is() -> None:
 def test_the_first_matrix_is_not_charged_with_what_is_loaded_for_it() -> None:
     code = """
 import sys
-from somactl.legacy.batches import Examiner
+from somactl.legacy.batches import examine_batch
+from somactl.legacy.request import MigrationRequest
 from somactl.legacy import examine
 from somactl.legacy.source.contract import Value
 before = []
@@ -59,7 +60,7 @@ def find(*arguments, **options):
     before.append(set(sys.modules))
     return original(*arguments, **options)
 examine.find_matrices = find
-Examiner("default").batch([Value("key", "text", b"[[0.5, 0.0], [0.0, 0.5]]")])
+examine_batch([Value("key", "text", b"[[0.5, 0.0], [0.0, 0.5]]")], "default", MigrationRequest())
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before[0]}
 print(sorted(loaded & {"numpy", "scipy", "somactl"}))
 """

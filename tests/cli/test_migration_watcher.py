@@ -9,11 +9,11 @@ import pytest
 
 from somactl.cli import progress
 from somactl.cli.command import Session
-from somactl.cli.migration_watcher import MigrationWatcher
+from somactl.cli.migration import MigrationWatcher
 from somactl.cli.output import Output
 from somactl.config import Settings
-from somactl.legacy.context import Progress
 from somactl.legacy.journal import Original
+from somactl.legacy.request import MigrationProgress
 from somactl.report import MigrationRow, Move
 
 
@@ -27,11 +27,14 @@ def row(key: str, outcome: str, moves: tuple[Move, ...] = ()) -> MigrationRow:
 
 def test_rows_are_lines_when_they_come(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     told = MigrationWatcher(session("ndjson"))
-    told(Progress(2, 9, rows=[row("a", "rejected"), row("b", "migrate")]))
+    told(MigrationProgress(2, "values", 9, rows=[row("a", "rejected"), row("b", "migrate")]))
     assert json.loads(capfdbinary.readouterr().out)["key"] == "a"
     told(
-        Progress(
-            5, 9, rows=[row("c", "conflict"), row("d", "migrate", (Move(method="clamp", distance=0.1),))]
+        MigrationProgress(
+            5,
+            "values",
+            9,
+            rows=[row("c", "conflict"), row("d", "migrate", (Move(method="clamp", distance=0.1),))],
         )
     )
     assert [json.loads(line)["key"] for line in capfdbinary.readouterr().out.splitlines()] == ["c", "d"]
@@ -39,7 +42,7 @@ def test_rows_are_lines_when_they_come(capfdbinary: pytest.CaptureFixture[bytes]
 
 def test_rows_are_no_lines_in_any_other_mode(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     for mode in ("table", "json"):
-        MigrationWatcher(session(mode))(Progress(2, 9, rows=[row("a", "rejected")]))
+        MigrationWatcher(session(mode))(MigrationProgress(2, "values", 9, rows=[row("a", "rejected")]))
         assert capfdbinary.readouterr().out == b""
 
 
@@ -56,9 +59,9 @@ def test_each_step_is_told_where_stderr_is_no_terminal(
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     told = MigrationWatcher(session("table"))
     for what in ("values compared with the plan", "values", "batches finalized", "batches taken back"):
-        told(Progress(1, 3, what=what))
-        told(Progress(2, 3, 5, what=what))
-    told(Progress(7, None, what="values put back"))
+        told(MigrationProgress(1, what, 3))
+        told(MigrationProgress(2, what, 3, 5))
+    told(MigrationProgress(7, "values put back"))
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "1 of 3 values compared with the plan"
     assert re.fullmatch(r"2 of 3 values compared with the plan, 5 B, \d+/s, 0 s left", lines[1])
@@ -69,6 +72,6 @@ def test_each_step_is_told_where_stderr_is_no_terminal(
 
 def test_the_slowest_value_is_told_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     told = MigrationWatcher(session("table"))
-    told(Progress(1, 2, slowest=("a", 0.5)))
-    told(Progress(2, 2, slowest=("b", 0.25)))
+    told(MigrationProgress(1, "values", 2, slowest=("a", 0.5)))
+    told(MigrationProgress(2, "values", 2, slowest=("b", 0.25)))
     assert capfd.readouterr().err == "slowest to examine: a, 500.0 ms\n"

@@ -42,6 +42,10 @@ RUNS: dict[str, list[str]] = {
         "verify-psd of a violation": "verify-psd --file bad.npy",
         "migrate-json": "migrate-json old.json",
         "migrate-json dry": "migrate-json old.json --dry-run --plan-file plan",
+        "migration ls": "migration ls",
+        **{
+            f"migration {verb}": f"migration {verb} none" for verb in ("show", "finalize", "revert", "forget")
+        },
         "cache-warm without a cache": "cache-warm",
         "doctor": "doctor",
         "explain": "explain 17",
@@ -139,7 +143,8 @@ def test_every_command_on_every_kind_of_stream(place: Path, tmp_path_factory: py
             with closing(sqlite3.connect(base / str(number) / "somactl.db")) as database:
                 assert database.execute("SELECT max(version) FROM namespace").fetchone() == (2,)
     assert not wrong, "\n".join(wrong)
-    assert {words[0] for words in RUNS.values()} >= set(COMMANDS)
+    run = {" ".join(words[:count]) for words in RUNS.values() for count in (1, 2)}
+    assert run >= set(COMMANDS)
     assert {earned[name, "table"][0] for name in RUNS if name not in WITHOUT_MODE} >= {0, 2, 3, 11, 13, 15}
 
 

@@ -172,7 +172,7 @@ def test_a_page_without_a_place_stays_as_it_is() -> None:
 
 def test_an_unknown_outcome_without_a_commit_is_settled_by_the_same_command() -> None:
     """Notes, and changes of a source, have no commit id to ask for."""
-    invocation = Invocation("migrate-json", ("a.json",), {"finalize": True})
+    invocation = Invocation("migration finalize", ("0123",), {"rate": "5"})
     error = OutcomeUnknown("...", commit_id="")
-    assert invocation.advice(error) == ["somactl migrate-json a.json --finalize"]
+    assert invocation.advice(error) == ["somactl migration finalize 0123 --rate 5"]
     assert "--with" not in (invocation.runbook(error) or "")

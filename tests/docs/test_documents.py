@@ -135,6 +135,9 @@ def _surface() -> tuple[set[str], dict[str, set[str]]]:
 
     group: Any = build()
     commands = {name: _options(command) | {"--help"} for name, command in group.commands.items()}
+    for name, command in group.commands.items():
+        for part, inner in getattr(command, "commands", {}).items():
+            commands[f"{name} {part}"] = _options(inner) | {"--help"}
     return _options(group) | {"--help"}, commands
 
 
@@ -145,7 +148,8 @@ def _options(command: Any) -> set[str]:
 def _problem(words: list[str]) -> str | None:
     everywhere, commands = _surface()
     flags = [word.split("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)]
-    name = next((word for word in words if not word.startswith("-")), None)
+    first, second = [*(word for word in words if not word.startswith("-")), None, None][:2]
+    name = next((each for each in (f"{first} {second}", first) if each in commands), first)
     if name is not None and name not in commands:
         return f"there is no command {name}"
     known = everywhere | (commands[name] if name else set())

@@ -27,13 +27,18 @@ from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.legacy.journal import Journal, State, recorded
+from somactl.legacy.request import MigrationRequest, Selection
+from somactl.legacy.source.postgres import PostgresSource
+from somactl.legacy.source.redis import RedisSource
 from somactl.runtime import open_store
 from somactl.store.contract import Store
 
 NAMESPACE = "legacy"
 SECONDS = 60.0
 BATCH = 16
-COMMAND = ("migrate-json", "env:LEGACY", "--output", "json")
+COPY = ("migrate-json", "env:LEGACY")
+FOLLOW_UPS = ("finalize", "revert", "forget")
+REQUEST = MigrationRequest(selection=Selection(discover=True))
 
 
 def numpy_form(array: np.ndarray) -> dict[str, Any]:
@@ -213,15 +218,20 @@ async def outcome(target: Target) -> Outcome:
 
 async def the_journal(store: Store) -> Journal:
     """Of the one migration that the store knows."""
-    (known,) = [name async for name, _ in recorded(store)]
-    return await Journal.open(store, known)
+    (known,) = await recorded(store)
+    return await Journal.open(store, known.migration)
 
 
 async def state(target: Target) -> State | None:
     """Where the migration is; None where it has not written anything."""
     async with target.store() as store:
-        found = [state async for _, state in recorded(store)]
-    return found[0] if found else None
+        return (await the_journal(store)).state if await recorded(store) else None
+
+
+def migration_id(source: str) -> str:
+    """The id of the migration of that URL."""
+    kind = RedisSource if source.startswith("redis") else PostgresSource
+    return REQUEST.id_for(kind(source).identity, NAMESPACE)
 
 
 class Running:
@@ -323,15 +333,17 @@ class Runs:
         signals: Mapping[str, signal.Signals] | None = None,
         batch_values: int = BATCH,
     ) -> Running:
-        """With `words`; a run that plans or copies looks for matrices everywhere."""
+        """With `words`: those of a follow-up, or of a run that looks for matrices everywhere."""
         folder = self._folder / f"run-{self._count}"
         folder.mkdir()
         self._count += 1
         environment = {**target.environment, "LEGACY": source, "PATH": os.environ["PATH"]}
         numbers = {step: int(number) for step, number in (signals or {}).items()}
-        if not {"--apply", "--finalize", "--revert", "--forget"} & set(words):
-            words = ("--discover", *words)
-        order = Order([*COMMAND, *words], environment, str(folder), batch_values, numbers)
+        if words[:1] and words[0] in FOLLOW_UPS:
+            words = ("migration", words[0], migration_id(source), *words[1:])
+        else:
+            words = (*COPY, *([] if "--apply" in words else ["--discover"]), *words)
+        order = Order([*words, "--output", "json"], environment, str(folder), batch_values, numbers)
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(order).decode() + "\n")
         self._process.stdin.flush()

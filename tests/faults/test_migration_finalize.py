@@ -1,4 +1,4 @@
-"""kill -9 of `somactl migrate-json --finalize` and `--revert`: no byte of the source is ever lost."""
+"""kill -9 of `somactl migration finalize` and `revert`: no byte of the source is ever lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from faults.migrations import Ground, Legacy, Running, Target, live, lost, originals, state
 from somactl.legacy.json_edit import REFERENCE_KEY
 
-FINALIZE = ("--finalize", "--yes")
+FINALIZE = ("finalize", "--yes")
 WAYS = [("sqlite", "redis"), ("redis", "postgres"), ("postgres", "postgres")]
 """Target and source."""
 KILLS = 3
@@ -96,7 +96,7 @@ async def test_a_finalize_killed_between_any_two_writes_loses_nothing_and_ends_a
         assert run.code is None, step
         await assert_nothing_is_lost(source, target, before)
         if number % 2:  # an operator who decides otherwise need not finish it first
-            finish(ground, "redis", target, "--revert")
+            finish(ground, "redis", target, "revert")
             await assert_undone(source, target, before)
             continue
         finish(ground, "redis", target, *FINALIZE)
@@ -110,16 +110,16 @@ async def test_a_revert_killed_between_any_two_writes_loses_nothing_and_ends_as_
     source = ground.sources["redis"]
     full, _ = await finalized(ground, "sqlite", "redis")
     left = source.all()
-    steps = [step for step, _ in ground.runs.run(source.url, ground.clone(full), "--revert").steps]
+    steps = [step for step, _ in ground.runs.run(source.url, ground.clone(full), "revert").steps]
     before = source.all()
     turn = steps.index("before commit 1")  # from what goes back into the source to what leaves the store
     for step in [*steps[:5], *steps[turn - 2 : turn + 4], *steps[-4:]]:
         source.load(left)
         target = ground.clone(full)
-        run = ground.runs.run(source.url, target, "--revert", signals={step: signal.SIGKILL})
+        run = ground.runs.run(source.url, target, "revert", signals={step: signal.SIGKILL})
         assert run.code is None, step
         await assert_nothing_is_lost(source, target, before)
-        finish(ground, "redis", target, "--revert")  # after the last write too: it says that it is done
+        finish(ground, "redis", target, "revert")  # after the last write too: it says that it is done
         await assert_undone(source, target, before)
 
 
@@ -131,16 +131,16 @@ async def test_what_is_forgotten_in_part_cannot_be_reverted_and_is_forgotten_whe
     full, _ = await finalized(ground, "sqlite", "redis")
     async with full.store() as store:
         stored = await live(store)
-    steps = [step for step, _ in ground.runs.run(source.url, ground.clone(full), "--forget", "--yes").steps]
+    steps = [step for step, _ in ground.runs.run(source.url, ground.clone(full), "forget", "--yes").steps]
     for step in steps[1:]:
         target = ground.clone(full)
-        run = ground.runs.run(source.url, target, "--forget", "--yes", signals={step: signal.SIGKILL})
+        run = ground.runs.run(source.url, target, "forget", "--yes", signals={step: signal.SIGKILL})
         assert run.code is None, step
-        for words in (("--revert",), FINALIZE, ()) if step != steps[-1] else ():
+        for words in (("revert",), FINALIZE, ()) if step != steps[-1] else ():
             run = ground.runs.run(source.url, target, *words)
             assert run.code == 2, f"{step}: {run.err}"
-            assert "--forget" in run.err
-        finish(ground, "redis", target, "--forget", "--yes")
+            assert "forget" in run.err
+        finish(ground, "redis", target, "forget", "--yes")
         assert await state(target) is None
         async with target.store() as store:
             assert await live(store) == stored
@@ -165,12 +165,12 @@ async def test_killed_at_random_a_finalize_and_its_revert_still_undo_each_other(
         if seed % 2:
             finish(ground, name, target, *FINALIZE)
             assert source.all() != before
-        run = ground.runs.start(source.url, target, "--revert")
+        run = ground.runs.start(source.url, target, "revert")
         run.wait_for(f"after {dice.choice(['swap', 'commit'])} {dice.randrange(1, 9)}")
         time.sleep(dice.random() * 0.02)
         run.kill()
         await assert_nothing_is_lost(source, target, before)
-        finish(ground, name, target, "--revert")
+        finish(ground, name, target, "revert")
         await assert_undone(source, target, before)
         run = ground.runs.run(source.url, target)  # and all of it from the beginning
         assert run.code == 3, f"seed {seed}: {run.err}"

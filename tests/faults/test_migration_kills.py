@@ -30,7 +30,7 @@ async def resume(ground: Ground, source: str, target: Target) -> Running:
 
 async def withdrawn(ground: Ground, source: str, target: Target) -> dict[str, str]:
     """What is still in the store after a revert."""
-    run = ground.runs.run(ground.sources[source].url, target, "--revert")
+    run = ground.runs.run(ground.sources[source].url, target, "revert")
     assert run.code == 0, run.err
     async with target.store() as store:
         return await live(store)
@@ -108,7 +108,7 @@ async def test_a_plan_that_was_killed_half_way_is_carried_out_to_its_end(
     assert run.code == 3, run.err
     run = ground.runs.run(url, target, "--apply", plan, signals={step: signal.SIGKILL})
     assert run.code is None
-    run = ground.runs.run(url, target, "--apply", plan, "--resume")
+    run = ground.runs.run(url, target, "--apply", plan)
     assert run.code == 3, run.err
     assert run.report["complete"]
     assert await outcome(target) == wanted.outcome

@@ -40,7 +40,7 @@ async def test_peak_memory_is_independent_of_the_number_of_values(
     for count in (few, many):
         load(large, count, n)
         target = await ground.target(kind)
-        for words in ((), ("--finalize", "--yes"), ("--revert",), ("--forget", "--yes")):
+        for words in ((), ("finalize", "--yes"), ("revert",), ("forget", "--yes")):
             run = ground.runs.run(large.url, target, *words, batch_values=BATCH_VALUES)
             assert run.code == 0, run.err
             peaks.setdefault(" ".join(words), []).append(run.peak_kib)

@@ -65,13 +65,13 @@ async def test_a_signal_lets_the_batch_end_and_leaves_a_checkpoint(
     assert await outcome(target) == (await ground.undisturbed("sqlite", "redis")).outcome
 
 
-@pytest.mark.parametrize("verb", ["--finalize", "--revert"])
+@pytest.mark.parametrize("verb", ["finalize", "revert"])
 async def test_a_signal_stops_what_follows_a_copy_where_it_can_go_on(
     ground: Ground, source: str, verb: str
 ) -> None:
     target = await copied(ground)
-    if verb == "--revert":
-        run = ground.runs.run(source, target, "--finalize", "--yes")
+    if verb == "revert":
+        run = ground.runs.run(source, target, "finalize", "--yes")
         assert run.code == 0, run.err
     run = ground.runs.run(source, target, verb, "--yes", signals={"before swap 2": signal.SIGTERM})
     assert run.code == 143, run.err
@@ -81,11 +81,11 @@ async def test_a_signal_stops_what_follows_a_copy_where_it_can_go_on(
     run = ground.runs.run(source, target, verb, "--yes")
     assert run.code == 0, run.err
     assert run.report["complete"]
-    if verb == "--revert":
+    if verb == "revert":
         assert ground.sources["redis"].all() == ground.values
 
 
-@pytest.mark.parametrize("verb", ["", "--finalize", "--revert"])
+@pytest.mark.parametrize("verb", ["", "finalize", "revert"])
 async def test_a_signal_at_the_very_last_write_changes_nothing(
     ground: Ground, source: str, verb: str
 ) -> None:
@@ -115,7 +115,7 @@ async def test_of_two_runs_the_one_that_was_overtaken_stops(
     first.signal(signal.SIGCONT)
     assert first.wait().code == 16, first.err
     assert await outcome(target) == wanted.outcome
-    run = ground.runs.run(source, target, "--revert")
+    run = ground.runs.run(source, target, "revert")
     assert run.code == 0, run.err
     async with target.store() as store:
         assert await live(store) == {}
@@ -128,7 +128,7 @@ async def test_a_copy_that_a_revert_overtook_writes_nothing_more(
     target = await ground.target("sqlite")
     first = ground.runs.start(source, target, signals={step: signal.SIGSTOP})
     first.wait_until_stopped()
-    second = ground.runs.run(source, target, "--revert")
+    second = ground.runs.run(source, target, "revert")
     assert second.code == 0, second.err
     first.signal(signal.SIGCONT)
     assert first.wait().code == 16, first.err
@@ -149,14 +149,14 @@ async def test_two_runs_at_once_never_do_the_same_batch_twice(ground: Ground, so
 
 async def test_of_two_finalizing_runs_one_stops_and_nothing_is_lost(ground: Ground, source: str) -> None:
     target = await copied(ground)
-    words = ("--finalize", "--yes")
+    words = ("finalize", "--yes")
     first = ground.runs.start(source, target, *words, signals={"before swap 2": signal.SIGSTOP})
     first.wait_until_stopped()
     second = ground.runs.run(source, target, *words)
     assert second.code == 0, second.err
     first.signal(signal.SIGCONT)
     assert first.wait().code == 16, first.err
-    run = ground.runs.run(source, target, "--revert")
+    run = ground.runs.run(source, target, "revert")
     assert run.code == 0, run.err
     assert ground.sources["redis"].all() == ground.values
 
@@ -164,10 +164,10 @@ async def test_of_two_finalizing_runs_one_stops_and_nothing_is_lost(ground: Grou
 async def test_a_finalizing_run_that_a_revert_overtook_takes_nothing_out(ground: Ground, source: str) -> None:
     """It may have been about to, for however long: what it then takes out, no other run would put back."""
     target = await copied(ground)
-    words = ("--finalize", "--yes")
+    words = ("finalize", "--yes")
     first = ground.runs.start(source, target, *words, signals={"before swap 2": signal.SIGSTOP})
     first.wait_until_stopped()
-    second = ground.runs.run(source, target, "--revert")
+    second = ground.runs.run(source, target, "revert")
     assert second.code == 0, second.err
     first.signal(signal.SIGCONT)
     assert first.wait().code == 16, first.err
@@ -215,17 +215,17 @@ async def test_what_was_taken_out_first_is_kept_when_a_value_gets_another_matrix
     before = {"memory": json.dumps({"rho": numpy_form(density(dice)), "n": 1}).encode()}
     redis.load(before)
     target = await ground.target("sqlite")
-    for words in ((), ("--finalize", "--yes")):
+    for words in ((), ("finalize", "--yes")):
         assert ground.runs.run(source, target, *words).code == 0
     again = json.loads(redis.all()["memory"])
     again["other"] = numpy_form(density(dice))
     redis.load({"memory": json.dumps(again).encode()})
     assert ground.runs.run(source, target).code == 0
-    run = ground.runs.run(source, target, "--finalize", "--yes")
+    run = ground.runs.run(source, target, "finalize", "--yes")
     assert run.code == 4
     assert list(run.report["left_alone"]) == ["memory"]
     assert await originals(target) == before
-    run = ground.runs.run(source, target, "--revert")
+    run = ground.runs.run(source, target, "revert")
     assert run.code == 4  # it is not what was left there
     async with target.store() as store:
         assert "memory#/rho" in await live(store)  # to which the source still refers

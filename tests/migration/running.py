@@ -15,12 +15,11 @@ from msgspec.structs import asdict
 
 from somactl.config import Settings
 from somactl.core.envelope import deserialize_matrix
-from somactl.legacy.context import MigrationContext, MigrationRequest, Progress
 from somactl.legacy.copying import copy, inspect
-from somactl.legacy.examine import Selection
 from somactl.legacy.finalize import finalize
-from somactl.legacy.journal import Journal, find, identify
-from somactl.legacy.plan import FORMAT, Head, Plan, PlanWriter
+from somactl.legacy.journal import Journal
+from somactl.legacy.plan import Plan, PlanWriter
+from somactl.legacy.request import MigrationContext, MigrationProgress, MigrationRequest, Selection
 from somactl.legacy.revert import forget, revert
 from somactl.legacy.source.contract import Source
 from somactl.operations.admission import Policy
@@ -39,10 +38,8 @@ class Migration:
 
     open_source: Callable[..., Source]
     settings: Settings
-    wishes: MigrationRequest = WHOLE
-    each: Callable[[Progress], None] = field(default=lambda progress: None)
-    named: bool = False
-    """Whether it is told from others of its source by its id."""
+    request: MigrationRequest = WHOLE
+    watch: Callable[[MigrationProgress], None] = field(default=lambda progress: None)
 
     @asynccontextmanager
     async def store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
@@ -58,57 +55,59 @@ class Migration:
             await source.close()
 
     @asynccontextmanager
-    async def run(
+    async def context(
         self, pace: Pace | None = None, *, read_only: bool = False
     ) -> AsyncIterator[MigrationContext]:
         async with self.source() as source, self.store(read_only=read_only) as store:
-            yield MigrationContext(source, store, self.wishes, pace or Pace(), self.each)
+            yield MigrationContext(source, store, self.request, pace or Pace(), self.watch)
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[tuple[Source, Store, Journal]]:
+        async with self.source(read_only=False) as source, self.store() as store:
+            yield source, store, await self.journal(source, store)
+
+    async def journal(self, source: Source, store: Store) -> Journal:
+        return await Journal.open(store, self.id_of(source, store))
 
     async def inspect(self) -> tuple[MigrateReport, list[MigrationRow]]:
         """A dry run's report, and every row."""
         rows: list[MigrationRow] = []
-        async with self.run(read_only=True) as run:
-            report = await inspect(run, rows.extend)
+        async with self.context(read_only=True) as context:
+            report = await inspect(context, rows.extend)
         return report, rows
 
     async def plan(self, path: Path) -> MigrateReport:
         with path.open("wb") as file:
-            async with self.run(read_only=True) as run:
-                head = Head(
-                    FORMAT, run.source.identity, run.source.name, run.store.namespace, self.wishes.as_json()
-                )
-                writer = PlanWriter(file.write, head)
-                report = await inspect(run, writer.add)
+            async with self.context(read_only=True) as context:
+                writer = PlanWriter(file.write, context)
+                report = await inspect(context, writer.add)
                 writer.seal()
         return report
 
-    async def apply(self, path: Path, *, resume: bool = False, pace: Pace | None = None) -> MigrateReport:
+    async def apply(self, path: Path, *, pace: Pace | None = None) -> MigrateReport:
         with path.open("rb") as file:
             plan = Plan(file, path.name)
-            async with self.run(pace) as run:
-                return await copy(run, resume=resume, plan=plan)
+            async with self.context(pace) as context:
+                return await copy(context, plan=plan)
 
     async def copy(self, *, resume: bool = False, pace: Pace | None = None) -> MigrateReport:
-        async with self.run(pace) as run:
-            return await copy(run, resume=resume)
+        async with self.context(pace) as context:
+            return await copy(context, resume=resume)
 
     async def finalize(self, *, pace: Pace | None = None) -> MigrateReport:
-        async with self.source(read_only=False) as source, self.store() as store:
-            return await finalize(source, store, await self._journal(source, store), pace or Pace())
+        async with self.changing() as (source, store, journal):
+            return await finalize(source, store, journal, pace or Pace())
 
     async def revert(self, *, pace: Pace | None = None) -> MigrateReport:
-        async with self.source(read_only=False) as source, self.store() as store:
-            return await revert(source, store, await self._journal(source, store), pace or Pace())
+        async with self.changing() as (source, store, journal):
+            return await revert(source, store, journal, pace or Pace())
 
     async def forget(self) -> MigrateReport:
         async with self.source(read_only=False) as source, self.store() as store:
-            return await forget(store, await self._journal(source, store))
+            return await forget(store, self.id_of(source, store))
 
     def id_of(self, source: Source, store: Store) -> str:
-        return identify(source.identity, store.namespace, self.wishes.as_json())
-
-    async def _journal(self, source: Source, store: Store) -> Journal:
-        return await find(store, source.identity, self.id_of(source, store) if self.named else None)
+        return self.request.id_for(source.identity, store.namespace)
 
     async def contents(self) -> dict[str, str]:
         """Key -> content digest, of all that is in the store."""
@@ -129,12 +128,12 @@ def lines(values: Mapping[str, bytes]) -> bytes:
     )
 
 
-def of_lines(values: Mapping[str, bytes], settings: Settings, wishes: MigrationRequest = WHOLE) -> Migration:
+def of_lines(values: Mapping[str, bytes], settings: Settings, request: MigrationRequest = WHOLE) -> Migration:
     """A migration of values that come by a pipe, the same ones each time."""
     from somactl.legacy.source.ndjson import NdjsonSource
 
     text = lines(values)
-    return Migration(lambda *, read_only: NdjsonSource(BytesIO(text)), settings, wishes)
+    return Migration(lambda *, read_only: NdjsonSource(BytesIO(text)), settings, request)
 
 
 def by_place(rows: Sequence[MigrationRow]) -> dict[tuple[str, str], MigrationRow]:

@@ -14,9 +14,9 @@ class Counted(Pace):
 
     turns: int = 0
 
-    async def turn(self, stop: asyncio.Event) -> bool:
+    async def turn(self, stop: asyncio.Event | None = None) -> bool:
         self.turns -= 1
-        return self.turns >= 0 and not stop.is_set()
+        return self.turns >= 0 and not (stop and stop.is_set())
 
 
 def after_batches(count: int) -> Pace:

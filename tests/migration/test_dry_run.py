@@ -262,7 +262,7 @@ async def test_nothing_goes_through_a_store_that_refuses_writes(sqlite: Settings
     """The leaf itself is read-only: had `look` tried to write, it would have raised."""
     migration = of_lines(VALUES, sqlite, DISCOVER)
     await migration.copy()
-    async with migration.run(read_only=True) as run:
+    async with migration.context(read_only=True) as run:
         with pytest.raises(ReadOnlyStore):
             await copy(run)
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import gc
 import json
 import math
+from dataclasses import fields
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from migration.forms import density, numpy_form, text, wrapped
 from somactl.core.envelope import deserialize_matrix
 from somactl.core.json_pointer import parse_pointer
+from somactl.core.verdict import Tolerances
+from somactl.errors import InputRejected, SchemaMismatch
 from somactl.legacy import examine as examine_module
-from somactl.legacy.context import MigrationRequest
-from somactl.legacy.examine import Examined, Selection, difference, examine, examine_each
+from somactl.legacy.examine import Examined, difference, examine, examine_each
 from somactl.legacy.independent_parser import SecondReading
 from somactl.legacy.json_edit import Reference, replace_nodes
+from somactl.legacy.request import MigrationRequest, MigrationWire, Selection
 from somactl.legacy.source.contract import Value
 from somactl.operations.admission import Policy
 
@@ -200,5 +204,31 @@ def test_bytes_at_random_end_in_a_row(data: bytes, discover: bool) -> None:
         ),
     )
 )
-def test_wishes_survive_the_way_through_a_plan(wishes: MigrationRequest) -> None:
-    assert MigrationRequest.from_json(json.loads(json.dumps(wishes.as_json()))) == wishes
+def test_a_request_survives_the_way_through_a_plan(asked: MigrationRequest) -> None:
+    assert MigrationRequest.from_wire(json.loads(json.dumps(asked.to_wire()))) == asked
+
+
+def test_what_is_not_asked_for_is_not_on_the_wire_and_so_changes_no_id() -> None:
+    """The very bytes of format 1: saved plans and journals hold them."""
+    assert MigrationRequest().to_wire() == {"format": 1}
+    asked = MigrationRequest("a*", Selection(("/rho",), kind="rho"), Policy(clamp=True, max_move=1e-3))
+    wire = {"match": "a*", "pointers": ["/rho"], "kind": "rho", "clamp": True, "max_move": 1e-3}
+    assert asked.to_wire() == {"format": 1, **wire}
+    assert MigrationRequest().id_for("redis://host/0", "default") == "ff1d5c750ea2"
+    assert asked.id_for("redis://host/0", "default") == "00acff960caf"
+
+
+def test_every_part_of_a_request_is_on_the_wire_or_is_no_migrations_to_ask_for() -> None:
+    """A new field of a policy must be decided upon here."""
+    no_migrations = {"kind", "dtype", "layout", "compression", "change_kind", "tolerances"}
+    asked = {each.name for each in (*fields(Selection), *fields(Policy))} - no_migrations | {"kind", "match"}
+    asked |= {f"{each.name}_tolerance" for each in fields(Tolerances)}
+    assert set(MigrationWire.__struct_fields__) == asked
+
+
+def test_a_request_of_a_newer_somactl_is_refused() -> None:
+    for newer in ({"format": 2}, {"format": 1, "later": True}):
+        with pytest.raises(SchemaMismatch, match="newer somactl"):
+            MigrationRequest.from_wire(newer)
+    with pytest.raises(InputRejected, match="not told as"):
+        MigrationRequest.from_wire({"format": 1, "kind": "unheard-of"})

@@ -11,22 +11,14 @@ from migration.places import VALUES, fill
 from migration.running import DISCOVER, Migration
 from somactl.config import Settings
 from somactl.errors import SomactlError
-from somactl.legacy.revert import forget_named
 from somactl.report import MigrateReport
 from source.backends import RedisBackend
-
-
-async def forget(migration: Migration) -> MigrateReport:
-    """As the command does it, which may be repeated."""
-    async with migration.source() as source, migration.store() as store:
-        return await forget_named(store, source.identity, None)
-
 
 FOLLOW_UPS: dict[str, Callable[[Migration], Awaitable[MigrateReport]]] = {
     "resume": lambda migration: migration.copy(resume=True),
     "finalize": Migration.finalize,
     "revert": Migration.revert,
-    "forget": forget,
+    "forget": Migration.forget,
 }
 STATES: dict[str, list[str]] = {
     "copied": ["resume"],

@@ -15,8 +15,7 @@ from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.core.envelope import serialize_matrix
 from somactl.legacy import batches
-from somactl.legacy.context import MigrationRequest
-from somactl.legacy.examine import Selection
+from somactl.legacy.request import MigrationRequest, Selection
 from somactl.legacy.source.redis import RedisSource
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update

@@ -19,8 +19,7 @@ from servers.external import ExternalPostgres
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
 from somactl.config import Settings
-from somactl.legacy.context import MigrationRequest
-from somactl.legacy.examine import Selection
+from somactl.legacy.request import MigrationRequest, Selection
 from somactl.legacy.source.redis import RedisSource
 from source.backends import Backend, PostgresBackend, RedisBackend
 

@@ -14,13 +14,10 @@ from migration.forms import density, text
 from migration.places import LEFT, RHO, VALUES, fill, same, shown
 from migration.running import DISCOVER, Migration
 from somactl.config import Settings
-from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable, UsageError
+from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable
 from somactl.legacy import batches
-from somactl.legacy.context import MigrationRequest
-from somactl.legacy.finalize import finalize
-from somactl.legacy.journal import Journal, find
-from somactl.legacy.revert import revert
-from somactl.operations.jobs.pace import Pace
+from somactl.legacy.journal import Journal
+from somactl.legacy.request import MigrationRequest
 from source.backends import Backend, RedisBackend
 
 Swap = Callable[[Any, Any], Awaitable[list[bool]]]
@@ -176,19 +173,15 @@ async def test_a_reference_that_somebody_spelt_anew_is_still_recognised(
 async def test_two_migrations_of_one_source_do_not_touch_each_other(
     redis_values: RedisBackend, sqlite: Settings
 ) -> None:
-    """Each by its own wishes; the second finds what the first has left."""
+    """Each by its own request; the second finds what the first has left."""
     await redis_values.put({"a": text(RHO.tolist()), "b": text(density(3).tolist())})
     first = Migration(redis_values.open, sqlite, MigrationRequest(match="a"))
-    second = replace(first, wishes=MigrationRequest(match="b"))
+    second = replace(first, request=MigrationRequest(match="b"))
     ids = [(await migration.copy()).migration for migration in (first, second)]
     assert len(set(ids)) == 2
-    with pytest.raises(UsageError, match="there are 2 migrations of this source"):
-        await first.finalize()
-    async with first.source(read_only=False) as source, first.store() as store:
-        report = await finalize(source, store, await find(store, source.identity, ids[0]), Pace())
-        assert report.finalized == 1
-        undone = await revert(source, store, await find(store, source.identity, ids[1]), Pace())
-        assert (undone.restored, undone.withdrawn) == (0, 1)
+    assert (await first.finalize()).finalized == 1
+    undone = await second.revert()
+    assert (undone.restored, undone.withdrawn) == (0, 1)
     assert await redis_values.read("a") is None
     assert await redis_values.read("b") == text(density(3).tolist())
     assert set(await first.contents()) == {"a"}

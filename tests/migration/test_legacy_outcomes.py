@@ -13,8 +13,7 @@ from migration.legacy import LISTS, SQUARE, Wanted
 from migration.running import DISCOVER, WHOLE, Migration, by_place, outcomes, reasons, same_bits, without
 from servers.redis import RedisServer
 from somactl.config import Settings
-from somactl.legacy.context import MigrationRequest
-from somactl.legacy.examine import Selection
+from somactl.legacy.request import MigrationRequest, Selection
 from somactl.legacy.source.postgres import PostgresSource
 from somactl.legacy.source.redis import RedisSource
 from somactl.operations.admission import Policy

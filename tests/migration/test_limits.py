@@ -12,9 +12,8 @@ from migration.running import DISCOVER, Migration, by_place, of_lines, outcomes
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.legacy import batches, examine, independent_parser, tally
-from somactl.legacy.context import MigrationContext
 from somactl.legacy.copying import copy
-from somactl.legacy.journal import find
+from somactl.legacy.request import MigrationContext
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.jobs.pace import Pace
 from somactl.store import request
@@ -39,7 +38,7 @@ async def test_more_matrices_than_one_commit_takes_go_into_several(sqlite: Setti
     assert len(by_place(rows)) == 60
     assert len(await migration.contents()) == 60
     async with migration.source() as source, migration.store() as store:
-        journal = await find(store, source.identity, None)
+        journal = await migration.journal(source, store)
         pages = [page async for page in journal.pages(1)]
     assert [page.values for page in pages] == [1] * 10
     assert len({page.commit_id for page in pages}) == 10
@@ -66,7 +65,7 @@ async def test_a_batch_ends_before_its_envelopes_are_too_large(
     migration = of_lines(values, sqlite)
     assert outcomes(await migration.copy()) == {"migrate": 6}
     async with migration.source() as source, migration.store() as store:
-        journal = await find(store, source.identity, None)
+        journal = await migration.journal(source, store)
         assert [page.values async for page in journal.pages(1)] == [2, 2, 2]
 
 
@@ -109,7 +108,7 @@ async def test_whoever_gets_every_row_as_it_comes_gets_none_of_them_in_the_repor
         run = MigrationContext(
             source,
             store,
-            migration.wishes,
+            migration.request,
             Pace(),
             lambda progress: seen.extend(row.key for row in progress.rows),
             listing=False,

@@ -10,7 +10,7 @@ from migration.places import OTHER, RHO, TARGETS, fill
 from migration.running import DISCOVER, Migration, same_bits
 from somactl.config import Settings
 from somactl.errors import NamespaceNotFound
-from somactl.legacy.examine import Selection
+from somactl.legacy.request import Selection
 from somactl.operations.admission import Policy
 from somactl.operations.commit import commit_matrix_update
 from source.backends import Backend, RedisBackend

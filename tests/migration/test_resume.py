@@ -16,9 +16,8 @@ from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import LockHeld, StoreDamaged, UsageError
 from somactl.legacy import batches
-from somactl.legacy.batches import until_told
-from somactl.legacy.context import Progress
-from somactl.legacy.journal import Journal, find
+from somactl.legacy.journal import Journal
+from somactl.legacy.request import MigrationProgress
 from somactl.operations.commit import commit_matrix_update
 from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport
@@ -62,7 +61,7 @@ async def test_without_resume_a_run_that_was_stopped_is_refused(sqlite: Settings
         await migration.copy()
     assert (caught.value.exit_code, "--resume" in (caught.value.hint or "")) == (2, True)
     other = of_lines(VALUES, sqlite)
-    assert (await other.copy()).complete, "other wishes are another migration"
+    assert (await other.copy()).complete, "another request is another migration"
 
 
 async def test_a_second_run_finds_everything_identical_and_commits_nothing(
@@ -139,7 +138,7 @@ async def test_the_journal_has_a_page_for_each_batch(sqlite: Settings) -> None:
     migration = of_lines(VALUES, sqlite, DISCOVER)
     report = await migration.copy()
     async with migration.store() as store, migration.source() as source:
-        journal = await find(store, source.identity, None)
+        journal = await migration.journal(source, store)
         assert journal.id == report.migration
         pages = [page async for page in journal.pages(1)]
         assert [bytes.fromhex(page.after).decode() for page in pages] == sorted(VALUES)
@@ -170,7 +169,7 @@ async def test_of_two_runs_at_once_one_is_told_that_it_is_not_alone(
     class Held(Pace):
         turns = 0
 
-        async def turn(self, stop: asyncio.Event) -> bool:
+        async def turn(self, stop: asyncio.Event | None = None) -> bool:
             self.turns += 1
             if self.turns == 6:
                 reached.set()
@@ -240,11 +239,11 @@ async def test_nothing_begins_while_the_pause_file_is_there(sqlite: Settings, tm
     pause, remarks = tmp_path / "pause", []
     migration = of_lines(MANY, sqlite)
 
-    def after_some(progress: Progress) -> None:
+    def after_some(progress: MigrationProgress) -> None:
         if progress.done == 5:
             pause.touch()
 
-    migration.each = after_some
+    migration.watch = after_some
     running = asyncio.create_task(migration.copy(pace=Pace(pause_file=str(pause), remark=remarks.append)))
     await settled(lambda: len(remarks) == 1)
     await asyncio.sleep(0.3)
@@ -272,32 +271,20 @@ async def test_a_signal_finishes_the_batch_and_leaves_a_checkpoint(sqlite: Setti
     """A signal is the cancellation of the task, `somactl.cli.signals` sees to that."""
     migration = of_lines(MANY, sqlite)
 
-    def after_some(progress: Progress) -> None:
+    def after_some(progress: MigrationProgress) -> None:
         if progress.done == 5:
             running.cancel()
 
-    migration.each = after_some
+    migration.watch = after_some
     running = asyncio.create_task(migration.copy())
     report = await running
     assert (report.complete, report.stopped, report.phase) == (False, "a signal", "copying")
     assert report.values == len(await migration.contents()) < 30
     async with migration.store() as store, migration.source() as source:
-        state = (await find(store, source.identity, None)).state
+        state = (await migration.journal(source, store)).state
     assert (state.begun, state.pages) == (False, report.values)
-    migration.each = lambda progress: None
+    migration.watch = lambda progress: None
     assert (await migration.copy(resume=True)).complete
-
-
-async def test_a_failure_is_raised_though_a_signal_came_before_it() -> None:
-    async def work(stop: asyncio.Event) -> None:
-        await stop.wait()
-        raise LockHeld("not alone")
-
-    running = asyncio.create_task(until_told(work))
-    await asyncio.sleep(0)
-    running.cancel()
-    with pytest.raises(LockHeld):
-        await running
 
 
 async def test_the_journal_of_nothing_is_not_made_by_looking(sqlite: Settings) -> None:

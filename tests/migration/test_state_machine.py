@@ -25,9 +25,8 @@ from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import KeyNotFound, NamespaceNotFound, NotFound, UsageError
 from somactl.legacy import batches
-from somactl.legacy.context import MigrationRequest
-from somactl.legacy.examine import Selection
 from somactl.legacy.journal import Journal
+from somactl.legacy.request import MigrationRequest, Selection
 from somactl.legacy.source.contract import Source
 from somactl.operations.commit import commit_matrix_update
 from somactl.report import MigrateReport
@@ -96,8 +95,7 @@ class Journeys(RuleBasedStateMachine):
             (self.folder / name).mkdir()
             self.backends.append(FilesBackend(self.folder / name))
         self.migrations = [
-            Migration(partial(opened, self.backends[place]), settings, wishes, named=True)
-            for place, wishes in MIGRATIONS
+            Migration(partial(opened, self.backends[place]), settings, wishes) for place, wishes in MIGRATIONS
         ]
         self.source = {(place, key): Written(None, {}) for place in range(len(PLACES)) for key in KEYS}
         self.theirs: dict[str, int | None] = {}  # target -> what another writer of the store put there last

@@ -13,53 +13,33 @@ from migration.places import OTHER, RHO, shown
 from migration.running import DISCOVER, Migration, outcomes, same_bits
 from somactl.config import Settings
 from somactl.errors import KeyNotFound
-from somactl.legacy.context import MigrationRequest
-from somactl.legacy.examine import Selection
-from somactl.legacy.finalize import finalize
-from somactl.legacy.journal import find
-from somactl.legacy.revert import revert
-from somactl.operations.jobs.pace import Pace
-from somactl.report import MigrateReport
+from somactl.legacy.request import MigrationRequest, Selection
 from source.backends import FilesBackend, RedisBackend
 
 VALUES = {"whole": text(numpy_form(RHO)), "embedded": b'{"rho": %s, "n": 1}' % text(OTHER.tolist())}
 
 
-async def finalized(migration: Migration, which: str) -> MigrateReport:
-    async with migration.source(read_only=False) as source, migration.store() as store:
-        return await finalize(source, store, await find(store, source.identity, which), Pace())
-
-
-async def reverted(migration: Migration, which: str) -> MigrateReport:
-    async with migration.source(read_only=False) as source, migration.store() as store:
-        return await revert(source, store, await find(store, source.identity, which), Pace())
-
-
-async def both_copied(backend: RedisBackend, target: Settings) -> tuple[Migration, list[str]]:
+async def both_copied(backend: RedisBackend, target: Settings) -> list[Migration]:
     """One with --discover, and one with --pointer, which finds all of it in the store."""
     await backend.put(dict(VALUES))
     first = Migration(backend.open, target, DISCOVER)
-    second = replace(first, wishes=MigrationRequest(selection=Selection(pointers=("", "/rho"))))
-    ids = []
+    second = replace(first, request=MigrationRequest(selection=Selection(pointers=("", "/rho"))))
     for migration, outcome in ((first, "migrate"), (second, "identical")):
-        report = await migration.copy()
-        assert outcomes(report)[outcome] == 2
-        assert report.migration is not None
-        ids.append(report.migration)
-    return first, ids
+        assert outcomes(await migration.copy())[outcome] == 2
+    return [first, second]
 
 
 async def test_reverting_one_leaves_what_another_has_taken_out_of_the_source(
     redis_values: RedisBackend, target: Settings
 ) -> None:
-    migration, (a, b) = await both_copied(redis_values, target)
-    assert (await finalized(migration, b)).finalized == 2
-    report = await reverted(migration, a)
+    a, b = await both_copied(redis_values, target)
+    assert (await b.finalize()).finalized == 2
+    report = await a.revert()
     assert (report.withdrawn, set(report.left_alone)) == (0, {"whole", "embedded#/rho"})
-    assert same_bits(await migration.matrix("whole"), RHO)
-    assert same_bits(await migration.matrix("embedded#/rho"), OTHER)
+    assert same_bits(await a.matrix("whole"), RHO)
+    assert same_bits(await a.matrix("embedded#/rho"), OTHER)
     assert shown(await redis_values.read("embedded")) == {"rho": "embedded#/rho", "n": 1}
-    assert (await reverted(migration, b)).restored == 2
+    assert (await b.revert()).restored == 2
     for key, value in VALUES.items():
         assert await redis_values.read(key) == value
 
@@ -69,16 +49,16 @@ async def test_a_reference_names_the_version_that_is_its_migrations_own(
 ) -> None:
     import json
 
-    migration, (_, b) = await both_copied(redis_values, sqlite)
-    await finalized(migration, b)
+    a, b = await both_copied(redis_values, sqlite)
+    report = await b.finalize()
     left = json.loads(await redis_values.read("embedded") or b"")
-    async with migration.store() as store:
+    async with a.store() as store:
         entry = await store.read("embedded#/rho")
         status = await store.commit_status(entry.commit_id)
     assert left["rho"]["__somactl__"]["version"] == entry.version
     assert status.record is not None
     assert status.record.metadata is not None
-    assert status.record.metadata.user == {"migration": b, "adopted": "true"}
+    assert status.record.metadata.user == {"migration": report.migration, "adopted": "true"}
     assert entry.verdict is not None
     assert entry.verdict["status"] == "valid"
 
@@ -86,9 +66,9 @@ async def test_a_reference_names_the_version_that_is_its_migrations_own(
 async def test_what_was_withdrawn_before_it_was_taken_out_is_left_in_the_source(
     redis_values: RedisBackend, sqlite: Settings
 ) -> None:
-    migration, (a, b) = await both_copied(redis_values, sqlite)
-    assert (await reverted(migration, a)).withdrawn == 2
-    report = await finalized(migration, b)
+    a, b = await both_copied(redis_values, sqlite)
+    assert (await a.revert()).withdrawn == 2
+    report = await b.finalize()
     assert (report.finalized, set(report.left_alone), report.code) == (0, set(VALUES), 4)
     for key, value in VALUES.items():
         assert await redis_values.read(key) == value
@@ -117,45 +97,44 @@ async def test_a_matrix_that_a_third_one_wrote_anew_is_made_ones_own_too(
     redis_values: RedisBackend, sqlite: Settings
 ) -> None:
     """Its row says `migrate`, but the copy that it wrote is gone, and another wrote the same there."""
-    migration, (a, b) = await both_copied(redis_values, sqlite)
-    async with migration.store() as store:
+    a, b = await both_copied(redis_values, sqlite)
+    async with a.store() as store:
         from somactl.operations.commit import commit_matrix_update
 
         await commit_matrix_update(store, {"whole": None, "embedded#/rho": None})
-    again = replace(migration, wishes=MigrationRequest(selection=Selection(pointers=("", "/rho"))))
-    assert outcomes(await again.copy())["migrate"] == 2
-    assert (await finalized(migration, a)).finalized == 2
-    await reverted(migration, b)
-    assert same_bits(await migration.matrix("whole"), RHO)
-    assert same_bits(await migration.matrix("embedded#/rho"), OTHER)
+    assert outcomes(await b.copy())["migrate"] == 2
+    assert (await a.finalize()).finalized == 2
+    await b.revert()
+    assert same_bits(await a.matrix("whole"), RHO)
+    assert same_bits(await a.matrix("embedded#/rho"), OTHER)
 
 
 async def test_a_target_that_changes_while_it_is_made_ones_own_keeps_the_value(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from somactl.legacy import safety
+    from somactl.legacy import finalize
     from somactl.operations.commit import commit_matrix_update
 
-    migration, (_, b) = await both_copied(redis_values, sqlite)
-    readmit = safety.readmit
+    _, b = await both_copied(redis_values, sqlite)
+    readmit = finalize.readmit
 
     def late(*arguments: object) -> object:
         import asyncio
 
         async def remove() -> None:
-            async with migration.store() as store:
+            async with b.store() as store:
                 await commit_matrix_update(store, {"whole": None})
 
-        monkeypatch.setattr(safety, "readmit", readmit)
+        monkeypatch.setattr(finalize, "readmit", readmit)
         asyncio.run(remove())
         return readmit(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(safety, "readmit", late)
-    report = await finalized(migration, b)
+    monkeypatch.setattr(finalize, "readmit", late)
+    report = await b.finalize()
     assert (report.finalized, set(report.left_alone)) == (1, {"whole"})
     assert await redis_values.read("whole") == VALUES["whole"]
     with pytest.raises(KeyNotFound):
-        await migration.matrix("whole")
+        await b.matrix("whole")
 
 
 def test_the_matrices_of_this_file_differ() -> None:
@@ -167,7 +146,7 @@ async def test_its_own_copies_are_its_own_after_their_records_have_expired(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finalized a year later, a migration must still be able to take its matrices back."""
-    from somactl.legacy import ownership
+    from somactl.legacy import target
 
     async def expired(store: object, commits: Iterable[str]) -> dict[str, dict[str, str]]:
         return {commit: {} for commit in commits}
@@ -175,7 +154,7 @@ async def test_its_own_copies_are_its_own_after_their_records_have_expired(
     await redis_values.put(dict(VALUES))
     migration = Migration(redis_values.open, sqlite, DISCOVER)
     await migration.copy()
-    monkeypatch.setattr(ownership, "_labels", expired)
+    monkeypatch.setattr(target, "labels_of", expired)
     assert (await migration.finalize()).finalized == 2
     report = await migration.revert()
     assert (report.restored, report.withdrawn, report.left_alone) == (2, 2, {})

@@ -141,12 +141,12 @@ def a_migration_to_be_taken_back(stage: Stage, servers: Servers) -> Iterator[Dri
     again = stage("-o", "json", "migrate-json", "note.json", "--discover").json
     stage.ok("rm", "note#/rho")
     moved = stage.ok("-o", "json", "migrate-json", "note.json", "--discover").json
-    stage.ok("migrate-json", "note.json", "--finalize", "--yes", "--migration", moved["migration"])
+    stage.ok("migration", "finalize", moved["migration"], "--yes")
     assert "__somactl__" in (stage.folder / "note.json").read_text()
     assert again["migration"] == moved["migration"]
     values = {"SOURCE": "note.json", "MIGRATION": moved["migration"], "TARGET": "note#/rho"}
     # The copy is deleted on the page's way: the revert says so, and that nothing is left to put back twice.
-    yield Drill(values, codes={"--dry-run": {0, 3, 4}, "--revert": {0, 1, 2, 4}})
+    yield Drill(values, codes={"--dry-run": {0, 3, 4}, "revert": {0, 1, 2, 4}})
     assert json.loads((stage.folder / "note.json").read_text()) == old
 
 

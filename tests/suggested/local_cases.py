@@ -281,7 +281,7 @@ def a_page_of_zeros(stage: Stage) -> Iterator[Fault]:
 @case("NotFound")
 def a_migration_that_never_was(stage: Stage) -> Iterator[Fault]:
     stage.put()
-    yield Fault(["migrate-json", "--revert", "--yes", "--migration", "nope"])
+    yield Fault(["migration", "revert", "nope", "--yes"])
 
 
 @case("KeyNotFound")

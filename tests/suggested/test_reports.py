@@ -95,7 +95,7 @@ def test_a_migration_goes_from_line_to_line_and_back(stage: Stage) -> None:
     report = stage.ok("-o", "json", *words).json
     copied = pasted(stage, report["next"]).splitlines()
     lines = dict(line.split(": ", 1) for line in copied if line.startswith(("undo: ", "next: ")))
-    pasted(stage, f"{lines['next']} --yes" if "--finalize" in lines["next"] else lines["next"])
+    pasted(stage, f"{lines['next']} --yes" if "finalize" in lines["next"] else lines["next"])
     assert not (stage.folder / "old file.json").exists()  # all of it was the matrix
     pasted(stage, f"{lines['undo']} --yes")
     assert (stage.folder / "old file.json").read_bytes() == before

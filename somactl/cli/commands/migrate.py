@@ -1,46 +1,53 @@
-"""The command for the old service's values: migrate-json."""
+"""The commands for the old service's values: migrate-json, and what follows it up."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
-from typing import Annotated, BinaryIO, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from somactl.cli import repair_options
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
-from somactl.cli.migration_watcher import MigrationWatcher
-from somactl.cli.migration_words import Words
-from somactl.cli.quantities import parse_duration, parse_rate
+from somactl.cli.migration import Lines, MigrationWatcher, PaceOptions, Wanted, follow_up
+from somactl.cli.repair_options import Repair
 from somactl.cli.signals import abortable
-from somactl.core.json_pointer import parse_pointer
 from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, PlanStale, StoreUnavailable, UsageError
-from somactl.legacy.context import MigrationContext, MigrationRequest
+from somactl.legacy import tally
 from somactl.legacy.copying import copy, inspect
-from somactl.legacy.examine import Selection
-from somactl.legacy.finalize import finalize as finalize_migration
-from somactl.legacy.journal import Journal, find
-from somactl.legacy.plan import FORMAT as PLAN_FORMAT, Head, Plan, PlanWriter
-from somactl.legacy.revert import forget_named, revert as revert_migration
+from somactl.legacy.finalize import finalize
+from somactl.legacy.journal import Journal, recorded
+from somactl.legacy.plan import Plan, PlanWriter
+from somactl.legacy.request import MigrationContext, MigrationRequest
+from somactl.legacy.revert import forget, revert
 from somactl.legacy.source.contract import Source
 from somactl.legacy.source.ndjson import NdjsonSource
 from somactl.legacy.values import A_LIST, AN_OBJECT
 from somactl.operations.admission import Policy
-from somactl.operations.jobs.pace import Pace
-from somactl.report import MigrateReport, Report
-from somactl.suggestion import again
+from somactl.report import MigrateReport, MigrationsReport, Report
+from somactl.store.contract import Store
+from somactl.suggestion import Suggestion, again
+
+Migration = Annotated[
+    str, typer.Argument(metavar="ID", help="Its id, as reports and `migration ls` tell it.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+NoInput = Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")]
+SourceOption = Annotated[
+    list[str],
+    typer.Option("--source", metavar="SOURCE", help="Where its values are, if that was not written down."),
+]
+_CODES = "Exit 0: done. 3: a matrix was rejected or is in conflict. 4: not finished, or left alone."
+_FED = "the values came on standard input: give the same lines again"
 
 
-@command(
-    changes=True,
-    checks=True,
-    epilog="Exit 0: done. 3: a matrix was rejected or is in conflict. 4: not finished, or left alone.",
-)
+@command(changes=True, checks=True, epilog=_CODES)
 async def migrate_json(
     session: Session,
+    *,
     source: Annotated[
         list[str] | None,
         typer.Argument(
@@ -49,283 +56,294 @@ async def migrate_json(
             "without one, NDJSON lines on stdin.",
         ),
     ] = None,
-    match: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only keys that match.")] = None,
-    pointer: Annotated[
-        list[str], typer.Option("--pointer", metavar="/PATH", help="Look at this node of each value.")
-    ] = [],  # noqa: B006
-    discover: Annotated[bool, typer.Option("--discover", help="Look at every node of each value.")] = False,
-    kind: Annotated[
-        Literal["auto", "rho", "sketch", "matrix"], typer.Option(help="What the matrices are taken for.")
-    ] = "auto",
+    wanted: Wanted,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     plan_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="With --dry-run: write the plan here.")
     ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="With --dry-run: exit 0 even where the source has no value.")
+    ] = False,
     apply: Annotated[
         str | None, typer.Option(metavar="PLAN", help="Carry out exactly this plan, or refuse it.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
-    finalize: Annotated[
-        bool, typer.Option("--finalize", help="Take out of the source what is safe in the store.")
-    ] = False,
-    revert: Annotated[bool, typer.Option("--revert", help="Undo the migration, finalized or not.")] = False,
-    forget: Annotated[
-        bool, typer.Option("--forget", help="Drop the original bytes: it cannot be reverted any more.")
-    ] = False,
-    migration: Annotated[
-        str | None, typer.Option(metavar="ID", help="Which one, if there are several of this source.")
-    ] = None,
-    on_clampable: repair_options.OnClampable = "clamp",
-    clamp: repair_options.Clamp = False,
-    max_move: repair_options.MaxMove = None,
-    normalize: repair_options.Normalize = False,
-    readdress: repair_options.Readdress = False,
-    rate: Annotated[
-        str | None, typer.Option(metavar="N|NMB", help="Read at most so many values, or MB, per second.")
-    ] = None,
-    pause_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Pause between batches while this file exists.")
-    ] = None,
-    max_duration: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 8h, at a checkpoint.")
-    ] = None,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="With --dry-run: exit 0 even where the source has no value.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --yes.")] = False,
+    repair: Repair,
+    pace: PaceOptions,
 ) -> Report:
-    """Bring the old service's JSON values into the store; nothing in the source changes before --finalize."""
-    repair_options.check_clamp(clamp, max_move)
-    policy = Policy(
-        on_clampable=on_clampable,
-        clamp=clamp,
-        max_move=max_move or 0.0,
-        normalize=normalize,
-        readdress=readdress,
-        tolerances=session.settings.tolerances,
-    )
-    for each in pointer:
-        parse_pointer(each)  # a UsageError, and not only when the first value is looked at
-    values_rate, bytes_rate = parse_rate(rate, "--rate") if rate else (None, None)
-    seconds = parse_duration(max_duration, "--max-duration") if max_duration else None
-    pace = Pace(values_rate, bytes_rate, pause_file, seconds, remark=session.out.talk)
-    pacing = {"rate": rate, "pause_file": pause_file, "max_duration": max_duration}
-    words = Words(
-        session,
-        [] if source is None or source == ["-"] else source,
-        MigrationRequest(match, Selection(tuple(pointer), discover, kind), policy),
-        {name: str(value) for name, value in pacing.items() if value},
-    )
-    if not source and migration is None and sys.stdin.isatty():
+    """Bring the old service's JSON values into the store; their source changes only when it is finalized."""
+    request = wanted.request(repair.policy(session.settings.tolerances))
+    lines = Lines(session, [] if source is None or source == ["-"] else source, request, pace.given)
+    if not source and sys.stdin.isatty():
         raise UsageError("no source is named", hint="name one, or pipe NDJSON lines into stdin")
-    modes = {
-        "--dry-run": dry_run,
-        "--apply": apply,
-        "--finalize": finalize,
-        "--revert": revert,
-        "--forget": forget,
-    }
+    modes = {"--dry-run": dry_run, "--apply": apply is not None, "--resume": resume}
     chosen = [name for name, given in modes.items() if given]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} do not go together")
-    if plan_file and not dry_run:
-        raise UsageError("--plan-file goes with --dry-run")
-    if resume and chosen not in ([], ["--apply"]):
-        why = "which begins nothing" if dry_run else "which goes on by itself"
-        raise UsageError(f"--resume does not go with {chosen[0]}, {why}")
-    if finalize or revert or forget:
-        _refuse_more(words, chosen[0])
-        if not yes:
-            _ask(chosen[0], no_input=no_input)
-        return await _follow_up(session, words, chosen[0], migration, pace)
-    if migration is not None:
-        raise UsageError("--migration names one that exists; it goes with --finalize, --revert and --forget")
+    if not dry_run and (plan_file or allow_empty):
+        raise UsageError(f"{'--plan-file' if plan_file else '--allow-empty'} goes with --dry-run")
+    run = _Run(session, lines, pace, MigrationWatcher(session))
     if dry_run:
-        return await _dry_run(session, words, pace, plan_file, allow_empty=allow_empty)
-    if apply is not None and words.has_wishes:
-        raise UsageError("what is asked for stands in the plan; --apply takes no other wishes")
-    return await _copy(session, words, pace, apply, resume=resume)
+        return await run.inspect(plan_file, allow_empty=allow_empty)
+    if apply is None:
+        return await run.copy(resume=resume)
+    plain = MigrationRequest(policy=Policy(tolerances=session.settings.tolerances))
+    if session.tolerances or request != plain:
+        raise UsageError("what is asked for stands in the plan; --apply takes no other options for it")
+    return await run.apply(apply)
 
 
-_FED = "the values came on standard input: give the same lines again"
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of migrate-json."""
 
+    session: Session
+    lines: Lines
+    pace: PaceOptions
+    watcher: MigrationWatcher
 
-def _refuse_more(words: Words, verb: str) -> None:
-    if words.has_wishes:
-        raise UsageError(
-            f"{verb} is about all that the migration did; it takes no other wishes",
-            hint="leave them out; --migration ID names one of several",
-        )
-    if verb == "--forget" and words.pace:
-        flag = "--" + next(iter(words.pace)).replace("_", "-")
-        raise UsageError(f"{flag} does not go with --forget, which reads no values")
+    @asynccontextmanager
+    async def _opened(self, *, dry: bool = False) -> AsyncIterator[tuple[Source, Store]]:
+        async with (
+            _opened_source(self.session, self.lines.source, read_only=True) as source,
+            self.session.store(read_only=dry) as store,
+        ):
+            yield source, store
 
+    def _context(self, source: Source, store: Store, request: MigrationRequest) -> MigrationContext:
+        from somactl.runtime import lasting_words
 
-def _ask(verb: str, *, no_input: bool) -> None:
-    """What can be done again needs no question without a terminal; the rest always does."""
-    what, done = {
-        "--finalize": ("takes the migrated matrices out of the source", "taken out"),
-        "--revert": ("puts the source back as it was, and deletes the migrated matrices", "put back"),
-        "--forget": ("drops the original bytes for good", "dropped"),
-    }[verb]
-    if may_ask(no_input=no_input):
-        confirm(f"{verb} {what}. Go on?", unless_done=done)
-    elif verb != "--revert":
-        raise UsageError(f"{verb} {what}", next=again(yes=True))
+        pace, words = self.pace.pace(self.session), lasting_words(self.lines.source)
+        return MigrationContext(source, store, request, pace, self.watcher, words, self.watcher.lists)
 
-
-async def _dry_run(
-    session: Session, words: Words, pace: Pace, plan_file: str | None, *, allow_empty: bool
-) -> Report:
-    read = [word.rpartition("=")[2] for word in words.source]
-    async with AsyncExitStack() as stack:
-        plan = stack.enter_context(session.output_file(plan_file, spare=read)) if plan_file else None
-        source = await stack.enter_async_context(_source(session, words.source, read_only=True))
-        store = await stack.enter_async_context(session.store(read_only=True))
-        run = MigrationContext(
-            source, store, words.wishes, pace, MigrationWatcher(session), listing=_lists(session)
-        )
-        if plan is None:
-            report = await inspect(run)
-        else:
-            head = Head(PLAN_FORMAT, source.identity, source.name, store.namespace, words.wishes.as_json())
-            writer = PlanWriter(plan.write, head)
-            report = await inspect(run, writer.add)
-            if report.complete:
-                writer.seal()
-                plan.keep()
+    async def inspect(self, plan_file: str | None, *, allow_empty: bool) -> MigrateReport:
+        lines = self.lines
+        read = [word.rpartition("=")[2] for word in lines.source]
+        async with AsyncExitStack() as stack:
+            plan = stack.enter_context(self.session.output_file(plan_file, spare=read)) if plan_file else None
+            source, store = await stack.enter_async_context(self._opened(dry=True))
+            context = self._context(source, store, lines.request)
+            if plan is None:
+                report = await inspect(context)
             else:
-                report.warnings.append(f"no plan was written to {plan_file}")
-    if report.complete and not report.values and not allow_empty:
-        report.complete = False
-        report.finish(*(set(report.codes) - {0}), 4)
-        found = "the source has no value" if words.wishes.match is None else "no key of the source matches"
-        report.warnings.append(
-            f"nothing was checked: {found}; where that is to be expected, say so with --allow-empty"
-        )
-    if report.complete:
-        words.suggest(report, words.apply(plan_file) if plan_file else words.again())
-    _warn(report, words.wishes.selection)
-    return report
+                writer = PlanWriter(plan.write, context)
+                report = await inspect(context, writer.add)
+                if report.complete:
+                    writer.seal()
+                    plan.keep()
+                else:
+                    report.warnings.append(f"no plan was written to {plan_file}")
+        if report.complete and not report.values and not allow_empty:
+            report.complete = False
+            report.finish(*(set(report.codes) - {0}), 4)
+            found = (
+                "the source has no value" if lines.request.match is None else "no key of the source matches"
+            )
+            report.warnings.append(
+                f"nothing was checked: {found}; where that is to be expected, say so with --allow-empty"
+            )
+        if report.complete:
+            lines.suggest(report, lines.apply(plan_file) if plan_file else lines.again())
+        _warn(report, lines.request)
+        return report
 
+    async def copy(self, *, resume: bool) -> MigrateReport:
+        async with self._opened() as (source, store):
+            context = self._context(source, store, self.lines.request)
+            report = await self._resumable(copy(context, resume=resume), again(resume=True))
+            _warn(report, context.request)
+            self.session.done.append(report)
+        return self._finished(report, source, self.lines.again(resume=True))
 
-async def _copy(session: Session, words: Words, pace: Pace, apply: str | None, *, resume: bool) -> Report:
-    watcher = MigrationWatcher(session)
-    async with (
-        _source(session, words.source, read_only=True) as source,
-        session.store() as store,
-    ):
-        if apply is None:
-            run = MigrationContext(source, store, words.wishes, pace, watcher, words.lasting, _lists(session))
-            report = await _resumable(copy(run, resume=resume), watcher, words)
-            _warn(report, words.wishes.selection)
-        else:
-            with _opened(apply) as file:
-                plan = Plan(file, apply)
+    async def apply(self, path: str) -> MigrateReport:
+        async with self._opened() as (source, store):
+            with _opened_plan(path) as file:
+                plan = Plan(file, path)
                 plan.refuse_other(source.identity, store.namespace)
-                asked = MigrationRequest.from_json(plan.head.asked)
-                run = MigrationContext(source, store, asked, pace, watcher, words.lasting, _lists(session))
+                context = self._context(source, store, plan.request)
                 try:
-                    report = await _resumable(copy(run, resume=resume, plan=plan), watcher, words)
+                    report = await self._resumable(copy(context, plan=plan), again())
                 except PlanStale as exc:
-                    exc.next = (words.of(words.source, asked).plan_again(apply),) if words.source else ()
+                    lines = replace(self.lines, request=plan.request)
+                    exc.next = (lines.plan_again(path),) if lines.source else ()
                     raise
-        session.done.append(report)
-    begun = report.phase != "planned"  # else it was stopped while the plan was compared
-    if begun and report.migration is not None:
-        report.undo = words.follow_up("revert", report.migration)
-    if report.complete and report.migration is not None:
-        then = "forget" if report.phase == "finalized" else "finalize"
-        report.next = words.follow_up(then, report.migration) if source.replaceable else None
-    else:
-        line = words.again(resume=begun) if apply is None else words.apply(apply, resume=begun)
-        words.suggest(report, line)
-    return report
+            self.session.done.append(report)
+        return self._finished(report, source, self.lines.apply(path))
+
+    async def _resumable(self, work: Awaitable[MigrateReport], onwards: Suggestion) -> MigrateReport:
+        try:
+            return await work
+        except (StoreUnavailable, OutcomeUnknown) as exc:
+            begun = self.watcher.has_begun or isinstance(exc, OutcomeUnknown)
+            exc.next = (*exc.next, onwards if begun else again())
+            if not self.lines.source:
+                flag = ", with --resume" if begun and dict(onwards.options).get("resume") else ""
+                exc.hint = "; ".join(filter(None, [exc.hint, _FED + flag]))
+            raise
+
+    def _finished(self, report: MigrateReport, source: Source, onwards: str) -> MigrateReport:
+        """With the commands to go on and to take it back."""
+        migration = report.migration
+        if report.phase != "planned" and migration is not None:  # else it was stopped before anything began
+            report.undo = follow_up(self.session, "revert", migration, self.pace)
+        if not report.complete:
+            self.lines.suggest(
+                report, onwards if report.phase != "planned" else onwards.replace(" --resume", "")
+            )
+        elif migration is not None and source.replaceable:
+            verb = "forget" if report.phase == "finalized" else "finalize"
+            report.next = follow_up(self.session, verb, migration, self.pace)
+        return report
 
 
-def _warn(report: MigrateReport, selection: Selection) -> None:
-    """Warn of matrices inside of values, which stay there unless --discover or --pointer names them."""
-    if selection.discover:
-        return
-    if selection.pointers:
-        for pointer in selection.pointers:
-            if report.complete and report.values and pointer not in report.pointers:
-                report.warnings.append(f"no value has a matrix at {pointer!r}")
-        return
+def _warn(report: MigrateReport, request: MigrationRequest) -> None:
+    """Matrices inside of values are left where they are unless they are asked for, and asked for rightly."""
+    pointers = request.selection.pointers
+    for pointer in pointers if report.complete and report.values and not request.selection.discover else ():
+        if pointer not in report.pointers:
+            report.warnings.append(f"no value has a matrix at {pointer!r}")
     reasons = (f"not-a-matrix: {reason}" for reason in (AN_OBJECT, A_LIST))
     count = sum(report.reasons[reason].count for reason in reasons if reason in report.reasons)
-    if count:
+    if count and not pointers and not request.selection.discover:
         report.warnings.append(
             f"not looked into: {count} objects or lists; --discover finds the matrices inside of them"
         )
 
 
-async def _resumable(
-    work: Awaitable[MigrateReport], watcher: MigrationWatcher, words: Words
-) -> MigrateReport:
-    try:
-        return await work
-    except (StoreUnavailable, OutcomeUnknown) as exc:
-        begun = watcher.has_begun or isinstance(exc, OutcomeUnknown)
-        exc.next = (*exc.next, again(resume=True) if begun else again())
-        if not words.source:
-            exc.hint = "; ".join(filter(None, [exc.hint, f"{_FED}, with --resume" if begun else _FED]))
-        raise
+@command()
+async def migration_ls(session: Session) -> Report:
+    """List the migrations of the namespace: where each one is, what it counted, and how long ago."""
+    async with session.store(read_only=True) as store:
+        found = await recorded(store)
+        return MigrationsReport(store=store.name, namespace=store.namespace, migrations=found)
 
 
-async def _follow_up(
-    session: Session, words: Words, verb: str, migration: str | None, pace: Pace
-) -> MigrateReport:
-    async with AsyncExitStack() as stack:
-        source: Source | None = None
-        if words.source or migration is None:
-            # Also for --forget, which changes nothing there: only so may files be named that are gone by now.
-            source = await stack.enter_async_context(_source(session, words.source, read_only=False))
-        store = await stack.enter_async_context(session.store())
-        identity = source.identity if source else ""
-        if verb == "--forget":
-            return await forget_named(store, identity, migration)
-        journal = await find(store, identity, migration)
-        if source is None:
-            words = words.of(journal.state.words, words.wishes)
-            if words.source and (verb == "--finalize" or await anext(journal.originals(), None) is not None):
-                source = await stack.enter_async_context(_source(session, words.source, read_only=False))
-                await find(store, source.identity, journal.id)  # the words may name another one by now
-        watcher = MigrationWatcher(session)
-        if verb == "--revert":
-            report = await revert_migration(source, store, journal, pace, watcher, watcher.left)
-        elif source is None:
-            raise UsageError(
-                f"migration {journal.id} is one of {journal.state.name}, and no source is named",
-                hint=f"name the one it came from: {journal.state.source}",
-            )
-        else:
-            report = await finalize_migration(source, store, journal, pace, watcher)
-            report.undo = words.follow_up("revert", journal.id)
+@command()
+async def migration_show(session: Session, migration: Migration) -> Report:
+    """Show a migration: what its last pass found and did, by outcome and reason, from its own record."""
+    watcher = MigrationWatcher(session)
+    async with session.store(read_only=True) as store:
+        journal = await Journal.open(store, migration)
+        report = await tally.of_journal(journal, watcher, listing=watcher.lists)
+    phase = report.phase
+    verb = {"copied": "finalize", "finalizing": "finalize", "reverting": "revert"}.get(phase, "forget")
+    if phase == "copying":
+        _migrate_again(session, report, journal, resume=journal.state.plan is None)
+    else:
+        report.next = follow_up(session, verb, migration, PaceOptions())
+    return tally.finish(report)
+
+
+@command(changes=True, epilog=_CODES)
+async def migration_finalize(
+    session: Session,
+    *,
+    migration: Migration,
+    source: SourceOption = [],  # noqa: B006
+    yes: Yes = False,
+    no_input: NoInput = False,
+    pace: PaceOptions,
+) -> Report:
+    """Take out of the source what is safe in the store; the original bytes are kept there."""
+    _ask("migration finalize", "takes the migrated matrices out of the source", "taken out", yes, no_input)
+    watcher = MigrationWatcher(session)
+    async with session.store() as store:
+        journal = await Journal.open(store, migration)
+        async with _source_of(session, journal, source) as opened:
+            if opened is None:
+                raise _unknown_source(journal)
+            report = await finalize(opened, store, journal, pace.pace(session), watcher)
         session.done.append(report)
-    _go_on(report, words, verb, journal)
+    report.undo = follow_up(session, "revert", migration, pace)
+    report.next = follow_up(session, "forget" if report.complete else "finalize", migration, pace)
     return report
 
 
-def _go_on(report: MigrateReport, words: Words, verb: str, journal: Journal) -> None:
-    if not report.complete:
-        report.next = words.follow_up(verb.removeprefix("--"), journal.id)
-    elif verb == "--finalize":
-        report.next = words.follow_up("forget", journal.id)
-    elif words.source or journal.state.name == NdjsonSource.name:  # else it is a URL, which was not named
-        with suppress(InputRejected):  # of another somactl, whose wishes are not ours
-            asked = words.of(words.source, MigrationRequest.from_json(journal.state.asked))
-            asked.suggest(report, asked.again())
+@command(changes=True, epilog=_CODES)
+async def migration_revert(
+    session: Session,
+    *,
+    migration: Migration,
+    source: SourceOption = [],  # noqa: B006
+    yes: Yes = False,
+    no_input: NoInput = False,
+    pace: PaceOptions,
+) -> Report:
+    """Undo a migration, finalized or not: put the source back as it was, and delete the migrated matrices."""
+    what = "puts the source back as it was, and deletes the migrated matrices"
+    _ask("migration revert", what, "put back", yes, no_input)
+    watcher = MigrationWatcher(session)
+    async with session.store() as store:
+        journal = await Journal.open(store, migration)
+        async with _source_of(session, journal, source) as opened:
+            if opened is None and await anext(journal.originals(), None) is not None:
+                raise _unknown_source(journal)
+            report = await revert(opened, store, journal, pace.pace(session), watcher, watcher.left)
+        session.done.append(report)
+    if report.complete:
+        _migrate_again(session, report, journal)
+    else:
+        report.next = follow_up(session, "revert", migration, pace)
+    return report
 
 
-def _lists(session: Session) -> bool:
-    """Whether the report lists rows; in ndjson mode they come a line each, while they are found."""
-    return session.out.mode != "ndjson"
+@command(changes=True)
+async def migration_forget(
+    session: Session, migration: Migration, yes: Yes = False, no_input: NoInput = False
+) -> Report:
+    """Drop the record of a finished migration with its original bytes: it cannot be reverted any more."""
+    _ask("migration forget", "drops the original bytes for good", "dropped", yes, no_input)
+    async with session.store() as store:
+        return await forget(store, migration)
+
+
+def _ask(verb: str, what: str, done: str, yes: bool, no_input: bool) -> None:
+    """What can be done again needs no question where no person is there to answer; the rest always does."""
+    if yes:
+        return
+    if may_ask(no_input=no_input):
+        confirm(f"{verb} {what}. Go on?", unless_done=done)
+    elif verb != "migration revert":
+        raise UsageError(f"{verb} {what}", next=again(yes=True))
+
+
+def _migrate_again(session: Session, report: MigrateReport, journal: Journal, **more: Any) -> None:
+    """Suggest the command that the migration was made with, where its record tells it."""
+    state = journal.state
+    if state.words or state.name == NdjsonSource.name:
+        with suppress(InputRejected):  # of another somactl, whose requests are not ours
+            lines = Lines(session, state.words, MigrationRequest.from_wire(state.asked))
+            lines.suggest(report, lines.again(**more))
 
 
 @asynccontextmanager
-async def _source(session: Session, words: Sequence[str], *, read_only: bool) -> AsyncIterator[Source]:
+async def _source_of(
+    session: Session, journal: Journal, words: Sequence[str]
+) -> AsyncIterator[Source | None]:
+    """The source of a migration, to be changed; None where it is not known. UsageError for another one."""
+    state = journal.state
+    words = words or state.words
+    if not words:
+        yield None
+        return
+    async with _opened_source(session, words, read_only=False) as source:
+        if source.identity != state.source:
+            raise UsageError(f"migration {journal.id} is one of {state.source}, not of this source")
+        yield source
+
+
+def _unknown_source(journal: Journal) -> UsageError:
+    state = journal.state
+    if state.name == NdjsonSource.name:
+        return UsageError(f"{state.name}: what came by a pipe cannot be replaced where it came from")
+    return UsageError(
+        f"migration {journal.id} is one of {state.name}, and where that is was not written down",
+        hint=f"name the one it came from with --source: {state.source}",
+    )
+
+
+@asynccontextmanager
+async def _opened_source(session: Session, words: Sequence[str], *, read_only: bool) -> AsyncIterator[Source]:
     """What the words name. A signal ends the reading of standard input at once."""
     from somactl.runtime import open_source
 
@@ -342,7 +360,7 @@ async def _source(session: Session, words: Sequence[str], *, read_only: bool) ->
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _opened_plan(path: str) -> Iterator[BinaryIO]:
     try:
         with abortable():  # it can be a pipe
             file = open(path, "rb")  # noqa: SIM115 (closed below; an error of opening is told apart)

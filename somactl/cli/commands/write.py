@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from somactl.cli import inputs, repair_options
+from somactl.cli import inputs
 from somactl.cli.command import Session, command
+from somactl.cli.repair_options import Repair
 from somactl.errors import UsageError
 from somactl.operations import undo
-from somactl.operations.admission import Policy
 from somactl.operations.commit import Request, commit as commit_operation
 from somactl.report import CommitReport, Report
 from somactl.suggestion import again
@@ -40,6 +40,7 @@ ExpectOption = Annotated[
 )
 async def commit(
     session: Session,
+    *,
     puts: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=FILE...", help=".npy, .npz, an envelope or legacy JSON."),
@@ -59,11 +60,7 @@ async def commit(
         typer.Option(help="factor: FILE holds F, and rho = F F^H."),
     ] = "auto",
     compression: Annotated[Literal["none", "zstd"], typer.Option(help="Seldom worth it.")] = "none",
-    on_clampable: repair_options.OnClampable = "clamp",
-    clamp: repair_options.Clamp = False,
-    max_move: repair_options.MaxMove = None,
-    normalize: repair_options.Normalize = False,
-    readdress: repair_options.Readdress = False,
+    repair: Repair,
     change_kind: ChangeKind = False,
     require_durability: Annotated[
         str | None,
@@ -72,18 +69,12 @@ async def commit(
     dry_run: DryRun = False,
 ) -> Report:
     """Commit matrices atomically, every rho proven first; all keys of it or none."""
-    repair_options.check_clamp(clamp, max_move)
-    policy = Policy(
+    policy = repair.policy(
+        session.settings.tolerances,
         kind=kind,
         dtype=dtype,
         layout=layout,
         compression=None if compression == "none" else compression,
-        on_clampable=on_clampable,
-        clamp=clamp,
-        max_move=max_move or 0.0,
-        normalize=normalize,
-        readdress=readdress,
-        tolerances=session.settings.tolerances,
     )
     request = _request(session, commit_id, metadata, dry_run, expect, change_kind, require_durability)
     if puts:

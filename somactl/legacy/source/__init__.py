@@ -1,1 +1,1 @@
-"""Where the old service left its values: read by `migrate-json`, and changed by its `--finalize` alone."""
+"""Where the old service left its values: read by `migrate-json`, changed by what follows it up."""

@@ -40,6 +40,7 @@ async def pipeline(
     cost: Callable[[A], tuple[int, int]] = lambda item: (1, 0),
     workers: int = 1,
     ahead: int = 1,
+    finish: Callable[[Ended], Awaitable[None]] | None = None,
 ) -> Ended:
     """Take all of `read` through `work` into `collect`, and say why it ended; `read` is closed by then.
 
@@ -48,6 +49,8 @@ async def pipeline(
     pace     asked before each item is read; `cost` tells it how many things and bytes the item was
     ahead    how many items wait between reader and workers, so that at most `workers + ahead` items or
              results are in memory, and one more that is being collected
+    finish   called with what ended it once all is collected, and no more cut off by a signal than `collect`;
+             not after a failure
 
     done      `read` came to its end and all of it was collected
     deadline  the pace allows no more: what had been read was collected
@@ -58,7 +61,7 @@ async def pipeline(
     nothing after it, and the error is raised. One of `collect` is raised at once.
     """
     flow = _Flow(read, work, pace or Pace(), cost, workers, ahead)
-    task = asyncio.ensure_future(flow.run(collect))
+    task = asyncio.ensure_future(flow.run(collect, finish))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -87,14 +90,21 @@ class _Flow(Generic[A, B]):
         self._room = asyncio.Semaphore(workers + ahead)  # which is what bounds the queue
         self._queue: asyncio.Queue[asyncio.Task[B] | None] = asyncio.Queue()
 
-    async def run(self, collect: Callable[[B], Awaitable[None]]) -> Ended:
+    async def run(
+        self,
+        collect: Callable[[B], Awaitable[None]],
+        finish: Callable[[Ended], Awaitable[None]] | None,
+    ) -> Ended:
         reader = asyncio.create_task(self._fill())
         try:
             while (item := await self._queue.get()) is not None:
                 result = await item
                 self._room.release()
                 await collect(result)
-            return await reader  # or raise what ended it, now that all it read is collected
+            ended = await reader  # or raise what ended it, now that all it read is collected
+            if finish is not None:
+                await finish(ended)
+            return ended
         finally:
             await _cancelled(reader)
             rest = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
