@@ -76,6 +76,7 @@ def certify(part: HermitianPart, eps: float) -> Bounds:
     smallest = smallest_tolerance(part.diagonal, part.charge, part.is_complex)
     index = int(part.diagonal.argmin())
     negative = bool(part.diagonal[index] < 0.0)
+    # A negative diagonal entry is a witness that costs nothing: x is a basis vector.
     best = Bounds("diagonal", smallest, witness=axis(part, index) if negative else None)
     if best.violates(eps):
         return replace(best, finite=part.is_finite())
@@ -103,6 +104,7 @@ def factor(part: HermitianPart, shift: float) -> int:
     """Factor H + shift I in `part.work`: 0, the 1-based column that failed, or -1 if a NaN or Inf shows."""
     part.load(shift)
     column = potrf(part.work, part.n)
+    # LAPACK's success is not believed: its comparisons let a NaN pass.
     if column == 0 and not positive(part.work.diagonal()):
         return -1
     return column
@@ -180,6 +182,7 @@ def low_rank_bound(part: HermitianPart, eps: float) -> float | None:
     k = _collapse(work, probe if column == 0 else column - 1, eps, exhausted=column != 0)
     if k is None:
         return None
+    # Anew, and no further than the rank: the probe went beyond it, into pivots that are rounding alone.
     part.load(0.0)
     if potrf(work, k) != 0:
         return None
@@ -205,6 +208,7 @@ def concentrated(diagonal: Array, sample: Array, n: int) -> bool:
 def _collapse(work: Array, columns: int, eps: float, *, exhausted: bool) -> int | None:
     """How many pivots stand before the first that is as small as the tolerance; None if none does."""
     pivots = np.square(work.diagonal()[:columns].real)
+    # Not `<=`: a NaN is to count as small.
     small = np.flatnonzero(~(pivots > eps / (8.0 * work.shape[0])))
     if len(small):
         columns = int(small[0])
@@ -235,6 +239,7 @@ def _bound(part: HermitianPart, k: int, eps: float) -> float | None:
     lower = (mu + bound) * (1.0 + 8.0 * U)
     if not lower * MARGIN <= eps:
         return None
+    # More negative than rounding explains: left to the route that finds witnesses.
     if lowest < -bound:
         x = schur_direction(part, k, k + index)
         if lowest < -2.0 * bound * float(np.sum(np.square(np.abs(x)))):

@@ -168,6 +168,7 @@ def _fold_bands(source: Array, work: Array, order: int, starts: Iterable[int]) -
         if convert:
             upper = upper.astype(work.dtype)
         lower = padded[:width, :height]
+        # Unsafe by numpy's rules alone: the gate for arrays admits no integer that float64 does not hold.
         np.copyto(lower, source[j : j + width, i : i + height], casting="unsafe")
         if is_complex:
             np.conjugate(lower, out=lower)

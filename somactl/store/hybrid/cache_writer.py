@@ -71,7 +71,7 @@ class RecentWrites:
             place = (key, incarnation)
             known = self._writes.get(place)
             if known is not None and (known.version or 0) > (version or 0):
-                continue
+                continue  # commits may be acknowledged in another order than they were made in
             self._forget(place)  # the newest stand last
             self._writes[place] = write
             if owed:
@@ -81,6 +81,7 @@ class RecentWrites:
 
     def forbids(self, key: str, incarnation: str, version: int) -> bool:
         """Whether a copy of that version may be older than what was committed here."""
+        # Under None stand keys that `distrust` was told of: which incarnation they have is not known.
         for place in ((key, incarnation), (key, None)):
             write = self._writes.get(place)
             current = write is not None and self._clock() < write.until
@@ -174,6 +175,8 @@ class CacheWriter:
             self._cache.counts.corrupt += 1
             return None
         age = view.now - held.filled_at
+        # The authority may have named another incarnation than the cache serves, and a clock may have been
+        # set back, which makes an age negative.
         if (
             held.incarnation != view.serving
             or held.incarnation != (self._incarnation or held.incarnation)
@@ -232,6 +235,7 @@ class CacheWriter:
             self._failed(exc, "write")
             await self._cache.drop([fill.key for fill in fills])  # no copy is better than an old one
             return False, True
+        # A tombstone is small, and keeps an older copy of what was missed from being served.
         missed = [_tombstone(fill) for fill, o in zip(fills, done.outcomes, strict=False) if o in _MISSED]
         if missed and done.refusal is None:
             done = await self.put(missed)
@@ -255,7 +259,7 @@ class CacheWriter:
             elif done.refusal == "blocked":
                 held = (await self._cache.find([])).marker or ESTABLISHING
                 if not held.startswith(ESTABLISHING):
-                    break
+                    break  # an `init` is at work, which takes longer than a caller waits
                 await asyncio.sleep(_PAUSE * (attempt + 1))
             else:
                 break

@@ -198,9 +198,10 @@ class _Search:
             for delete_batch in page:
                 version, _, token = delete_batch.decode().partition(" ")
                 texts = [text async for text in self._elements(self.names.delete_batch(token))]
-                for text in texts or [b""]:
+                for text in texts or [b""]:  # a list that was evicted is still named by the index
                     left = []
                     async for key, lines in self._histories(text.decode().split("\n") if text else []):
+                        # A key that came back, or was deleted anew, is no concern of this list any more.
                         if lines and lines[0].location == "tomb" and lines[0].version == int(version):
                             left.append(key)
                             for found in self._all_of(key, lines, values_until):

@@ -101,6 +101,7 @@ async def commit(
         for batch in staging.batches():
             reader.link.values(await reader.link.ask(*batch))
         outcome = [b"other"]
+        # `delete.lua` takes a fraction of the time a key, and writes nothing where it answers `other`.
         if _is_plain_delete(request):
             call = _delete(reader.names, request, settings.durability)
             outcome = await _ask(reader, request, call, confirmation)
@@ -109,6 +110,7 @@ async def commit(
             outcome = await _ask(reader, request, call, confirmation)
         if outcome[0] == b"done":
             receipt = _receipt(request, outcome[1:], confirmation.durability or settings.durability)
+            # Behind the commit, not in its script: how long that holds up the server must not grow with keys.
             if request.metadata.grace is not None:
                 await _let_lapse(reader, receipt, request.metadata.grace)
             return receipt
@@ -147,6 +149,7 @@ def _is_plain_delete(request: Request) -> bool:
 
 def _delete(names: Names, request: Request, durability: str) -> Call:
     """The script of plain deletes with its keys and arguments; `lua/delete.lua` says what they are."""
+    # In byte order, as the indexes have them: what is a neighbour there is a neighbour in memory.
     deletes, token, grace = sorted(request.updates), layout.token(), request.metadata.grace
     keys: list[Argument] = [
         names.head, names.keys, names.deleted, names.log, names.records,
@@ -214,6 +217,7 @@ def _call(names: Names, request: Request, staging: Staging, durability: str) -> 
         keys += names.live(key), names.history(key), names.old(staging.token, key)
     values += staging.deletes
     subjects = {key: number for number, key in enumerate([*staging.puts, *staging.deletes], 1)}
+    # A key that is expected somewhere and not written is compared by its history alone.
     for key, expect in request.expectations.items():
         if key not in subjects:
             subjects[key] = len(subjects) + 1
@@ -274,6 +278,7 @@ async def _refused(reader: Reader, request: Request, outcome: Sequence[Any]) -> 
             f"the value of {bytes(facts[0]).decode()!r} was gone before commit {request.commit_id} took it",
             hint="run it again; a server that is so slow, or so full, deserves a look",
         )
+    # The script has said what it found, at one moment; the error is made of it as in every other store.
     now, fields, subjects = facts
     here = await reader.existing(fields)
     refuse_expired(request.commit_id, float(now), here.head.retention, here.records_removed_until)
