@@ -5,7 +5,8 @@
     python benchmarks/house.py --repo OTHER  # the same of another checkout
 
 A code line holds a token that is neither comment nor docstring. A walk counts the files of somactl in which a
-function was entered, and the pairs of functions in different files of which one called the other.
+function was entered, the pairs of functions in different files of which one called the other, and the round
+trips to the server over a connection that stands, the scripts being known there.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--walks", action="store_true")
     asked = parser.parse_args()
     for what, figure in [*sizes(asked.repo), *(walks(asked.repo) if asked.walks else ())]:
-        print(f"{what:40} {figure}")
+        print(f"{what:50} {figure}")
 
 
 def sizes(repo: Path) -> Iterator[tuple[str, str]]:
@@ -88,16 +89,18 @@ def spread(values: Sequence[int]) -> str:
     return f"{statistics.median(values):.0f} / {ninetieth:.0f} / {max(values)}"
 
 
+COMMIT = ["commit", "a=rho.npy"]
+PRUNE = ["prune", "--order-file", "order", "--keep", "0"]
 # What a walk runs, after what prepares it; {redis} is a server of its own.
 WALKS: dict[str, tuple[list[list[str]], list[str]]] = {
-    "commit on Redis": ([["init"]], ["commit", "a=rho.npy", "--quiet"]),
+    "commit on Redis": ([["init"], ["commit", "b=rho.npy"]], ["commit", "a=rho.npy", "--quiet"]),
     "audit of one page on Redis": (
         [["init"], ["commit", "a=rho.npy"], ["commit", "b=rho.npy"]],
         ["verify-psd", "--all"],
     ),
     "one-key prune on Redis": (
-        [["init"], ["commit", "a=rho.npy"]],
-        ["prune", "--order-file", "order", "--keep", "0"],
+        [["init"], COMMIT, PRUNE, COMMIT],
+        PRUNE,
     ),
     "legacy value on Redis": ([["init"]], ["migrate-json", "old.json"]),
 }
@@ -106,8 +109,14 @@ TRACED = """
 import inspect, json, os, sys, threading
 from somactl.cli.app import run
 import somactl
+from somactl.store.redis import pool
 root = os.path.dirname(somactl.__file__)
-files, edges = set(), set()
+files, edges, calls = set(), set(), []
+converse = pool._converse
+def counted(connection, commands):
+    calls.extend([] if commands == [("PING",)] else [len(commands)])  # that one is the connecting
+    return converse(connection, commands)
+pool._converse = counted
 def note(frame, event, argument):
     code = frame.f_code
     if event == "call" and code.co_flags & inspect.CO_OPTIMIZED and code.co_filename.startswith(root):
@@ -120,7 +129,7 @@ threading.setprofile(note)
 sys.setprofile(note)
 code = run(sys.argv[1:])
 sys.setprofile(None)
-sys.stderr.write("\\nWALK " + json.dumps([code, len(files), len(edges)]))
+sys.stderr.write("\\nWALK " + json.dumps([code, len(files), len(edges), calls]))
 """
 
 
@@ -145,9 +154,9 @@ def walks(repo: Path) -> Iterator[tuple[str, str]]:
                 )
                 found = re.search(r"^WALK (.*)$", done.stderr, re.MULTILINE)
                 assert found, done.stderr
-            code, files, edges = json.loads(found[1])
+            code, files, edges, calls = json.loads(found[1])
             assert code == 0, done.stderr
-            yield f"{what}: files / edges", f"{files} / {edges}"
+            yield f"{what}: files / edges / round trips", f"{files} / {edges} / {len(calls)}"
 
 
 def prepare(folder: Path) -> None:

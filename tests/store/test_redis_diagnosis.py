@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,8 @@ def told(**fields: Any) -> dict[str, str]:
         (diagnosis._persistence(told(appendonly="yes", aof_last_write_status="err")), "problem"),
         (diagnosis._replicas({}, 0), "unknown"),
         (diagnosis._replicas(told(role="slave"), 0), "problem"),
-        (diagnosis._clock((int(time.time()) - 60, 0), time.time(), time.time()), "problem"),
-        (diagnosis._clock((int(time.time()) + 60, 0), time.time(), time.time()), "problem"),
+        (diagnosis._clock((1_000 - 60, 0), 1_000.0, 1_000.0), "problem"),
+        (diagnosis._clock((1_000 + 60, 0), 1_000.0, 1_000.0), "problem"),
         (diagnosis._clock(ValueError(), 0.0, 0.0), "unknown"),
     ],
 )

@@ -560,7 +560,7 @@ def test_a_million_items_and_not_one_more() -> None:
 
 
 def test_limits_hold_for_each_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("somactl.core.order.found.MAX_ITEMS", 2)
+    monkeypatch.setattr("somactl.core.order.items.MAX_ITEMS", 2)
     for good in ("a\nb", '["a", "b"]', '"a"\n"b"', json.dumps(message(keys=["a", "b"]))):
         assert len(parse(good).items) == 2
     for bad in ("a\nb\nc", '["a", "b", "c", no json', '"a"\n"b"\n"c"', json.dumps(message(keys=[1, 2, 3]))):

@@ -1,8 +1,7 @@
 """The orders in which the control plane has keys pruned: `parse_order` reads all their forms."""
 
-from somactl.core.order.found import MAX_DEFECTS, MAX_ITEMS, Form, Item
-from somactl.core.order.json_items import MAX_INTEGER
-from somactl.core.order.message import MAX_TIME, validate_order_id
+from somactl.core.order.items import MAX_DEFECTS, MAX_ITEMS, Form, Item
+from somactl.core.order.json_forms import MAX_INTEGER, MAX_TIME, validate_order_id
 from somactl.core.order.parsing import MAX_LINES, MAX_TEXT_BYTES, Order, content_digest, parse_order
 
 __all__ = [

@@ -3,9 +3,6 @@
 Four forms mean the same: plain text, a JSON list, NDJSON, and a `prune.order` message. The first character
 that is no white space tells them apart. An order deletes data, so that nothing is guessed, mended or half
 accepted: every defect is named by its place, and one is enough to refuse the whole.
-
-JSON is read value by value, because an order nests at a few known places only: whatever else opens a list
-or an object is refused where it opens, before it costs memory, and each item knows its line.
 """
 
 from __future__ import annotations
@@ -19,11 +16,16 @@ from typing import Any, Final
 
 import msgspec
 
-from somactl.core.order.found import SPLIT_HINT, Form, Item, OrderItems, place_of
-from somactl.core.order.json_items import read_list, read_ndjson
-from somactl.core.order.json_reader import past_space
-from somactl.core.order.message import FIELDS, read_message
-from somactl.core.order.plain_text import read_text
+from somactl.core.order.items import (
+    SPLIT_HINT,
+    DefectError,
+    Form,
+    Item,
+    OrderItems,
+    past_space,
+    place_of,
+)
+from somactl.core.order.json_forms import FIELDS, read_list, read_message, read_ndjson
 from somactl.errors import InputRejected, LimitExceeded
 
 MAX_TEXT_BYTES: Final = 256 << 20
@@ -117,6 +119,45 @@ def _form(text: str) -> Form:
         return "ndjson" if _ITEM_FIELD_FIRST.match(text, start) else "message"
     forms: dict[str, Form] = {"[": "list", '"': "ndjson"}
     return forms.get(first, "text")
+
+
+_MARKS = frozenset(["", "#", "\\", "[", "{", '"', "\ufeff"])
+
+
+def read_text(text: str, found: OrderItems) -> dict[str, Any]:
+    # Not splitlines: a key may hold what Unicode calls a line separator.
+    for line, key in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if _needs_escape(key):
+            try:
+                unescaped = _unescaped(key)
+            except DefectError as error:
+                found.reject(line, error)
+                continue
+            if unescaped is None:
+                continue
+            key = unescaped
+        found.add(key, None, line)
+    return {}
+
+
+def _needs_escape(key: str) -> bool:
+    return key[:1] in _MARKS or key != key.strip()
+
+
+def _unescaped(row: str) -> str | None:
+    """The key of a line that does not simply hold one; None for a comment or a blank line."""
+    bare = row.strip(" \t")
+    if not bare or bare[0] == "#":
+        return None
+    if row[0] == "\\":
+        if not _needs_escape(row[1:]):
+            raise DefectError("escape", "the backslash escapes nothing; a key that begins with one needs two")
+        return row[1:]
+    if row[0] in '[{"':
+        raise DefectError(
+            "escape", f"begins with {row[0]}, as JSON does; a key that does needs a backslash before"
+        )
+    raise DefectError("blank", "begins or ends with white space; if the key does, put a backslash before it")
 
 
 _READERS: dict[Form, Callable[[str, OrderItems], dict[str, Any]]] = {

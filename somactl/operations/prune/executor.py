@@ -107,7 +107,6 @@ class PruneExecutor:
     ) -> None:
         self.record = known.order.state or record
         self.is_resumed = known.order.state is not None
-        self.over = known.over
         self.freed = 0
         self.totals: tuple[int, int] | None = None
         self._store = store
@@ -176,10 +175,10 @@ class PruneExecutor:
         async for batch in batches(self._store, past_grace=True):
             self.freed += batch.bytes_freed
 
-    async def close(self, report: PruneReport) -> None:
-        """Write the finished record, with its report. Raises LockHeld."""
+    async def close(self, report: PruneReport, forget: Sequence[str]) -> None:
+        """Write the finished record, with its report, and delete the notes `forget`. Raises LockHeld."""
         self.record.pending, self.record.report = None, report
-        await self._checkpoint.save(self.record)
+        await self._checkpoint.save(self.record, dict.fromkeys(forget))
 
     async def _slice(self) -> None:
         conflict: VersionConflict | CommitAborted | None = None

@@ -41,8 +41,6 @@ async def report_without_order(store: Store, request: PruneRequest) -> PruneRepo
         )
     summary = await store.summary()
     short_by = over_by(request.goal, summary.keys, summary.stored_bytes)
-    name = over_note(request.goal)
-    noted = Checkpoint(store, name, Over, _taken, (await store.read_notes([name])).get(name))
     report = PruneReport(
         store=store.name,
         namespace=store.namespace,
@@ -54,34 +52,30 @@ async def report_without_order(store: Store, request: PruneRequest) -> PruneRepo
         keys_left=summary.keys,
         bytes_left=summary.stored_bytes,
         warnings=["no order came, so nothing was deleted"] if short_by else [],
-        **await excess(store, noted, short_by, remember=not request.dry_run),
+        **await excess(store, request.goal, short_by, remember=not request.dry_run),
     )
     report.finish(4 if short_by else 0)
     return report
 
 
-async def excess(
-    store: Store, noted: Checkpoint[Over] | None, short_by: int, *, remember: bool
-) -> dict[str, Any]:
-    """The fields of a report on a namespace that is over its limit by `short_by`; none where it is not.
+async def excess(store: Store, goal: Goal, short_by: int, *, remember: bool) -> dict[str, Any]:
+    """The fields of a report on a namespace that is over `goal` by `short_by`; none where it is not.
 
-    noted  the note of that limit, which is moved where `remember` says so. None: no limit was asked for
+    remember: whether the note of that limit is written where it is new, and deleted where it is over.
     """
-    if noted is None or (not short_by and noted.state is None):
+    noted = await Checkpoint.open(store, over_note(goal), Over, _taken)
+    since = noted.state.since if noted.state else None
+    if not short_by and since is None:
         return {}
     now = await store.clock()
-    since = now if noted.state is None else noted.state.since
-    if remember and (not short_by or noted.state is None):
+    if remember and (not short_by or since is None):
         with suppress(LockHeld):  # another run has just noted the same
             await noted.save(Over(now) if short_by else None)
     if not short_by:
         return {}
-    return {
-        "short_by": short_by,
-        "over_since": since,
-        "over_seconds": max(0.0, now - since),
-        "degraded": True,
-    }
+    since = now if since is None else since
+    over_seconds = max(0.0, now - since)
+    return {"short_by": short_by, "over_since": since, "over_seconds": over_seconds, "degraded": True}
 
 
 def _taken() -> LockHeld:

@@ -113,9 +113,7 @@ class PruneContext:
 
     async def remembered(self) -> Remembered:
         record = self.record
-        return await remembered(
-            self.store, record.order_id, record.issuer, self.request, is_fresh=self.is_fresh
-        )
+        return await remembered(self.store, record.order_id, record.issuer, is_fresh=self.is_fresh)
 
     def report(self, *codes: int, warnings: list[str] | None = None, **fields: Any) -> PruneReport:
         """A report on the order, with those exit codes and whatever else there is to say."""
@@ -210,7 +208,7 @@ async def _work(context: PruneContext, executor: PruneExecutor, final: str | Non
     """Follow the order as far as it may be followed; why it is not to be continued later, if it is not."""
     if final is not None:
         await executor.give_up()
-    else:
+    elif executor.is_resumed:
         await executor.take_up()
     for item in executor.record.not_applied:  # an earlier run's; what that one deleted, only its commits say
         context.request.each(item)
@@ -253,9 +251,10 @@ async def _finished(context: PruneContext, executor: PruneExecutor, final: str |
         keys_left=keys,
         bytes_left=size,
         warnings=_strangers(record.counts(), record.items),
-        **await limit.excess(store, executor.over, over, remember=True),
+        **(await limit.excess(store, request.goal, over, remember=True) if over else {}),
     )
-    await executor.close(report)
+    within = request.bounds_namespace and not over
+    await executor.close(report, [limit.over_note(request.goal)] if within else [])
     return report
 
 
@@ -307,5 +306,5 @@ async def _foresee(context: PruneContext) -> PruneReport:
         bytes_left=size,
         reached=order.place(after.items - 1) if after.items else None,
         warnings=_strangers(counts, len(order.items)),
-        **await limit.excess(store, known.over, over, remember=False),
+        **await limit.excess(store, request.goal, over, remember=False),
     )

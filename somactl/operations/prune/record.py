@@ -19,8 +19,7 @@ from somactl.errors import CommitAborted, CommitIdReused, LockHeld, OrderRefused
 from somactl.operations.bounded import batched, each_of
 from somactl.operations.jobs.checkpoint import Checkpoint, decode_note, forget_notes
 from somactl.operations.jobs.wire import from_wire, identity
-from somactl.operations.prune.limit import Over, over_note
-from somactl.operations.prune.request import PruneRequest, PruneWire
+from somactl.operations.prune.request import PruneWire
 from somactl.report import OrderView, PruneBatch, PruneItem, PruneReport, RestoreReport
 from somactl.store.contract import DAY, CommitStatus, Retention, Store
 from somactl.store.request import refuse_expired
@@ -150,14 +149,12 @@ class Remembered(msgspec.Struct, frozen=True):
 
     issuer      with the version of its note, 0 for one that is not there
     is_restore  whether the order's id is that of a restore
-    over        since when the namespace is over the order's limit, where it has one
     """
 
     order: Checkpoint[OrderRecord]
     issuer: IssuerRecord | None
     issuer_version: int
     is_restore: bool
-    over: Checkpoint[Over] | None
 
     @property
     def superseded_by(self) -> str | None:
@@ -196,16 +193,15 @@ async def order_record(store: Store, order_id: str) -> OrderRecord | None:
 
 
 async def remembered(
-    store: Store, order_id: str, issuer: str | None, request: PruneRequest, *, is_fresh: bool = False
+    store: Store, order_id: str, issuer: str | None, *, is_fresh: bool = False
 ) -> Remembered:
-    """What is known of an order, its issuer and its limit. Raises CorruptValue, SchemaMismatch.
+    """What is known of an order and its issuer. Raises CorruptValue, SchemaMismatch.
 
     is_fresh: the id was made a moment ago, and nothing has it.
     """
     issuers = None if issuer is None else issuer_note(issuer)
-    over = over_note(request.goal) if request.bounds_namespace else None
     own = [] if is_fresh else [order_note(order_id), restore_note(order_id)]
-    names = [*own, *filter(None, (issuers, over))]
+    names = [*own, *filter(None, [issuers])]
     notes = await store.read_notes(names) if names else {}
     last = None if issuers is None else notes.get(issuers)
 
@@ -222,7 +218,6 @@ async def remembered(
         issuer=None if last is None else decode_note(last, IssuerRecord),
         issuer_version=0 if last is None else last.version,
         is_restore=restore_note(order_id) in notes,
-        over=None if over is None else Checkpoint(store, over, Over, taken, notes.get(over)),
     )
 
 

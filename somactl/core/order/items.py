@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Literal
 
 import msgspec
@@ -120,3 +121,11 @@ def place_of(form: Form, line: int, number: int) -> str:
 
 def shortened(message: str) -> str:
     return message if len(message) <= 300 else f"{message[:200]} ... {message[-80:]}"
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def past_space(text: str, pos: int) -> int:
+    match = _SPACE.match(text, pos)
+    return match.end() if match else pos
