@@ -21,7 +21,8 @@ from tests.cli.conftest import Shell, density, environment
 def test_shared_options_may_stand_before_the_command(shell: Shell, before: list[str]) -> None:
     shell.commit("a", density(2), "--store", "sqlite:///s.db", "-n", "n")
     first = shell.ok("--store", "sqlite:///s.db", "-n", "n", *before, "ls")
-    assert first.json == shell.ok("ls", "--store", "sqlite:///s.db", "-n", "n", "-o", "json").json
+    behind = shell.ok("ls", "--store", "sqlite:///s.db", "-n", "n", "-o", "json")
+    assert first.json["keys"] == behind.json["keys"]
     assert first.json["total"] == 1
 
 
@@ -115,6 +116,8 @@ QUIET = {
     "prune": ["--order-file", "order.txt"],
     "compact": ["--yes"],
     "migrate-json": ["old.json"],
+    "events enable": [],
+    "events disable": [],
 }
 
 
@@ -129,7 +132,7 @@ def test_a_quiet_change_says_nothing_if_it_succeeds(shell: Shell, command: str) 
     shell.commit("a", density(3, seed=2))
     shell.write("old.json", "[[0.5, 0.0], [0.0, 0.5]]")
     shell.write("order.txt", "a")
-    result = shell.ok(command, *QUIET[command], "--quiet")
+    result = shell.ok(*command.split(), *QUIET[command], "--quiet")
     assert (result.out, result.err) == (b"", "")
 
 
@@ -139,8 +142,9 @@ def test_in_a_json_mode_a_quiet_change_gives_its_report(shell: Shell, command: s
     shell.commit("a", density(3, seed=2))
     shell.write("old.json", "[[0.5, 0.0], [0.0, 0.5]]")
     shell.write("order.txt", "a")
-    result = shell.ok(command, *QUIET[command], "--quiet", "--output", "json")
-    assert (result.json["command"], result.err) == (command, "")
+    result = shell.ok(*command.split(), *QUIET[command], "--quiet", "--output", "json")
+    assert command.startswith(result.json["command"])  # one report for what events are told and changed by
+    assert result.err == ""
 
 
 @pytest.mark.parametrize("words", [["ls"], ["log"], ["log", "a"], ["namespaces"]])
