@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from somactl.core.framing import MAX_COMMIT_BYTES
+from somactl.core.portions import in_portions
 from somactl.errors import InputRejected, InvariantViolated
 from somactl.legacy.request import Selection
 from somactl.legacy.source.contract import Value
 from somactl.legacy.values import Site, find_matrices
 from somactl.operations.admission import Admitted, Policy, Proven, admit_bytes, encode_proven, prove
-from somactl.operations.bounded import in_portions
 from somactl.report import MigrationRow, Move, without_witness_vector
 
 if TYPE_CHECKING:

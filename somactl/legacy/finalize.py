@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapp
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from somactl.core.portions import in_portions
 from somactl.errors import (
     CorruptValue,
     InputRejected,
@@ -35,7 +36,7 @@ from somactl.legacy.source.contract import Change, Source, Value
 from somactl.legacy.source.workspace import to_bytes
 from somactl.legacy.target import commits_of, label_of_adoption
 from somactl.operations.admission import readmit
-from somactl.operations.bounded import each_of, in_portions
+from somactl.operations.bounded import each_of
 from somactl.operations.commit import verdicts_of
 from somactl.operations.jobs.pace import Pace
 from somactl.operations.jobs.pipeline import Ended, pipeline

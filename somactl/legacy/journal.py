@@ -22,10 +22,11 @@ import msgspec
 import zstandard
 from msgspec.structs import replace
 
+from somactl.core.portions import in_portions
 from somactl.errors import LockHeld, NotFound, StoreDamaged
 from somactl.legacy.source.contract import Change
 from somactl.legacy.source.workspace import to_bytes, to_text
-from somactl.operations.bounded import each_of, in_portions
+from somactl.operations.bounded import each_of
 from somactl.operations.jobs.checkpoint import Checkpoint, arrived
 from somactl.report import MigrateReport, MigrationRow, MigrationSummary, Tally
 from somactl.store.contract import Note, Store

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,27 +25,3 @@ async def each_of(call: Callable[[A], Awaitable[T]], arguments: Iterable[A], *, 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def batched(values: Iterable[A], size: int) -> Iterator[list[A]]:
-    """`values` in lists of `size`, the last one maybe shorter."""
-    rest = iter(values)
-    while some := list(islice(rest, size)):
-        yield some
-
-
-def in_portions(
-    items: Iterable[A], size: Callable[[A], int], most_bytes: int, most: int | None = None
-) -> Iterator[list[A]]:
-    """`items` in lists of at most `most` with at most `most_bytes` in sum; a single one may be larger."""
-    portion: list[A] = []
-    held = 0
-    for item in items:
-        more = size(item)
-        if portion and (len(portion) == most or held + more > most_bytes):
-            yield portion
-            portion, held = [], 0
-        portion.append(item)
-        held += more
-    if portion:
-        yield portion

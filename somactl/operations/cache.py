@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from somactl.core.framing import peek
 from somactl.core.names import Pattern
+from somactl.core.portions import in_portions
 from somactl.errors import StoreUnavailable, UsageError
-from somactl.operations.bounded import in_portions
 from somactl.operations.copies import FINDINGS, STALE, Compared, compare
 from somactl.operations.jobs.pace import Pace
 from somactl.operations.jobs.progress import Progress, Watch, unwatched

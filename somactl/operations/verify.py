@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from somactl.core.names import Pattern, validate_key
+from somactl.core.portions import in_portions
 from somactl.core.verdict import Method, Tolerances, Verdict
 from somactl.errors import CorruptValue, EnvelopeError, InputRejected, SomactlError
-from somactl.operations.bounded import in_portions
 from somactl.operations.copies import FINDINGS, STALE, compare
 from somactl.report import Checked, VerifyReport, without_witness_vector
 from somactl.store.cached import Cache, Cached, CachedStore

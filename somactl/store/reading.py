@@ -6,7 +6,7 @@ and is told here whether that is an answer, and which error it is otherwise.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -146,20 +146,3 @@ async def pages(
             yield page
         if after is None:
             return
-
-
-def portions(
-    items: Iterable[T], size: Callable[[T], int], most_bytes: int, most_items: int | None = None
-) -> Iterator[list[T]]:
-    """The items in their order, cut into lists of at most `most_items` and `most_bytes` in sum, or of one."""
-    portion: list[T] = []
-    total = 0
-    for item in items:
-        more = size(item)
-        if portion and (total + more > most_bytes or len(portion) == most_items):
-            yield portion
-            portion, total = [], 0
-        portion.append(item)
-        total += more
-    if portion:
-        yield portion

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from somactl.operations.bounded import in_portions
+from somactl.core.portions import in_portions
 
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 20), st.none() | st.integers(1, 4))

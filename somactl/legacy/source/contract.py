@@ -56,6 +56,11 @@ class Change(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     attributes: str = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes that are sent for it."""
+        return len(self.before or b"") + len(self.after or b"")
+
 
 class Source(Protocol):
     """Values by their keys. Safe for concurrent use by the tasks of one event loop.

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from somactl.core.names import Pattern
+from somactl.core.portions import in_portions
 from somactl.errors import OutcomeUnknown, ReadOnlyStore, SomactlError
 from somactl.legacy.source import postgres_sql as sql
 from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
-from somactl.legacy.source.portions import portions, size_of
 from somactl.legacy.source.postgres_table import DEFAULT_TABLE, Table, find_table, translate
 from somactl.store.calls import Home, reads_replies
 from somactl.store.postgres import connections, failures, framing
@@ -99,7 +99,9 @@ class PostgresSource:
             raise ReadOnlyStore(f"a change was asked of the {self.name}, which is open for reading only")
         table = await self._found()
         results: list[bool] = []
-        for batch in portions(changes, SWAP_BYTES):
+        for batch in in_portions(
+            changes, lambda change: change.size, SWAP_BYTES, name=lambda change: change.key
+        ):
             results += await self._swap_or_each(table, batch)
         return results
 
@@ -150,7 +152,7 @@ class PostgresSource:
     async def _swap(self, table: Table, changes: list[Change]) -> list[bool]:
         """Make the changes of one batch, in which no key stands twice, in one transaction."""
         rows = [_row(change) for change in changes]
-        extra = seconds_for(3 * sum(map(size_of, changes)))
+        extra = seconds_for(3 * sum(change.size for change in changes))
         committing = False
         try:
             async with self._session() as session, session.transaction(extra=extra):

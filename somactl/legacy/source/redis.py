@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from somactl.core.names import Pattern
+from somactl.core.portions import in_portions
 from somactl.errors import OutcomeUnknown, ReadOnlyStore, StoreBusy, StoreUnavailable
 from somactl.legacy.source.contract import FETCH_BYTES, MAX_VALUE_BYTES, Change, Value
-from somactl.legacy.source.portions import portions
 from somactl.legacy.source.workspace import to_bytes, to_text
 from somactl.store.calls import reads_replies
 from somactl.store.redis import connection
@@ -95,7 +95,9 @@ class RedisSource:
         if self._read_only:
             raise ReadOnlyStore(f"a change was asked of {self._place}, which is open for reading only")
         results: list[bool] = []
-        for batch in portions(changes, SWAP_BYTES, SWAP_KEYS):
+        for batch in in_portions(
+            changes, lambda change: change.size, SWAP_BYTES, SWAP_KEYS, name=lambda change: change.key
+        ):
             results += await self._swap_or_each(batch)
         return results
 

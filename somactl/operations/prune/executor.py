@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from somactl.core.order import Order
+from somactl.core.portions import batched
 from somactl.core.retention import Deletion, KeyState, PrunePlan, plan
 from somactl.errors import CommitAborted, KeyNotFound, SomactlError, VersionConflict
-from somactl.operations.bounded import batched
 from somactl.operations.compacting import batches
 from somactl.operations.jobs.checkpoint import arrived
 from somactl.operations.jobs.progress import Progress

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from somactl.core.order import Order
+from somactl.core.portions import batched
 from somactl.core.retention import batch_ids, classify_message
 from somactl.errors import CommitAborted, CommitIdReused, LockHeld, OrderRefused, UsageError
-from somactl.operations.bounded import batched, each_of
+from somactl.operations.bounded import each_of
 from somactl.operations.jobs.checkpoint import Checkpoint, decode_note, forget_notes
 from somactl.operations.jobs.wire import from_wire, identity
 from somactl.operations.prune.request import PruneWire

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from somactl.core.order import validate_order_id
+from somactl.core.portions import batched, in_portions
 from somactl.core.verdict import Tolerances
 from somactl.errors import (
     CommitIdReused,
@@ -22,7 +23,7 @@ from somactl.errors import (
     VersionConflict,
 )
 from somactl.operations.admission import Admitted, readmit
-from somactl.operations.bounded import batched, each_of, in_portions
+from somactl.operations.bounded import each_of
 from somactl.operations.commit import Request, write
 from somactl.operations.jobs.checkpoint import Checkpoint
 from somactl.operations.prune.record import MAX_LISTED, RestoreParts, order_note, order_record, restore_note

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
+from somactl.core.portions import in_portions
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import Note
 from somactl.store.postgres import failures, reading, records
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
-from somactl.store.reading import no_namespace, portions
+from somactl.store.reading import no_namespace
 from somactl.store.request import refuse_note_conflicts
 
 _PAGE_NOTES = 1000
@@ -28,7 +29,7 @@ async def read(session: Session, namespace: str, names: Sequence[str]) -> dict[s
     async with session.transaction(snapshot=True, extra=seconds_for(reading.AT_ONCE_BYTES)):
         rows = await session.rows("notes", namespace, list(names), -1)
         found = [row for row in rows if row["name"] is not None]
-        for portion in portions(found, itemgetter("size"), reading.AT_ONCE_BYTES):
+        for portion in in_portions(found, itemgetter("size"), reading.AT_ONCE_BYTES):
             size = sum(row["size"] for row in portion)
             for row in await session.rows(
                 "notes", namespace, [row["name"] for row in portion], size, extra=seconds_for(size)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import asyncpg
 
 from somactl.core import framing
+from somactl.core.portions import in_portions
 from somactl.errors import CorruptValue, StoreDamaged
 from somactl.store import reading as rules, sql
 from somactl.store.base import offloaded
@@ -29,7 +30,7 @@ from somactl.store.contract import (
 from somactl.store.postgres import failures, records
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.session import Session, seconds_for
-from somactl.store.reading import Held, Listing, no_namespace, portions
+from somactl.store.reading import Held, Listing, no_namespace
 
 AT_ONCE_BYTES = 16 << 20
 """Values of no more than this in sum come with their rows, in one round trip; others come after, in portions,
@@ -160,7 +161,7 @@ async def _with_data(
     async with session.transaction(snapshot=True, extra=largest):
         rows = await _rows(session, namespace, keys, version, 0)
         data: Data = {}
-        for portion in portions(filter(_left_out, rows), itemgetter("size"), AT_ONCE_BYTES):
+        for portion in in_portions(filter(_left_out, rows), itemgetter("size"), AT_ONCE_BYTES):
             data |= await _portion(session, portion)
     return rows, data
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from somactl.core.names import commit_id_time
+from somactl.core.portions import in_portions
 from somactl.errors import OutcomeUnknown, StoreUnavailable
 from somactl.store import events, sql
 from somactl.store.contract import CommitStatus, Durable, Head, Receipt, Retention
 from somactl.store.postgres import failures, reading, records, schema
 from somactl.store.postgres.records import NAME, Row
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
-from somactl.store.reading import no_namespace, portions
+from somactl.store.reading import no_namespace
 from somactl.store.request import (
     KeyState,
     Put,
@@ -167,7 +168,7 @@ async def _write(session: Session, request: Request) -> Receipt:
     fails before COMMIT is sent has left nothing.
     """
     puts = {key: put for key, put in request.updates.items() if put}
-    batches = [*map(dict, portions(puts.items(), lambda put: len(put[1].data), _BATCH_BYTES))]
+    batches = [*map(dict, in_portions(puts.items(), lambda put: len(put[1].data), _BATCH_BYTES))]
     longest = max((_size(batch) for batch in batches), default=0)
     async with session.transaction(extra=seconds_for(longest)):
         payloads: dict[str, str] = {}

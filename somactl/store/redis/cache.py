@@ -12,11 +12,11 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from somactl.core.names import validate_namespace
+from somactl.core.portions import in_portions
 from somactl.errors import ReadOnlyStore, SomactlError, StoreTimeout
 from somactl.store.cached import Cached, Counts, Fill, Filled, Memory, Outcome, View
 from somactl.store.calls import Home, Tasks, reads_replies
 from somactl.store.contract import Finding
-from somactl.store.reading import portions
 from somactl.store.redis import cache_diagnosis
 from somactl.store.redis.cache_entries import (
     ANYTHING_TOKEN,
@@ -176,7 +176,7 @@ class RedisCache:
         if self.read_only:
             return Filled(refusal="read-only")
         outcomes: list[Outcome] = []
-        for batch in portions(fills, _size, _BATCH_BYTES, _BATCH_KEYS):
+        for batch in in_portions(fills, _size, _BATCH_BYTES, _BATCH_KEYS):
             done = await self._put(batch)
             if done.refusal is not None:
                 return Filled(tuple(outcomes), done.refusal)

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from somactl.core.portions import batched, in_portions
 from somactl.store.contract import Compaction
-from somactl.store.reading import portions
 from somactl.store.redis import layout
 from somactl.store.redis.events import PUBLISHING_FIELDS
 from somactl.store.redis.layout import HistoryEntry, NamespaceHead, seconds
@@ -271,8 +271,7 @@ class _Search:
 
     async def _histories(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, list[HistoryEntry]]]:
         """The keys with their history, newest entry first."""
-        for start in range(0, len(keys), _HISTORIES):
-            part = keys[start : start + _HISTORIES]
+        for part in batched(keys, _HISTORIES):
             asked = (("ZREVRANGE", self.names.history(key), 0, -1) for key in part)
             for key, rows in zip(part, self._values(await self.reader.link.ask(*asked)), strict=True):
                 yield key, [layout.line(row) for row in rows]
@@ -361,22 +360,17 @@ def _hidden(key: str, line: HistoryEntry, tomb: HistoryEntry) -> Value:
 async def remove(reader: Reader, found: Candidates) -> Compaction:
     """Remove the candidates; those that have changed since they were found are left alone."""
     done = Candidates(found.records_until, more=found.more)
-    for values in _portions(found.values):
+    for values in batched(found.values, _AT_ONCE):
         done.values += _chosen(values, await _prune(reader, values))
-    for entries in _portions(found.entries):
+    for entries in batched(found.entries, _AT_ONCE):
         done.entries += _chosen(entries, await _forget(reader, entries, []))
-    for tombstones in _portions(found.tombstones):
+    for tombstones in batched(found.tombstones, _AT_ONCE):
         done.tombstones += _chosen(tombstones, await _forget(reader, [], tombstones))
     await _strike(reader, found.lists, done.tombstones)
-    counts = [(0, 0, 0), *[await _expire(reader, found, some) for some in _portions(found.records)]]
+    counts = [(0, 0, 0), *[await _expire(reader, found, some) for some in batched(found.records, _AT_ONCE)]]
     records, events, dropped = map(sum, zip(*counts, strict=True))
     summary = done.summary()
     return msgspec.structs.replace(summary, records=summary.records + records, events=events, dropped=dropped)
-
-
-def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _AT_ONCE):
-        yield items[start : start + _AT_ONCE]
 
 
 def _chosen(items: Sequence[T], marks: Sequence[int]) -> list[T]:
@@ -394,7 +388,7 @@ async def _prune(reader: Reader, values: Sequence[Value]) -> list[int]:
         arguments += value.key, value.version, value.token or f"-{value.tomb}"
     marks: list[int] = await _removing(reader, PRUNE, keys, arguments)
     freed = list(zip(trash, values, strict=True))
-    for batch in portions(freed, lambda each: each[1].size, _FREED_BYTES):
+    for batch in in_portions(freed, lambda each: each[1].size, _FREED_BYTES):
         reader.link.values(await reader.link.ask(("UNLINK", *(name for name, _ in batch))))
     return marks
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from somactl.core.portions import in_portions
 from somactl.store.contract import NamespaceSummary, Stat
-from somactl.store.reading import Listing, portions
+from somactl.store.reading import Listing
 from somactl.store.redis import layout
 from somactl.store.redis.layout import HEAD_FIELDS, NamespaceHead
 from somactl.store.redis.pool import Script
@@ -28,7 +29,7 @@ async def pages(reader: Reader, listing: Listing, after: str | None) -> AsyncIte
     fetch = min(_FETCH, listing.page_keys)
     while True:
         stats, last = await _page(reader, listing, start, fetch)
-        chosen = next(portions(stats, lambda stat: stat.size, listing.page_bytes, listing.page_keys), [])
+        chosen = next(in_portions(stats, lambda stat: stat.size, listing.page_bytes, listing.page_keys), [])
         if chosen:
             yield chosen
         if len(chosen) < len(stats):

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import xxhash
 
+from somactl.core.portions import in_portions
 from somactl.errors import SomactlError, StoreBusy, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Note
-from somactl.store.reading import portions
 from somactl.store.redis import layout
 from somactl.store.redis.pool import Argument, Call, Script
 from somactl.store.redis.reading import Reader
@@ -107,7 +107,7 @@ async def write(
 async def _stage(reader: Reader, stage: Sequence[str], values: Sequence[bytes | None]) -> None:
     """Put all data under names that vanish by themselves, in portions of bounded size."""
     data = [(name, value) for name, value in zip(stage, values, strict=True) if value]
-    for batch in portions(data, lambda each: len(each[1]), _BATCH_BYTES, _NAMES):
+    for batch in in_portions(data, lambda each: len(each[1]), _BATCH_BYTES, _NAMES):
         commands = (("SET", name, value, "PX", STAGED_MS) for name, value in batch)
         reader.link.values(await reader.link.ask(*commands))
 

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from somactl.core.names import commit_id_time
+from somactl.core.portions import in_portions
 from somactl.errors import CorruptValue, NotPrimary, StoreBusy, StoreDamaged, VersionCompacted
 from somactl.store import reading as rules
 from somactl.store.base import offloaded
 from somactl.store.calls import hear
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
-from somactl.store.reading import portions
 from somactl.store.redis import layout
 from somactl.store.redis.failures import reply as error_reply
 from somactl.store.redis.layout import HEAD_FIELDS, HistoryEntry, Names, NamespaceHead, seconds
@@ -285,7 +285,7 @@ class Reader:
         self, here: NamespaceHead, wanted: Mapping[str, HistoryEntry]
     ) -> dict[str, Entry | CorruptValue]:
         found: dict[str, Entry | CorruptValue] = {}
-        for batch in portions(wanted.items(), lambda item: item[1].about.size, _BATCH_BYTES):
+        for batch in in_portions(wanted.items(), lambda item: item[1].about.size, _BATCH_BYTES):
             asked = (self._beginning(self._place_of(key, line)) for key, line in batch)
             for (key, line), first in zip(batch, await self.link.ask(*asked), strict=True):
                 try:

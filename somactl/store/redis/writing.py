@@ -17,9 +17,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from somactl.core.names import commit_id_time
+from somactl.core.portions import batched, in_portions
 from somactl.errors import OutcomeUnknown, SomactlError, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Durable, Expect, Head, Receipt, Retention
-from somactl.store.reading import portions
 from somactl.store.redis import layout, listing
 from somactl.store.redis.layout import NAME, Names
 from somactl.store.redis.link import ServerSettings
@@ -75,7 +75,7 @@ class Staging:
         if self.inline:
             return
         staged = zip(self.names, self.puts.values(), strict=True)
-        for portion in portions(staged, lambda each: len(each[1].data), _BATCH_BYTES, _BATCH_KEYS):
+        for portion in in_portions(staged, lambda each: len(each[1].data), _BATCH_BYTES, _BATCH_KEYS):
             small = [(name, put) for name, put in portion if len(put.data) < _SMALL]
             large = [(name, put) for name, put in portion if len(put.data) >= _SMALL]
             yield [*(("SET", name, put.data, "PX", STAGED_MS) for name, put in large), *_small(small)]
@@ -127,8 +127,8 @@ async def _discard(reader: Reader, staging: Staging) -> None:
     if staging.inline:
         return
     with contextlib.suppress(SomactlError):
-        for start in range(0, len(staging.names), _BATCH_KEYS):
-            await reader.link.ask(("UNLINK", *staging.names[start : start + _BATCH_KEYS]))
+        for names in batched(staging.names, _BATCH_KEYS):
+            await reader.link.ask(("UNLINK", *names))
 
 
 async def _ask(reader: Reader, request: Request, call: Call, confirmation: Confirmation) -> list[Any]:
@@ -185,8 +185,7 @@ async def _let_lapse(reader: Reader, receipt: Receipt, grace: float) -> None:
     expires = (receipt.committed_at + max(grace, _LAPSE_SECONDS)) * 1000
     names, arguments = reader.names, (receipt.version, f"{expires:.0f}")
     with contextlib.suppress(SomactlError):
-        for start in range(0, len(keys), _LAPSING_KEYS):
-            part = keys[start : start + _LAPSING_KEYS]
+        for part in batched(keys, _LAPSING_KEYS):
             places: list[Argument] = [names.head, *map(names.live, part)]
             if await reader.link.call(LAPSE, places, [*arguments, ""]) is None:
                 places += map(names.history, part)
@@ -195,7 +194,7 @@ async def _let_lapse(reader: Reader, receipt: Receipt, grace: float) -> None:
 
 def _lists(keys: Sequence[str]) -> list[str]:
     """Keys as `delete_batch` lists them; none of them holds a newline."""
-    return ["\n".join(keys[start : start + _LISTED_KEYS]) for start in range(0, len(keys), _LISTED_KEYS)]
+    return ["\n".join(some) for some in batched(keys, _LISTED_KEYS)]
 
 
 def _call(names: Names, request: Request, staging: Staging, durability: str) -> Call:
