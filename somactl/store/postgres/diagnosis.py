@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from somactl.address import is_local
 from somactl.errors import NamespaceNotFound, SchemaMismatch, SomactlError, StoreBusy
+from somactl.store import findings, sql
 from somactl.store.contract import CommitMetadata, Finding
 from somactl.store.postgres import failures, schema
 from somactl.store.postgres.connections import Connections, watched
@@ -18,8 +19,6 @@ from somactl.store.request import prepare
 from somactl.suggestion import Suggestion, run
 
 Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
-
-_SKEW_SECONDS = 2.0
 
 
 async def diagnose(connections: Connections, namespace: str) -> list[Finding]:
@@ -51,7 +50,7 @@ async def _inspect(session: Session, connections: Connections, namespace: str) -
         _encoding(row),
         *_durability(row),
         *_writable(row),
-        _clock(row["now"], began, ended),
+        findings.clock(NAME, row["now"], began, ended),
     ]
     here = session.schema
     if here is None:
@@ -154,18 +153,6 @@ def _writable(row: Row) -> list[Finding]:
     return found
 
 
-def _clock(there: float, began: float, ended: float) -> Finding:
-    skew = max(began - there, there - ended, 0.0)
-    if skew <= _SKEW_SECONDS:
-        return _finding("clock", "ok", "the server's clock agrees with this machine's")
-    return _finding(
-        "clock",
-        "problem",
-        f"the server's clock is {skew:.1f} s {'behind' if there < began else 'ahead of'} this machine's",
-        "synchronise both clocks: generated commit ids, and their expiry, rest on them",
-    )
-
-
 def _migrations(here: SchemaRow, place: str) -> Finding:
     detail = f"schema {here.version}; this somactl writes {schema.SCHEMA_VERSION}"
     if here.version < schema.SCHEMA_VERSION:
@@ -210,9 +197,7 @@ async def _namespace(session: Session, connections: Connections, namespace: str)
     if row is None:
         detail = f"namespace {namespace!r} does not exist yet"
         return [*found, _finding("namespace", "problem", detail, _INIT, run("init"))]
-    days, record_days = row["keep_seconds"] / 86_400, row["keep_record_seconds"] / 86_400
-    detail = f"{row['keep_versions']} versions, {days:g} days; records {record_days:g} days"
-    return [*found, _finding("retention", "ok", detail)]
+    return [*found, findings.retention(NAME, sql.retention(row))]
 
 
 async def _commit(session: Session, connections: Connections, namespace: str) -> list[Finding]:

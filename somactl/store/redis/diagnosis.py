@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeAlias
 
 from somactl.address import is_local
 from somactl.errors import NamespaceNotFound, SomactlError
+from somactl.store import findings
 from somactl.store.contract import Finding
 from somactl.store.redis.connection import Server
-from somactl.store.redis.layout import FURTHER_PARTS, LAYOUT, NAME, PARTS, TYPES, NamespaceHead, text
+from somactl.store.redis.layout import FURTHER_PARTS, LAYOUT, NAME, PARTS, TYPES, NamespaceHead, seconds, text
 from somactl.store.redis.link import parse_config, parse_info
 from somactl.store.redis.pool import Call, Reply
 from somactl.store.redis.reading import STAT, Reader
@@ -21,7 +22,6 @@ Status: TypeAlias = 'Literal["ok", "warning", "problem", "unknown"]'
 Told: TypeAlias = "Mapping[str, str]"
 
 _OLDEST = (7, 0)
-_SKEW_SECONDS = 2.0
 _NEARLY_FULL, _FULL = 0.8, 0.95
 _ASK_INFO = "grant the user +info"
 _INIT = (
@@ -198,16 +198,7 @@ def _replicas(told: Told, wanted: int) -> Finding:
 def _clock(reply: Reply, began: float, ended: float) -> Finding:
     if isinstance(reply, Exception):
         return _finding("clock", "unknown", "the server does not tell the time", "grant the user +time")
-    there = int(reply[0]) + int(reply[1]) / 1e6
-    skew = max(began - there, there - ended, 0.0)
-    if skew <= _SKEW_SECONDS:
-        return _finding("clock", "ok", "the server's clock agrees with this machine's")
-    return _finding(
-        "clock",
-        "problem",
-        f"the server's clock is {skew:.1f} s {'behind' if there < began else 'ahead of'} this machine's",
-        "synchronise both clocks: generated commit ids, and their expiry, rest on them",
-    )
+    return findings.clock(NAME, seconds(reply), began, ended)
 
 
 def _permissions(reader: Reader, looked: Reply, config: Reply) -> Finding:
@@ -237,12 +228,10 @@ async def _namespace(reader: Reader) -> list[Finding]:
         ]
     except SomactlError as exc:
         return [_finding("layout", "problem", exc.message, exc.hint or "")]
-    kept = here.head.retention
-    days, record_days = (seconds / 86_400 for seconds in (kept.seconds, kept.record_seconds))
     return [
         _finding("layout", "ok", f"layout {here.layout}; this somactl writes {LAYOUT}"),
         await _indexes(reader),
-        _finding("retention", "ok", f"{kept.versions} versions, {days:g} days; records {record_days:g} days"),
+        findings.retention(NAME, here.head.retention),
     ]
 
 

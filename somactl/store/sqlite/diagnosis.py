@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from somactl.errors import SomactlError, StoreBusy, StoreDamaged, StoreFull
+from somactl.store import findings
 from somactl.store.contract import CommitMetadata, Finding
 from somactl.store.request import prepare
 from somactl.store.sqlite import database, failures, reading, schema, writing
@@ -132,11 +133,7 @@ def _namespace(connection: sqlite3.Connection, namespace: str) -> Finding:
     here = reading.place(connection, namespace)
     if here is None:
         return _missing(namespace)
-    kept = here.head.retention
-    days, record_days = (seconds / 86_400 for seconds in (kept.seconds, kept.record_seconds))
-    return _finding(
-        "retention", "ok", f"{kept.versions} versions, {days:g} days; records {record_days:g} days"
-    )
+    return findings.retention(reading.NAME, here.head.retention)
 
 
 def _missing(namespace: str) -> Finding:
