@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from somactl import errors
 from somactl.config import TOLERANCES
@@ -25,20 +26,26 @@ class Page:
     @staticmethod
     def topics() -> Iterator[str]:
         """Every word that `find` knows, pages first."""
-        for folder in FOLDERS:
-            yield from sorted(path.stem for path in data_file(folder).glob("*.md") if path.stem != "README")
+        yield from (path.stem for _, path in _shipped())
         yield from map(str, sorted(EXIT_CODES))
         yield from sorted(error_classes())
         yield from (invariant.name for invariant in INVARIANTS)
 
 
+def _shipped() -> Iterator[tuple[str, Path]]:
+    """The folder and the file of each page, in the order of their names in each folder."""
+    for folder in FOLDERS:
+        for path in sorted(data_file(folder).glob("*.md")):
+            if path.stem != "README":
+                yield folder, path
+
+
 def find(topic: str) -> Page | None:
     """The page about `topic`, whatever its case; None where there is none."""
     wanted = topic.removesuffix(".md").rpartition("/")[2].lower()
-    for folder in FOLDERS:
-        for path in data_file(folder).glob("*.md"):
-            if path.stem.lower() == wanted and path.stem != "README":
-                return Page(f"{folder}/{path.name}", path.read_text(encoding="utf-8"))
+    for folder, path in _shipped():
+        if path.stem.lower() == wanted:
+            return Page(f"{folder}/{path.name}", path.read_text(encoding="utf-8"))
     if wanted.isdecimal() and int(wanted) in EXIT_CODES:
         return _code(int(wanted))
     for invariant in INVARIANTS:
@@ -51,11 +58,9 @@ def find(topic: str) -> Page | None:
 def index() -> str:
     """What can be asked for."""
     lines = ["Runbooks and documents: somactl explain TOPIC", ""]
-    for folder in FOLDERS:
-        for path in sorted(data_file(folder).glob("*.md")):
-            if path.stem != "README":
-                title = path.read_text(encoding="utf-8").partition("# ")[2].partition("\n")[0]
-                lines.append(f"  {path.stem:<20} {title}")
+    for _, path in _shipped():
+        title = path.read_text(encoding="utf-8").partition("# ")[2].partition("\n")[0]
+        lines.append(f"  {path.stem:<20} {title}")
     lines += ["", "Exit codes: somactl explain CODE", ""]
     lines += [f"  {code:<20} {EXIT_CODES[code]}" for code in sorted(EXIT_CODES)]
     lines += ["", "Errors: somactl explain NAME", ""]
@@ -95,15 +100,13 @@ def _code(code: int) -> Page:
 
 
 def _error(kind: type[errors.SomactlError]) -> Page:
-    own = inspect.cleandoc(kind.__doc__ or "")
+    own = inspect.cleandoc(kind.__doc__ or "") or f"{EXIT_CODES[kind.exit_code]}."
     again = (
-        "The same call may succeed if it is made again." if kind.retryable else "Repeating it does not help."
+        "The same call may succeed if it is made again" if kind.retryable else "Repeating it does not help"
     )
-    lines = [f"# {kind.__name__}", "", own or f"{EXIT_CODES[kind.exit_code]}.", ""]
-    lines += [f"Exit code {kind.exit_code}: {EXIT_CODES[kind.exit_code]}. {again}"]
+    lines = [f"# {kind.__name__}", "", own, ""]
+    lines += [f"Exit code {kind.exit_code}: {EXIT_CODES[kind.exit_code]}. {again}."]
     page = find(kind.runbook) if kind.runbook else None
-    return (
-        Page(page.name, "\n".join([*lines, "", page.text]))
-        if page
-        else Page("docs/EXIT_CODES.md", "\n".join(lines))
-    )
+    if page is None:
+        return Page("docs/EXIT_CODES.md", "\n".join(lines))
+    return Page(page.name, "\n".join([*lines, "", page.text]))
