@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _SAFE = re.compile(r"[\w@%+=:,./-]", re.ASCII)
 
@@ -23,56 +23,45 @@ class Word:
     start: int = 0
 
 
-@dataclass(slots=True)
-class _Reader:
-    breaks: str
-    words: list[Word] = field(default_factory=lambda: [Word()])
-    in_word: bool = False
-
-    def read(self, line: str) -> list[Word]:
-        characters = iter(line)
-        for character in characters:
-            self._take(character, characters)
-        if not self.in_word and self.words[-1].value:
-            self.words.append(Word())
-        return self.words
-
-    def _take(self, character: str, following: Iterator[str]) -> None:
-        word = self.words[-1]
-        if word.quote:
-            self._quoted(word, character, following)
-        elif character == "\\":
-            self.in_word = True
-            word.value += next(following, "")
-        elif character in "'\"":
-            self.in_word = True
-            word.quote, word.start = character, len(word.value)
-        elif character in " \t\n":
-            if self.in_word:
-                self.words.append(Word())
-            self.in_word = False
-        else:
-            self.in_word = True
-            word.value += character
-            if character in self.breaks:
-                word.start = len(word.value)
-
-    def _quoted(self, word: Word, character: str, following: Iterator[str]) -> None:
-        if character == word.quote:
-            word.quote = ""
-        elif character == "\\" and word.quote == '"':
-            escaped = next(following, "")
-            word.value += escaped if escaped in '"\\$`' else character + escaped
-        else:
-            word.value += character
-
-
 def typed_words(line: str, breaks: str = "") -> list[Word]:
     """The words of `line`, which ends at the cursor; the last one is being typed, and may be empty.
 
     breaks: the characters at which bash begins what it replaces (COMP_WORDBREAKS).
     """
-    return _Reader(breaks).read(line)
+    words, in_word = [Word()], False
+    characters = iter(line)
+    for character in characters:
+        word = words[-1]
+        if word.quote:
+            _quoted(word, character, characters)
+        elif character in " \t\n":
+            words += [Word()] if in_word else []
+            in_word = False
+        else:
+            in_word = True
+            _unquoted(word, character, characters, breaks)
+    if not in_word and words[-1].value:
+        words.append(Word())
+    return words
+
+
+def _unquoted(word: Word, character: str, following: Iterator[str], breaks: str) -> None:
+    if character in "'\"":
+        word.quote, word.start = character, len(word.value)
+        return
+    word.value += next(following, "") if character == "\\" else character
+    if character in breaks and character != "\\":
+        word.start = len(word.value)
+
+
+def _quoted(word: Word, character: str, following: Iterator[str]) -> None:
+    if character == word.quote:
+        word.quote = ""
+    elif character == "\\" and word.quote == '"':
+        escaped = next(following, "")
+        word.value += escaped if escaped in '"\\$`' else character + escaped
+    else:
+        word.value += character
 
 
 def continued(word: Word, value: str) -> str | None:
