@@ -17,7 +17,7 @@ from somactl.store.contract import CommitMetadata, Expect, Expected, Receipt, Re
 from somactl.testing.backend import Backend
 from somactl.testing.contract_tests import ContractTests
 from somactl.testing.grace import frees_itself
-from somactl.testing.values import compact_fully, content_of, envelope, listed
+from somactl.testing.values import compact_fully, content_of, envelope, listed, removed
 
 T = TypeVar("T")
 Changes: TypeAlias = dict[str, int | None]
@@ -343,10 +343,10 @@ class StoreMachine(stateful.RuleBasedStateMachine):
     def compact(self, limit: int, past_grace: bool) -> None:
         plan = self.run(self.store.compact(dry_run=True, past_grace=past_grace))
         done = self.run(compact_fully(self.store, limit, past_grace=past_grace))
-        assert done == (plan.revisions, plan.tombstones, plan.records, plan.events, plan.bytes_freed)
-        removed = self.model.compact(past_grace)
-        already = sum(write.loose for write in removed) if self.frees_itself else 0
-        assert len(removed) - already <= plan.revisions <= len(removed)
+        assert done == removed(plan)
+        lost = self.model.compact(past_grace)
+        already = sum(write.loose for write in lost) if self.frees_itself else 0
+        assert len(lost) - already <= plan.revisions <= len(lost)
 
     @rule(pattern=st.sampled_from(["*", "a*", "?", "[b]", "\u00e9", "b"]), after=st.none() | keys)
     def scan(self, pattern: str, after: str | None) -> None:
