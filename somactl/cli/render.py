@@ -299,7 +299,7 @@ def _events(report: EventsReport) -> list[str]:
         return [f"{where} are not published; age alone removes them"]
     since = f", the oldest since {utc(report.oldest_at)}" if report.oldest_at is not None else ""
     return [
-        f"{where}: published up to version {report.published} of {report.version}; "
+        f"{where}: published up to version {report.published} of {report.namespace_version}; "
         f"{report.backlog} wait{since}; {report.keep} are kept beyond their time"
     ]
 

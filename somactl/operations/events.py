@@ -69,7 +69,7 @@ async def _report(store: Store, told: Publishing) -> EventsReport:
         store=store.name,
         namespace=store.namespace,
         incarnation=told.incarnation,
-        version=told.version,
+        namespace_version=told.version,
         publishing=told.keep is not None,
         published=told.published,
         keep=told.keep,

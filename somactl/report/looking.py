@@ -215,13 +215,11 @@ class EventsReport(Report, tag="events"):
     """How far events were published, whether asked or changed.
 
     publishing  whether events wait to be published, at most keep of them beyond their time
-    published   the version up to which they were; the namespace is at `version`
+    published   the version up to which they were
     backlog     how many wait, the oldest since oldest_at
     dropped     how many were removed unpublished since publishing was turned on
     """
 
-    incarnation: str
-    version: int
     publishing: bool
     published: int
     keep: int | None = None
