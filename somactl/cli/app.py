@@ -7,8 +7,9 @@ help page of `somactl` itself imports them all (still without numpy or a driver)
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Annotated, Any
@@ -17,13 +18,13 @@ import typer
 from typer.core import TyperGroup
 
 from somactl import config, suggestion
+from somactl.address import is_address
 from somactl.cli.command import Command, command_of, common_parameters, default_in_words
 from somactl.cli.output import Output, output_mode
-from somactl.cli.secrets import refuse_exposed, without_addresses
 from somactl.cli.signals import Stopped, let_go
 from somactl.cli.suggest import Invocation
 from somactl.cli.text import on_lines
-from somactl.errors import SomactlError, UsageError
+from somactl.errors import SecretExposed, SomactlError, UsageError
 
 COMMANDS: dict[str, str] = {
     "init": "upkeep",
@@ -62,6 +63,12 @@ GROUPS = {
     "migration": "What migrate-json began: list it, look at it, finalize, revert or forget it.",
 }
 """What the first words of commands with two of them are about."""
+
+HIDDEN = "(an address, not shown)"
+_LOGIN = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@]*:[^\s@]+@", re.IGNORECASE)
+"""Of whatever scheme: an installed package may open stores by its own."""
+
+_JUDGED = ("--store", "--cache", "--metadata", "--source")
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -252,3 +259,28 @@ def load(name: str) -> Command:
     command = getattr(module, name.replace("-", "_").replace(" ", "_"))
     assert isinstance(command, Command)
     return command
+
+
+def refuse_exposed(argv: Sequence[str]) -> None:
+    """Raise SecretExposed for a URL with a password that stands among the words of a command.
+
+    It would be taken for a key or a file and then be named in messages. Where a URL belongs it is judged as
+    one, and what metadata say is their author's business.
+    """
+    if "migrate-json" in argv:
+        return
+    for before, word in zip(("", *argv), argv, strict=False):
+        if not word.startswith("-") and before not in _JUDGED and _LOGIN.search(word):
+            raise SecretExposed(
+                "a URL with a password stands on the command line, which is visible to every process",
+                hint="put the URL into SOMACTL_STORE or SOMACTL_CACHE, and change the password",
+            )
+
+
+def without_addresses(message: str, words: Iterable[str]) -> str:
+    """`message`, with every one of `words` that is meant as an address, or ends in one, left out."""
+    found = {part for word in words for part in (word, word.partition("=")[2]) if is_address(part)}
+    for word in sorted(found, key=len, reverse=True):
+        for spelling in (word, repr(word)[1:-1]):
+            message = message.replace(spelling, HIDDEN)
+    return message

@@ -91,7 +91,6 @@ class Session:
         self, *, read_only: bool = False, fills: bool | None = None, allow_stale: bool = False
     ) -> AsyncIterator[Store]:
         from somactl.runtime import open_store
-        from somactl.store.cached import cached
         from somactl.store.calls import client_name, hearing, listening
 
         client_name.set(f"somactl {self.invocation.command} {os.getpid()}")
@@ -103,7 +102,7 @@ class Session:
             ) as store:
                 try:
                     yield store
-                    if cached(store) is None:
+                    if not self.settings.cache:  # which may have spared the command a look at the store
                         await self._locate(store)
                 finally:
                     self._announce(absent)

@@ -12,14 +12,28 @@ import re
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from somactl.core import framing, legacy_json, npy_header
+from somactl.core import framing
 from somactl.core.text_encoding import wide_encoding, without_mark
 from somactl.errors import InvalidFile, SomactlError
 
+MAX_NPY_HEADER_BYTES = 10_000
+"""What numpy itself trusts its header parser with."""
+MAX_NPY_DEPTH = 16
+"""Brackets that may be open at once; a structured dtype, which is refused by name, nests no deeper."""
+
+_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+_NAMES = frozenset({"descr", "fortran_order", "shape"})
+_WORDS = {"True": True, "False": False, "None": None}
+_CLOSERS = {"{": "}", "[": "]", "(": ")"}
+_DAMAGED = "is damaged"
+_token = re.compile(
+    r"\s*+(?:(?P<mark>[][(){},:])|[uU]?(?P<text>'[^'\\\n]*+'|\"[^\"\\\n]*+\")"
+    r"|(?P<number>[-+]?[0-9]{1,20})[lL]?(?![0-9A-Za-z_.])|(?P<word>[A-Za-z]{1,8})(?![0-9A-Za-z_]))"
+).match
 MAX_ARRAY_BYTES = 4 * framing.MAX_ENVELOPE_BYTES
 """The largest array an envelope still holds: double precision, to be stored hermitian in single precision."""
 
@@ -117,6 +131,8 @@ def _parse(data: bytes, name: str) -> ParsedFile:
 
 def _parse_json(text: bytes) -> np.ndarray:
     """A matrix, or of a flat list its numbers: a vector."""
+    from somactl.core import legacy_json
+
     if _FLAT_LIST.match(text):
         vector: np.ndarray = legacy_json.parse_matrix(b"[%b]" % text)[0]
         return vector
@@ -159,7 +175,7 @@ def _parse_npy(data: bytes) -> np.ndarray:
 def _npy_header(data: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...], bool]:
     """(where the numbers begin, dtype, shape, whether in Fortran order), of an npy file or its beginning."""
     try:
-        header = npy_header.read_npy_header(data)
+        header = read_npy_header(data)
     except ValueError as error:
         raise InvalidFile(f"the npy header {error}", hint=_SAVE_AGAIN) from None
     return header.start, _dtype(header.descr), header.shape, header.fortran
@@ -248,7 +264,7 @@ def _expanded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         zipfile.ZIP_DEFLATED,
     ):
         raise InvalidFile("the npz array is encrypted or compressed otherwise than numpy does it")
-    if member.file_size > MAX_ARRAY_BYTES + npy_header.MAX_BYTES:
+    if member.file_size > MAX_ARRAY_BYTES + MAX_NPY_HEADER_BYTES:
         raise InvalidFile(f"the npz array declares {member.file_size} bytes; no envelope holds that many")
     if member.file_size > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * member.compress_size):
         raise InvalidFile(
@@ -257,7 +273,7 @@ def _expanded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
             hint="if it is what it should be, save it with numpy.save, uncompressed",
         )
     with archive.open(member) as stream:
-        head = stream.read(npy_header.MAX_BYTES + 64)
+        head = stream.read(MAX_NPY_HEADER_BYTES + 64)
         _, dtype, shape, _ = _npy_header(head)
         _checked_size(dtype, shape)  # before the rest is expanded
         body = head + stream.read(member.file_size - len(head))
@@ -271,3 +287,87 @@ def _listed(names: list[str]) -> str:
         return "nothing"
     shown = ", ".join(repr(name[:40]) for name in names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+class NpyHeader(NamedTuple):
+    """start: where the numbers begin; descr: as it stands there, for the reader of dtypes to judge."""
+
+    start: int
+    descr: object
+    shape: tuple[int, ...]
+    fortran: bool
+
+
+def read_npy_header(data: bytes) -> NpyHeader:
+    """The header of an npy file, or of its beginning. Raises ValueError with what is wrong with it.
+
+    It is the Python literal of a dict with three entries (numpy.lib.format, NEP 1), read by a grammar of its
+    own. numpy hands this text to Python's parser, which takes anything that nests, and warns, tokenises and
+    tries again where it is damaged; a matrix needs none of that. What is read is what numpy reads of files
+    that numpy wrote, Python 2's (`(3L, 3L)`) among them.
+    """
+    version = (data[6], data[7]) if len(data) > 8 else (0, 0)
+    width = _LENGTH_BYTES.get(version)
+    if width is None:
+        raise ValueError("is damaged or of a format after 3.0")
+    start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    if start > len(data) or start - 8 - width > MAX_NPY_HEADER_BYTES:
+        raise ValueError(_DAMAGED)
+    try:
+        text = data[8 + width : start].decode("utf-8" if version == (3, 0) else "latin1")
+    except UnicodeDecodeError:
+        raise ValueError(_DAMAGED) from None
+    fields, end = _value(text, _next(text, 0), 0)
+    if text[end:].strip() or not isinstance(fields, dict) or set(fields) != _NAMES:
+        raise ValueError(_DAMAGED)
+    shape, fortran = fields["shape"], fields["fortran_order"]
+    if type(shape) is not tuple or type(fortran) is not bool or len(shape) > 64:
+        raise ValueError(_DAMAGED)
+    if any(type(size) is not int for size in shape):
+        raise ValueError(_DAMAGED)
+    return NpyHeader(start, fields["descr"], shape, fortran)
+
+
+def _next(text: str, at: int) -> re.Match[str]:
+    token = _token(text, at)
+    if token is None:
+        raise ValueError(_DAMAGED)
+    return token
+
+
+def _value(text: str, token: re.Match[str], depth: int) -> tuple[Any, int]:
+    """The literal that begins with `token`, and where it ends."""
+    if token["text"] is not None:
+        return token["text"][1:-1], token.end()
+    if token["number"] is not None:
+        return int(token["number"]), token.end()
+    if token["word"] in _WORDS:
+        return _WORDS[token["word"]], token.end()
+    if token["mark"] not in _CLOSERS or depth == MAX_NPY_DEPTH:
+        raise ValueError(_DAMAGED)
+    return _container(text, token.end(), token["mark"], depth + 1)
+
+
+def _container(text: str, at: int, opener: str, depth: int) -> tuple[Any, int]:
+    """The dict, list or tuple whose mark has been passed, and where it ends; `(3)` is no tuple, `(3,)` is."""
+    items: list[Any] = []
+    names: list[str] = []
+    comma = True
+    while (token := _next(text, at))["mark"] != _CLOSERS[opener]:
+        if opener == "{":
+            colon = _next(text, token.end())
+            if token["text"] is None or token["text"][1:-1] in names or colon["mark"] != ":":
+                raise ValueError(_DAMAGED)
+            names.append(token["text"][1:-1])
+            token = _next(text, colon.end())
+        item, at = _value(text, token, depth)
+        items.append(item)
+        behind = _next(text, at)
+        comma = behind["mark"] == ","
+        if comma:
+            at = behind.end()
+        elif behind["mark"] != _CLOSERS[opener]:
+            raise ValueError(_DAMAGED)
+    if opener == "(":
+        return items[0] if len(items) == 1 and not comma else tuple(items), token.end()
+    return dict(zip(names, items, strict=True)) if opener == "{" else items, token.end()

@@ -11,7 +11,7 @@ an invariant is to add an entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from somactl.errors import InvariantViolated
@@ -323,3 +323,8 @@ class Verdict:
     @property
     def valid(self) -> bool:
         return self.status == "valid"
+
+    def without_vector(self) -> Verdict:
+        """The same without the n components of its witness, which a report of many would drown in."""
+        witness = self.witness and replace(self.witness, vector=())
+        return replace(self, witness=witness)

@@ -17,7 +17,7 @@ from somactl.legacy.request import Selection
 from somactl.legacy.source.contract import Value
 from somactl.legacy.values import Site, find_matrices
 from somactl.operations.admission import Admitted, Policy, Proven, admit_bytes, encode_proven, prove
-from somactl.report import MigrationRow, Move, without_witness_vector
+from somactl.report import MigrationRow, Move
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,7 +195,7 @@ def _take(matrix: _Matrix, step: Callable[[_Matrix], None]) -> None:
         step(matrix)
     except InvariantViolated as error:
         row.reason, row.why = f"{type(error).__name__}, {error.verdict.status}", error.message
-        row.verdict = replace(without_witness_vector(error.verdict), blas="")  # two machines, one report
+        row.verdict = replace(error.verdict.without_vector(), blas="")  # two machines, one report
     except InputRejected as error:
         row.reason, row.why = type(error).__name__, error.message
     matrix.of.seconds += time.perf_counter() - began

@@ -27,7 +27,7 @@ from somactl.errors import (
 )
 from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
 from somactl.operations.jobs.progress import Progress, Watch, unwatched
-from somactl.report import CommitItem, CommitReport, StoreView, without_witness_vector
+from somactl.report import CommitItem, CommitReport, StoreView
 from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
 from somactl.store.request import KeyState, new_commit_id, normalise, refuse_conflicts
 from somactl.suggestion import again, run
@@ -219,7 +219,7 @@ def verdicts_of(admitted: Mapping[str, Admitted | None]) -> dict[str, dict[str, 
 def verdict_values(admitted: Admitted) -> dict[str, Any]:
     assert admitted.verdict is not None
     # dataclasses.asdict copies each number deeply: four times as slow, where thousands are committed at once
-    values = msgspec.to_builtins(without_witness_vector(admitted.verdict))
+    values = msgspec.to_builtins(admitted.verdict.without_vector())
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
@@ -237,7 +237,7 @@ def _item(key: str, admitted: Admitted | None) -> CommitItem:
         bytes=header.total_length,
         content=header.content,
         moves=admitted.moves,
-        verdict=None if admitted.verdict is None else without_witness_vector(admitted.verdict),
+        verdict=None if admitted.verdict is None else admitted.verdict.without_vector(),
     )
 
 

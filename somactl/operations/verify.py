@@ -15,7 +15,7 @@ from somactl.core.portions import in_portions
 from somactl.core.verdict import Method, Tolerances, Verdict
 from somactl.errors import CorruptValue, EnvelopeError, InputRejected, SomactlError
 from somactl.operations.copies import FINDINGS, STALE, compare
-from somactl.report import Checked, VerifyReport, without_witness_vector
+from somactl.report import Checked, VerifyReport
 from somactl.store.cached import Cache, Cached, CachedStore
 from somactl.store.contract import Entry, Snapshot, Store
 
@@ -284,7 +284,7 @@ def _is_tall(array: np.ndarray) -> bool:
 
 
 def _checked(source: str, verdict: Verdict, audit: Audit, version: int | None = None) -> Checked:
-    shown = verdict if audit.witness else without_witness_vector(verdict)
+    shown = verdict if audit.witness else verdict.without_vector()
     return Checked(source=source, outcome=verdict.status, version=version, verdict=shown)
 
 

@@ -11,7 +11,6 @@ from somactl.report.auditing import (
     CacheWarmReport,
     Checked,
     VerifyReport,
-    without_witness_vector,
 )
 from somactl.report.base import (
     EXIT_CODES,
@@ -126,7 +125,6 @@ __all__ = [
     "Tally",
     "VerifyReport",
     "decide",
-    "without_witness_vector",
 ]
 
 REPORTS: tuple[type[Report], ...] = (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import msgspec
 
-from somactl.core.verdict import Verdict, Witness
+from somactl.core.verdict import Verdict
 from somactl.report.base import Report
 
 
@@ -117,10 +116,3 @@ class VerifyReport(Report, tag="verify-psd"):
     blas: str | None = None
     results: list[Checked] = []
     results_omitted: int = 0
-
-
-def without_witness_vector(verdict: Verdict) -> Verdict:
-    """The verdict without the n components of its witness, which a report of many would drown in."""
-    if verdict.witness is None:
-        return verdict
-    return replace(verdict, witness=Witness(value=verdict.witness.value, vector=()))

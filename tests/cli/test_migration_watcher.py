@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from somactl.cli import progress
+from somactl.cli import output
 from somactl.cli.command import Session
 from somactl.cli.migration import MigrationWatcher
 from somactl.cli.output import Output
@@ -56,7 +56,7 @@ def test_an_original_is_text_or_base64_where_it_is_none(capfdbinary: pytest.Capt
 def test_each_step_is_told_where_stderr_is_no_terminal(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(output, "LOG_SECONDS", 0.0)
     told = MigrationWatcher(session("table"))
     for what in ("values compared with the plan", "values", "batches finalized", "batches taken back"):
         told(MigrationProgress(1, what, 3))

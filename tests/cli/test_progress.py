@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from servers.redis import RedisServer
-from somactl.cli import progress
-from somactl.cli.progress import ProgressPrinter
+from somactl.cli import output
+from somactl.cli.output import ProgressPrinter
 from somactl.operations.jobs.progress import Progress
 from support.forkserver import BEFORE
 from support.terminal import Shown, run_watched
@@ -19,8 +19,8 @@ from tests.cli.conftest import FORKED, Shell, density, environment
 
 # With no patience a run shows at once what a long one shows after its first second.
 PATIENT = """
-from somactl.cli import progress
-progress.PATIENCE_SECONDS = progress.DRAW_SECONDS = {}
+from somactl.cli import output
+output.PATIENCE_SECONDS = output.DRAW_SECONDS = {}
 """
 IMPATIENT = PATIENT.format(0.0)
 NO_RICH = """
@@ -91,8 +91,8 @@ def test_the_line_never_leaves_its_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "DRAW_SECONDS", 0.0)
+    monkeypatch.setattr(output, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(output, "DRAW_SECONDS", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     for columns in (20, 40, 80, 200):
         monkeypatch.setenv("COLUMNS", str(columns))
@@ -109,13 +109,13 @@ def test_the_line_never_leaves_its_line(
 
 
 def test_elsewhere_a_remark_is_made_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(output, "LOG_SECONDS", 0.0)
     said: list[str] = []
     told = ProgressPrinter(said.append)
     told(Progress(1, "keys"))
     told(Progress(4, "keys", 10, 3, "2 copied"))
     assert re.fullmatch(r"4 of 10 keys, 3 B, 2 copied, \d+/s, 0 s left", said[1])
-    monkeypatch.setattr(progress, "LOG_SECONDS", 30.0)
+    monkeypatch.setattr(output, "LOG_SECONDS", 30.0)
     told(Progress(5, "keys", 10))
     assert len(said) == 2
 
@@ -126,6 +126,6 @@ def test_a_finished_line_is_taken_away_before_anything_is_printed(filled: Shell)
 
 
 def test_one_implementation_serves_all_commands() -> None:
-    root = Path(progress.__file__).parents[1]
+    root = Path(output.__file__).parents[1]
     users = [p.name for p in root.rglob("*.py") if re.search(r"rich\.|\\x1b\[2K|import rich", p.read_text())]
-    assert users == ["progress.py"]
+    assert users == ["output.py"]

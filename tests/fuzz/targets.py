@@ -14,7 +14,7 @@ import numpy as np
 from somactl import config
 from somactl.cli import inputs
 from somactl.config_file import read_file
-from somactl.core import framing, names, npy_header
+from somactl.core import framing, matrix_file, names
 from somactl.core.envelope import deserialize_matrix, serialize_matrix
 from somactl.core.json_pointer import locate
 from somactl.core.legacy_json import parse_matrix
@@ -175,7 +175,7 @@ _DESCRS = (
 TARGETS = {
     "npy": Target(_matrix, [npy(RHO), npy(RHO.astype("c16")), npy(np.asfortranarray(RHO))], 80, _DESCRS),
     "npy header": Target(
-        npy_header.read_npy_header,
+        matrix_file.read_npy_header,
         [header("{'descr': '<f8', 'fortran_order': False, 'shape': (2L, 2L), }", v) for v in (1, 2, 3)],
         80,
         _DESCRS,

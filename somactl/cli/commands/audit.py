@@ -13,7 +13,7 @@ import typer
 
 from somactl.cli import inputs
 from somactl.cli.command import Session, command
-from somactl.cli.progress import counting
+from somactl.cli.output import counting
 from somactl.core.names import Pattern
 from somactl.errors import NotFound, UsageError
 from somactl.operations import verify

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from somactl.cli.command import Session, command
-from somactl.cli.progress import counting
+from somactl.cli.output import counting
 from somactl.operations import cache
 from somactl.operations.cache import Warming
 from somactl.operations.inspect import count_keys

@@ -12,8 +12,8 @@ import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
+from somactl.cli.inputs import Repair
 from somactl.cli.migration import Lines, MigrationWatcher, PaceOptions, Wanted, follow_up
-from somactl.cli.repair_options import Repair
 from somactl.cli.signals import abortable
 from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, PlanStale, StoreUnavailable, UsageError
 from somactl.legacy import tally

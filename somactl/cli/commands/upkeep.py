@@ -9,7 +9,7 @@ import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
-from somactl.cli.progress import counting
+from somactl.cli.output import counting
 from somactl.errors import UsageError
 from somactl.operations import maintenance
 from somactl.operations.doctor import examine

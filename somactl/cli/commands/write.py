@@ -9,7 +9,7 @@ import typer
 
 from somactl.cli import inputs
 from somactl.cli.command import Session, command
-from somactl.cli.repair_options import Repair
+from somactl.cli.inputs import Repair
 from somactl.errors import UsageError
 from somactl.operations import undo
 from somactl.operations.commit import Request, commit as commit_operation

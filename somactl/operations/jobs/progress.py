@@ -1,4 +1,4 @@
-"""How far an operation is, for a person who waits; `cli.progress.ProgressPrinter` shows it."""
+"""How far an operation is, for a person who waits; `cli.output.ProgressPrinter` shows it."""
 
 from __future__ import annotations
 
