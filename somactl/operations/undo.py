@@ -18,7 +18,7 @@ from somactl.errors import (
 )
 from somactl.operations.admission import Admitted, readmit
 from somactl.operations.commit import Request, write
-from somactl.operations.jobs.registry import Job
+from somactl.operations.jobs.registry import Job, Undo
 from somactl.report import RestoreReport, RmReport
 from somactl.store.contract import CommitStatus, Entry, Receipt, Store
 from somactl.suggestion import run
@@ -80,9 +80,9 @@ async def restore_commit(
     is its own; `partial` is for these alone.
     """
     status = await store.commit_status(validate_commit_id(undone))
+    asked = Undo(undone, status, request, tolerances, partial)
     for job in jobs:
-        report = await job.undo(store, undone, status, request, tolerances, partial=partial)
-        if report is not None:
+        if report := await job.undo(store, asked):
             return report
     if partial:
         raise UsageError("--partial is for prunes: any other commit is undone whole or not at all")

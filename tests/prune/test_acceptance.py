@@ -26,6 +26,7 @@ from somactl.errors import (
     UsageError,
     VersionConflict,
 )
+from somactl.operations.prune import PruneRequest
 from somactl.operations.prune.record import OrderRecord, issuer_note, order_note
 from somactl.store.contract import DAY, Retention, Store
 from somactl.store.wrapper import ReadOnly
@@ -250,6 +251,25 @@ async def test_there_is_no_namespace_to_prune(sqlite_backend: SqliteBackend) -> 
 async def test_a_record_that_a_newer_somactl_wrote_is_left_alone(store: Store) -> None:
     await store.write_notes({order_note("o"): b'{"format": 2}'})
     await refused(store, SchemaMismatch, text("a"), order_id="o")
+
+
+async def test_an_order_that_a_newer_somactl_was_asked_otherwise_is_left_alone(store: Store) -> None:
+    await carry_out(store, text("a"), order_id="o")
+    note = (await store.read_notes([order_note("o")]))[order_note("o")]
+    record = msgspec.json.decode(note.data or b"")
+    newer = record | {"request": {**record["request"], "patience": 5}}
+    await store.write_notes({order_note("o"): msgspec.json.encode(newer)})
+    await refused(store, SchemaMismatch, text("a"), order_id="o")
+
+
+def test_what_a_commit_of_an_order_stands_for_is_written_down() -> None:
+    """Of another value, no order that is under way could be continued."""
+    asked = PruneRequest(goal=Goal("keep", 5), batch=2, grace=60)
+    record = OrderRecord(order_id="o", digest="d", request=asked.written(directed=True), items=3, batch=2)
+    assert record.request == {"format": 1, "goal": "keep", "amount": 5, "grace": 60.0, "batch": 2}
+    assert record.idempotency_key(0, 2) == (
+        "acc5c104921ac19e7201add5b0267dc0fdda6ca3eea52ecd87ab20f35bd83f60"
+    )
 
 
 async def test_a_damaged_record_is_said_to_be_one(store: Store) -> None:

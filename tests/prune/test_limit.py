@@ -13,7 +13,7 @@ from prune.orders import carry_out, live, text, tombstones
 from somactl.core.retention import Goal
 from somactl.errors import CorruptValue, UsageError
 from somactl.operations.maintenance import compact
-from somactl.operations.prune.limit import report_without_order
+from somactl.operations.prune.operation import report_without_order
 from somactl.operations.prune.request import PruneRequest
 from somactl.runtime import jobs
 from somactl.store.contract import Retention, Store

@@ -6,6 +6,7 @@ kind of job answers these three questions, and no generic command changes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from somactl.report import OrderView, RestoreReport
@@ -14,6 +15,22 @@ from somactl.store.contract import CommitStatus, Store
 if TYPE_CHECKING:
     from somactl.core.verdict import Tolerances
     from somactl.operations.commit import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """How something is taken back.
+
+    undone      the id of the job, or of a commit of it, and its status as a commit id
+    tolerances  under which every restored value is proven again
+    partial     what cannot be taken back is left as it is, and reported
+    """
+
+    undone: str
+    status: CommitStatus
+    request: Request
+    tolerances: Tolerances
+    partial: bool = False
 
 
 class Job(Protocol):
@@ -26,20 +43,8 @@ class Job(Protocol):
         """
         ...
 
-    async def undo(
-        self,
-        store: Store,
-        job_id: str,
-        status: CommitStatus,
-        request: Request,
-        tolerances: Tolerances,
-        *,
-        partial: bool,
-    ) -> RestoreReport | None:
-        """Take back all that the job (or the commit `job_id` of it, whose status is given) wrote.
-
-        None where the id is not this kind's. `partial`: what cannot be taken back is left, and reported.
-        """
+    async def undo(self, store: Store, undo: Undo) -> RestoreReport | None:
+        """Take back all that the job, or that commit of it, wrote; None where the id is not this kind's."""
         ...
 
     async def forget(self, store: Store, horizon: float, *, dry_run: bool) -> int:

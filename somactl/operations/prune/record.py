@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -19,16 +19,13 @@ from somactl.core.retention import batch_ids, classify_message
 from somactl.errors import CommitAborted, CommitIdReused, LockHeld, OrderRefused, UsageError
 from somactl.operations.bounded import each_of
 from somactl.operations.jobs.checkpoint import Checkpoint, decode_note, forget_notes
+from somactl.operations.jobs.registry import Undo
 from somactl.operations.jobs.wire import from_wire, identity
 from somactl.operations.prune.request import PruneWire
 from somactl.report import OrderView, PruneBatch, PruneItem, PruneReport, RestoreReport
-from somactl.store.contract import DAY, CommitStatus, Retention, Store
+from somactl.store.contract import DAY, Retention, Store
 from somactl.store.request import refuse_expired
 from somactl.suggestion import again, run
-
-if TYPE_CHECKING:
-    from somactl.core.verdict import Tolerances
-    from somactl.operations.commit import Request
 
 ORDER_PREFIX = "order/"
 ISSUER_PREFIX = "issuer/"
@@ -309,19 +306,10 @@ class PruneJob:
             )
         return view
 
-    async def undo(
-        self,
-        store: Store,
-        job_id: str,
-        status: CommitStatus,
-        request: Request,
-        tolerances: Tolerances,
-        *,
-        partial: bool,
-    ) -> RestoreReport | None:
-        from somactl.operations.prune.restore import undo  # which proves values again, and needs numpy
+    async def undo(self, store: Store, undo: Undo) -> RestoreReport | None:
+        from somactl.operations.prune.restore import take_back  # which proves values again, and needs numpy
 
-        return await undo(store, job_id, status, request, tolerances, partial=partial)
+        return await take_back(store, undo)
 
     async def forget(self, store: Store, horizon: float, *, dry_run: bool) -> int:
         """Also an order that was never finished: without the records of its commits it cannot be continued.

@@ -11,7 +11,6 @@ import msgspec
 
 from somactl.core.order import validate_order_id
 from somactl.core.portions import batched, in_portions
-from somactl.core.verdict import Tolerances
 from somactl.errors import (
     CommitIdReused,
     CommitNotFound,
@@ -24,8 +23,9 @@ from somactl.errors import (
 )
 from somactl.operations.admission import Admitted, readmit
 from somactl.operations.bounded import each_of
-from somactl.operations.commit import Request, write
+from somactl.operations.commit import write
 from somactl.operations.jobs.checkpoint import Checkpoint
+from somactl.operations.jobs.registry import Undo
 from somactl.operations.prune.record import MAX_LISTED, RestoreParts, order_note, order_record, restore_note
 from somactl.operations.undo import invert, receipt_of
 from somactl.report import LeftAlone, PartialCommit, RestoreReport
@@ -52,26 +52,16 @@ class RestoreCandidates(msgspec.Struct):
     left: list[LeftAlone]
 
 
-async def undo(
-    store: Store,
-    undone: str,
-    status: CommitStatus,
-    request: Request,
-    tolerances: Tolerances,
-    *,
-    partial: bool,
-) -> RestoreReport | None:
-    """What an order deleted is brought back, and what a restore of that in several commits did is inverted.
-
-    `status` is that of the commit `undone`; None where that is the id of neither.
-    """
-    receipts = await pruned_by(store, undone, status)
+async def take_back(store: Store, undo: Undo) -> RestoreReport | None:
+    """What an order deleted is brought back, and what a restore of that in several commits did is inverted;
+    None where it is the id of neither."""
+    receipts = await pruned_by(store, undo.undone, undo.status)
     if receipts is not None:
-        return await restore_pruned(store, undone, receipts, request, tolerances, partial=partial)
-    if partial or status.record is not None:
+        return await restore_pruned(store, receipts, undo)
+    if undo.partial or undo.status.record is not None:
         return None
-    parts = await parts_of(store, undone)
-    return await invert_each(store, undone, parts, request, tolerances) if parts else None
+    parts = await parts_of(store, undo.undone)
+    return await invert_each(store, parts, undo) if parts else None
 
 
 async def pruned_by(store: Store, commit_id: str, status: CommitStatus) -> list[Receipt] | None:
@@ -116,29 +106,22 @@ def _prune_receipt(status: CommitStatus) -> Receipt | None:
     return status.record.receipt if status.record.metadata.command == "prune" else None
 
 
-async def restore_pruned(
-    store: Store,
-    undone: str,
-    receipts: Sequence[Receipt],
-    request: Request,
-    tolerances: Tolerances,
-    *,
-    partial: bool,
-) -> RestoreReport:
-    """Make the values that the commits of order `undone` deleted the newest again, bit for bit the same.
+async def restore_pruned(store: Store, receipts: Sequence[Receipt], undo: Undo) -> RestoreReport:
+    """Make the values that the commits of an order deleted the newest again, bit for bit the same.
 
     A key that was written since stays as it is, and one whose grace is over cannot come back: with
     `partial` the others are restored and these reported; else VersionConflict or VersionCompacted names
     them, and nothing is written. What is back already is not restored twice.
     """
+    request = undo.request
     deleted_at = {key: receipt.version for receipt in receipts for key in receipt.keys}
     found = await _find(store, deleted_at)
-    if found.left and not partial:
+    if found.left and not undo.partial:
         _refuse(found.left, others=bool(found.hidden))
     # What one commit restores: no more than fits in memory beside its copies.
     portions = list(in_portions(found.hidden.values(), lambda stat: stat.size, PORTION_BYTES, PORTION_KEYS))
     base = request.commit_id or new_commit_id()
-    ids = await name_parts(store, base, undone, len(portions), resend=False, dry_run=request.dry_run)
+    ids = await name_parts(store, base, undo.undone, len(portions), resend=False, dry_run=request.dry_run)
     whole = _Whole(store, base, [_Part(None, left=found.left, already=len(found.already))])
     if request.dry_run:
         hidden = found.hidden.values()
@@ -151,7 +134,7 @@ async def restore_pruned(
     for portion, commit_id in zip(portions, ids, strict=True):
         one = _Portion(portion, after, {stat.key: deleted_at[stat.key] for stat in portion}, commit_id)
         try:
-            whole.parts.append(await _restore(store, one, request, tolerances, partial=partial))
+            whole.parts.append(await _restore(store, one, undo))
         except (SomactlError, asyncio.CancelledError) as exc:
             return whole.stopped(exc)
         after = portion[-1].key
@@ -273,9 +256,7 @@ class _Portion:
     commit_id: str
 
 
-async def _restore(
-    store: Store, portion: _Portion, request: Request, tolerances: Tolerances, *, partial: bool
-) -> _Part:
+async def _restore(store: Store, portion: _Portion, undo: Undo) -> _Part:
     """Commit one portion.
 
     A key may have been written and deleted again while others were restored. That it is absent, which the
@@ -288,34 +269,33 @@ async def _restore(
     entries = await each_of(before, portion.stats, at_once=AT_ONCE)
 
     def readmitted() -> dict[str, Admitted | None]:
-        return {entry.key: readmit(entry, tolerances) for entry in entries}
+        return {entry.key: readmit(entry, undo.tolerances) for entry in entries}
 
     admitted = await asyncio.to_thread(readmitted)
     now = await _find(store, portion.deleted_at, portion.after, portion.stats[-1].key)
-    if now.left and not partial:
+    if now.left and not undo.partial:
         _refuse(now.left, others=bool(now.hidden))
     if not now.hidden:
         return _Part(None, left=now.left, already=len(now.already))
-    guarded = replace(request, commit_id=portion.commit_id, expected=0)
+    guarded = replace(undo.request, commit_id=portion.commit_id, expected=0)
     commit = await write(store, {key: admitted[key] for key in now.hidden}, guarded, RestoreReport)
     size = sum(stat.size for stat in now.hidden.values())
     return _Part(commit, len(now.hidden), size, now.left, len(now.already))
 
 
-async def invert_each(
-    store: Store, restore: str, commits: Sequence[str], request: Request, tolerances: Tolerances
-) -> RestoreReport:
+async def invert_each(store: Store, commits: Sequence[str], undo: Undo) -> RestoreReport:
     """The inverse of a restore that took several commits, last first, each a commit of its own."""
+    request = undo.request
     base = request.commit_id or new_commit_id()
-    ids = await name_parts(store, base, restore, len(commits), resend=True, dry_run=request.dry_run)
+    ids = await name_parts(store, base, undo.undone, len(commits), resend=True, dry_run=request.dry_run)
     whole = _Whole(store, base, [])
-    for undone, commit_id in zip(reversed(commits), ids, strict=True):
+    for inverted, commit_id in zip(reversed(commits), ids, strict=True):
         try:
-            status = await store.commit_status(undone)
+            status = await store.commit_status(inverted)
             if status.state != "committed":
                 continue  # that restore ended before it
-            receipt = receipt_of(store, undone, status)
-            commit = await invert(store, receipt, replace(request, commit_id=commit_id), tolerances)
+            receipt = receipt_of(store, inverted, status)
+            commit = await invert(store, receipt, replace(request, commit_id=commit_id), undo.tolerances)
         except (SomactlError, asyncio.CancelledError) as exc:
             return whole.stopped(exc)
         size = sum(item.bytes or 0 for item in commit.items)
