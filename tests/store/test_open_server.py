@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -144,7 +145,8 @@ async def test_a_failure_in_one_namespace_leaves_the_others_alone(place: Place) 
             await asyncio.sleep(0)
             await closed.close()
             assert late.done() or (await asyncio.gather(late, return_exceptions=True))
-            for call in (closed.head, lambda: put(closed, "a", seed=2, commit_id=fresh_id())):
+            writes = (partial(put, closed, "a", seed=2), partial(closed.mark_published, 1))
+            for call in (closed.head, *writes, partial(closed.set_publishing, None)):
                 with pytest.raises(SomactlError, match="after it was closed"):
                     await call()
 

@@ -7,12 +7,9 @@ from somactl.store.contract import KEEP_EVENTS, EventPage, Publishing
 from somactl.store.events import event, page, refuse_unreached
 from somactl.store.postgres.session import Session
 
-_MANY = (1 << 63) - 1
-"""PostgreSQL's largest bigint."""
-
 
 async def read(session: Session, namespace: str, after: int, limit: int) -> EventPage:
-    rows = await session.rows("events", namespace, min(after, _MANY), limit)
+    rows = await session.rows("events", namespace, after, limit)
     if not rows:
         raise rules.no_namespace(namespace)
     incarnation, head = rows[0]["head_incarnation"], rows[0]["head_version"]
@@ -40,7 +37,7 @@ async def publishing(session: Session, namespace: str) -> Publishing:
 
 
 async def mark(session: Session, namespace: str, version: int, incarnation: str | None) -> Publishing:
-    mark = ("mark_published", namespace, min(version, _MANY), incarnation, KEEP_EVENTS)
+    mark = ("mark_published", namespace, version, incarnation, KEEP_EVENTS)
     async with session.transaction():
         while await session.row(*mark) is None:  # once, unless it is reached in between
             found = await publishing(session, namespace)

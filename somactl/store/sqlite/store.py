@@ -156,12 +156,11 @@ class SqliteStore(BaseStore):
         return await self._ask(events.publishing)
 
     async def _mark_published(self, version: int, incarnation: str | None) -> Publishing:
-        return await self._writer.run(
-            partial(events.mark, namespace=self.namespace, version=version, incarnation=incarnation)
-        )
+        job = partial(events.mark, namespace=self.namespace, version=version, incarnation=incarnation)
+        return await self._change(job)
 
     async def _set_publishing(self, keep: int | None) -> Publishing:
-        return await self._writer.run(partial(events.set_keep, namespace=self.namespace, keep=keep))
+        return await self._change(partial(events.set_keep, namespace=self.namespace, keep=keep))
 
     async def _wait_for(self, commit_id: str) -> None:
         await self._writer.drain()
