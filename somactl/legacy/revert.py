@@ -64,8 +64,7 @@ async def revert(
         await journal.advance(phase="reverting", settled=state.dead)
     report = journal.report("reverting")
     with Workspace() as workspace:
-        staying = _Staying(workspace.texts)
-
+        staying = workspace.texts  # `key K` of values that stay, `target T` of what they may refer to
         is_withdrawing = False
 
         async def collect(item: list[Original] | Page) -> None:
@@ -77,14 +76,15 @@ async def revert(
                 for original in left:
                     key = to_text(bytes.fromhex(original.key))
                     tally.leave(report, {key: "it was changed after it was finalized"})
-                    staying.add(key)
+                    staying.put(f"key {shown(key)}", "")
                     kept(original)
                 watch(MigrationProgress(report.restored, "values put back"))
                 return
             if not is_withdrawing:
                 is_withdrawing = True
-                await staying.find_targets(journal)
-            withdrawn, newer = await _withdraw(store, item, staying)
+                if report.left_alone:
+                    await _find_targets(journal, staying)
+            withdrawn, newer = await _withdraw(store, item, staying if report.left_alone else None)
             report.withdrawn += withdrawn
             why = "its matrix was committed anew since; the newer one stays in the store"
             tally.leave(report, dict.fromkeys(newer, why))
@@ -102,28 +102,12 @@ async def revert(
     return tally.finish(report, ended)
 
 
-class _Staying:
-    """What is not reverted: values that were changed since, and the matrices to which they may refer."""
-
-    def __init__(self, texts: Texts) -> None:
-        self._texts = texts
-        self._any = False
-
-    def add(self, key: str) -> None:
-        self._any = True
-        self._texts.put(f"key {shown(key)}", "")
-
-    async def find_targets(self, journal: Journal) -> None:
-        """A matrix may have come from one value, and a reference to it stand in another."""
-        if not self._any:
-            return
-        async for page in journal.pages(journal.state.dead + 1):
-            for row in page.rows:
-                if row.target and self._texts.get(f"key {row.key}") is not None:
-                    self._texts.put(f"target {row.target}", "")
-
-    def has(self, target: str) -> bool:
-        return self._any and self._texts.get(f"target {target}") is not None
+async def _find_targets(journal: Journal, staying: Texts) -> None:
+    """The matrices to which the values that stay may refer: each may have come from another value."""
+    async for page in journal.pages(journal.state.dead + 1):
+        for row in page.rows:
+            if row.target and staying.get(f"key {row.key}") is not None:
+                staying.put(f"target {row.target}", "")
 
 
 async def _originals_and_pages(journal: Journal, most: int) -> AsyncGenerator[list[Original] | Page, None]:
@@ -161,12 +145,14 @@ async def _restore(source: Source, journal: Journal, originals: Sequence[Origina
     return [original for original, restored in zip(originals, swapped, strict=True) if not restored]
 
 
-async def _withdraw(store: Store, page: Page, staying: _Staying) -> tuple[int, set[str]]:
+async def _withdraw(store: Store, page: Page, staying: Texts | None) -> tuple[int, set[str]]:
     """Delete what the page's commit wrote and no other has written since, in one commit.
 
     How many matrices these were, and the keys that hold newer ones.
     """
-    targets = [row.target for row in page.rows if row.outcome == "migrate" and not staying.has(row.target)]
+    targets = [row.target for row in page.rows if row.outcome == "migrate"]
+    if staying is not None:
+        targets = [target for target in targets if staying.get(f"target {target}") is None]
     for _ in range(_ATTEMPTS):
         stats = (await store.stat_many(targets)).stats if targets else {}
         unchanged = {key: stat.version for key, stat in stats.items() if stat.commit_id in page.commits}

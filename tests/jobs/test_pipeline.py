@@ -181,7 +181,9 @@ async def test_a_second_signal_ends_it_at_once() -> None:
 
 
 async def test_a_signal_gives_up_a_reading_that_hangs() -> None:
+    """What the job saves at the end is saved all the same, and no other signal cuts that off."""
     collected: list[int] = []
+    finished: list[str] = []
 
     async def reader() -> AsyncGenerator[int, None]:
         yield 1
@@ -194,9 +196,34 @@ async def test_a_signal_gives_up_a_reading_that_hangs() -> None:
         collected.append(number)
         task.cancel()
 
-    task = asyncio.create_task(pipeline(reader(), same, collect))
+    async def finish(ended: str) -> None:
+        await asyncio.sleep(0.01)
+        finished.append(ended)
+
+    task = asyncio.create_task(pipeline(reader(), same, collect, finish=finish))
     assert await task == "signal"
-    assert collected == [1]
+    assert (collected, finished) == ([1], ["signal"])
+
+
+async def test_a_signal_while_the_end_is_saved_does_not_cut_it_off_and_after_a_failure_nothing_is() -> None:
+    case = Case([(0, 0, 0)] * 2, workers=1, ahead=1)
+    finished: list[str] = []
+
+    async def finish(ended: str) -> None:
+        task.cancel()
+        await asyncio.sleep(0.01)
+        finished.append(ended)
+
+    task = asyncio.create_task(pipeline(case.reader(), case.work, case.collect, finish=finish))
+    assert await task == "done"
+    assert finished == ["done"]
+
+    async def fail(number: int) -> None:
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="0"):
+        await pipeline(case.reader(), case.work, fail, finish=finish)
+    assert finished == ["done"]
 
 
 async def test_the_pace_is_told_what_each_item_costs() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from migration.forms import density, numpy_form, text
 from migration.places import LEFT, OTHER, RHO, TARGETS, VALUES, fill, same, shown
-from migration.running import DISCOVER, Migration, of_lines, outcomes, same_bits
+from migration.running import DISCOVER, Migration, outcomes, same_bits
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import NotFound, UsageError
@@ -301,16 +301,6 @@ async def test_what_was_there_before_the_migration_is_not_withdrawn(
     assert await as_it_was(redis_values)
 
 
-async def test_a_migration_that_was_not_finalized_can_be_reverted(legacy: Backend, target: Settings) -> None:
-    migration = await migrated(legacy, target, finalized=False)
-    report = await migration.revert()
-    assert (report.phase, report.restored, report.withdrawn, report.code) == ("reverted", 0, 6, 0)
-    assert await migration.contents() == {}
-    assert await as_it_was(legacy)
-    with pytest.raises(UsageError, match="reverted"):
-        await migration.finalize()
-
-
 async def test_a_run_that_was_stopped_can_be_reverted(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,17 +392,6 @@ async def test_a_value_written_anew_after_it_was_finalized_keeps_the_original_of
     assert await redis_values.read("whole") == text(numpy_form(OTHER))
 
 
-async def test_without_its_originals_there_is_nothing_to_go_back_to(
-    redis_values: RedisBackend, sqlite: Settings
-) -> None:
-    migration = await migrated(redis_values, sqlite)
-    await migration.forget()
-    with pytest.raises(NotFound, match="no migration"):
-        await migration.revert()
-    assert "there is nothing to forget" in (await migration.forget()).warnings[0]
-    assert await redis_values.read("whole") is None
-
-
 async def test_a_value_whose_original_the_store_cannot_keep_stays_and_stops_no_other(
     redis_values: RedisBackend, sqlite: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,12 +403,3 @@ async def test_a_value_whose_original_the_store_cannot_keep_stays_and_stops_no_o
     assert await as_it_was(redis_values)
     monkeypatch.undo()
     assert (await migration.finalize()).finalized == 5
-
-
-async def test_what_came_by_a_pipe_cannot_be_finalized(sqlite: Settings) -> None:
-    migration = of_lines(VALUES, sqlite, DISCOVER)
-    await migration.copy()
-    with pytest.raises(UsageError, match="by a pipe"):
-        await migration.finalize()
-    assert (await migration.revert()).withdrawn == 6
-    assert await migration.contents() == {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from migration.forms import density, key_orders, numpy_form, text, wrapped
-from migration.running import DISCOVER, WHOLE, Migration, by_place, lines, of_lines, outcomes, same_bits
+from migration.running import DISCOVER, WHOLE, Migration, by_place, of_lines, outcomes, same_bits
 from migration.stopping import after_batches
 from servers.redis import RedisServer
 from somactl.config import Settings
@@ -244,7 +244,3 @@ async def test_a_collision_is_seen_across_a_stop(
     report = await migration.copy(resume=True)
     assert outcomes(report) == {"conflict": 1, "migrate": 1, "not-a-matrix": 1}
     assert same_bits(await migration.matrix("K#/rho"), RHO)
-
-
-def test_lines_are_what_the_ndjson_source_takes() -> None:
-    assert lines({"a": b"[1]"}) == b'{"key": "a", "value": [1]}\n'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from somactl.config import Settings
 from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, StoreUnavailable
 from somactl.legacy import batches
 from somactl.legacy.journal import Journal
-from somactl.legacy.request import MigrationRequest
 from source.backends import Backend, RedisBackend
 
 Swap = Callable[[Any, Any], Awaitable[list[bool]]]
@@ -168,23 +166,6 @@ async def test_a_reference_that_somebody_spelt_anew_is_still_recognised(
     assert (set(reverted.left_alone), reverted.code) == ({"embedded"}, 4)
     assert await redis_values.read("embedded") == respelt
     assert set(await migration.contents()) == {"embedded#/rho"}
-
-
-async def test_two_migrations_of_one_source_do_not_touch_each_other(
-    redis_values: RedisBackend, sqlite: Settings
-) -> None:
-    """Each by its own request; the second finds what the first has left."""
-    await redis_values.put({"a": text(RHO.tolist()), "b": text(density(3).tolist())})
-    first = Migration(redis_values.open, sqlite, MigrationRequest(match="a"))
-    second = replace(first, request=MigrationRequest(match="b"))
-    ids = [(await migration.copy()).migration for migration in (first, second)]
-    assert len(set(ids)) == 2
-    assert (await first.finalize()).finalized == 1
-    undone = await second.revert()
-    assert (undone.restored, undone.withdrawn) == (0, 1)
-    assert await redis_values.read("a") is None
-    assert await redis_values.read("b") == text(density(3).tolist())
-    assert set(await first.contents()) == {"a"}
 
 
 async def test_a_target_stays_to_which_a_twin_still_refers(

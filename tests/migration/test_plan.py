@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from migration.forms import density, numpy_form, text
+from migration.forms import numpy_form, text
 from migration.places import OTHER, RHO, VALUES, fill
-from migration.running import DISCOVER, Migration, of_lines, outcomes
+from migration.running import DISCOVER, Migration, outcomes
 from migration.stopping import after_batches
 from somactl.config import Settings
 from somactl.errors import InputRejected, LockHeld, PlanStale, UsageError
@@ -57,15 +57,6 @@ async def test_a_plan_is_carried_out_exactly(
     assert contents == {row["target"]: row["content"] for row in rows if row.get("content")}
     (again,) = set(path.read_text().splitlines()[-1:])
     assert json.loads(again)["rows"] == len(rows)
-
-
-async def test_a_plan_for_a_store_that_does_not_exist_yet_makes_it(
-    redis_values: RedisBackend, migration: Migration, path: Path
-) -> None:
-    await fill(redis_values)
-    await migration.plan(path)
-    assert (await migration.apply(path)).phase == "copied"
-    assert len(await migration.contents()) == 6
 
 
 async def test_two_plans_of_the_same_are_the_same_file(
@@ -135,15 +126,6 @@ async def test_a_target_that_changed_makes_it_stale_and_nothing_is_written(
     with pytest.raises(PlanStale, match="'whole' was to end as"):
         await migration.apply(path)
     assert (await migration.contents(), await notes(migration)) == (contents, [])
-
-
-async def test_another_matrix_in_the_store_is_none_of_its_business(
-    redis_values: RedisBackend, migration: Migration, path: Path
-) -> None:
-    await fill(redis_values)
-    await migration.plan(path)
-    await commit(migration, "elsewhere", RHO)
-    assert (await migration.apply(path)).phase == "copied"
 
 
 def edited(text_: bytes, how: str) -> bytes:
@@ -362,19 +344,3 @@ async def test_two_applications_at_once_do_not_both_succeed(
     for error in failed:
         assert isinstance(error, LockHeld | PlanStale | UsageError), error
     assert len(await migration.contents()) == 7
-
-
-async def test_a_plan_of_lines_is_carried_out_on_the_same_lines(sqlite: Settings, path: Path) -> None:
-    migration = of_lines(VALUES, sqlite, DISCOVER)
-    await migration.plan(path)
-    assert (await migration.apply(path)).phase == "copied"
-    other = of_lines({**VALUES, "x": b"1"}, sqlite, DISCOVER)
-    with path.open("rb") as file:
-        plan = Plan(file, "plan")
-        async with other.source() as source:
-            with pytest.raises(UsageError, match="was made for"):
-                plan.refuse_other(source.identity, "default")
-
-
-def test_a_density_is_what_the_other_tests_take_it_for() -> None:
-    assert np.linalg.eigvalsh(density(4))[0] > 1e-3

@@ -217,23 +217,6 @@ async def test_somebody_who_writes_a_target_meanwhile_is_not_overwritten(
 # Gentle.
 
 
-async def test_the_rate_is_kept_in_values(sqlite: Settings) -> None:
-    """Thirty values at 20 a second: the second batch waits until a second has passed."""
-    began = time.monotonic()
-    report = await of_lines(MANY, sqlite).copy(pace=Pace(items=20.0))
-    assert 0.9 < time.monotonic() - began < 10
-    assert report.complete
-
-
-@pytest.mark.usefixtures("ones")
-async def test_the_rate_is_kept_in_bytes(sqlite: Settings) -> None:
-    """The last batch may begin once all before it are paid for."""
-    size = sum(map(len, MANY.values()))
-    began = time.monotonic()
-    await of_lines(MANY, sqlite).copy(pace=Pace(bytes_=float(size)))
-    assert 0.8 < time.monotonic() - began < 10
-
-
 @pytest.mark.usefixtures("ones")
 async def test_nothing_begins_while_the_pause_file_is_there(sqlite: Settings, tmp_path: Path) -> None:
     pause, remarks = tmp_path / "pause", []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from migration.forms import density, numpy_form, text
+from migration.forms import numpy_form, text
 from migration.places import OTHER, RHO, shown
 from migration.running import DISCOVER, Migration, outcomes, same_bits
 from somactl.config import Settings
@@ -135,11 +135,6 @@ async def test_a_target_that_changes_while_it_is_made_ones_own_keeps_the_value(
     assert await redis_values.read("whole") == VALUES["whole"]
     with pytest.raises(KeyNotFound):
         await b.matrix("whole")
-
-
-def test_the_matrices_of_this_file_differ() -> None:
-    assert not same_bits(RHO, OTHER)
-    assert same_bits(RHO, density(4))
 
 
 async def test_its_own_copies_are_its_own_after_their_records_have_expired(
