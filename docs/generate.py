@@ -22,7 +22,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from somactl import config, config_file, errors, report
-from somactl.address import parameters
+from somactl.address.address import KNOWN
 from somactl.address.text import SHAPES
 from somactl.cli.app import COMMANDS, load
 from somactl.cli.command import COMMON, Command, default_in_words
@@ -267,7 +267,7 @@ def _listed(words: list[str]) -> str:
 def _addresses() -> list[str]:
     """What a URL may say, from the parser's own tables."""
     uses: dict[str, list[str]] = {}
-    for (kind, use), names in parameters.KNOWN.items():
+    for (kind, use), names in KNOWN.items():
         forms = re.sub(",? or ", "` or `", SHAPES[kind]).replace(", ", "`, `")
         row = f"| {{}} | `{forms}` | {_names(names)} |"
         uses.setdefault(row, []).append(use)

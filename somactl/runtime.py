@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO
 from weakref import WeakSet
 
-from somactl.address import Address, is_address, parse, plugins, refuse_cache
+from somactl.address import Address, entry_points, is_address, parse, refuse_cache
 from somactl.config import Settings, source_url
 from somactl.errors import ConfigurationError, SomactlError, UsageError
 from somactl.legacy.source.contract import Source
@@ -210,7 +210,7 @@ class PackagedServer:
 
     def __init__(self, address: Address, url: str) -> None:
         self._address = address
-        found = [each for each in plugins.entry_points() if each.name.lower() == address.scheme]
+        found = [each for each in entry_points() if each.name.lower() == address.scheme]
         self._packages = " and ".join(sorted(each.dist.name if each.dist else each.value for each in found))
         if len(found) > 1:
             raise ConfigurationError(

@@ -6,8 +6,11 @@ understood may be a password. `public` is how any text that names a server may b
 
 from __future__ import annotations
 
-from somactl.address.address import Address, Host, Use, is_local
+from somactl.address.address import Address, Host, Use, entry_points, is_local
 from somactl.address.foreign import is_address, notation
 from somactl.address.parse import parse, public, refuse_cache
 
-__all__ = ["Address", "Host", "Use", "is_address", "is_local", "notation", "parse", "public", "refuse_cache"]
+__all__ = [
+    "Address", "Host", "Use", "entry_points", "is_address", "is_local",
+    "notation", "parse", "public", "refuse_cache",
+]  # fmt: skip

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from somactl.address import plugins
-from somactl.address.address import KINDS, Use
-from somactl.address.parameters import by_name
+from somactl.address.address import KINDS, Use, by_name, entry_points
 from somactl.address.text import SHAPES
 from somactl.errors import ConfigurationError
 
@@ -111,5 +109,5 @@ def refuse_scheme(scheme: str, use: Use) -> ConfigurationError:
 
 
 def _hint(use: Use) -> str:
-    brought = sorted({each.name.lower() for each in plugins.entry_points()}) if use == "store" else []
+    brought = sorted({each.name.lower() for each in entry_points()}) if use == "store" else []
     return _HINTS[use] + "".join(f", or {scheme}:// of an installed package" for scheme in brought)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from somactl.address import foreign, parameters, plugins, text
-from somactl.address.address import KINDS, Address, Use
-from somactl.address.rules import RULES
+from somactl.address import foreign, text
+from somactl.address.address import KINDS, Address, Use, brings, refuse_unknown
+from somactl.address.text import RULES
 from somactl.errors import ConfigurationError
 
 _USES = {
@@ -23,7 +23,7 @@ def parse(url: str, use: Use = "store") -> Address:
     """
     scheme, mark, _ = url.partition("://")
     kind = KINDS.get(scheme.lower()) if mark else None
-    if kind is None and mark and use == "store" and plugins.brings(scheme.lower()):
+    if kind is None and mark and use == "store" and brings(scheme.lower()):
         kind = "other"
     if kind is None:
         raise foreign.refuse(url, use)
@@ -32,7 +32,7 @@ def parse(url: str, use: Use = "store") -> Address:
     try:
         parts = text.cut(url)
         if kind != "other":
-            parameters.refuse_unknown(parts.query, kind, use, parts.scheme)
+            refuse_unknown(parts.query, kind, use, parts.scheme)
         address = RULES[kind](parts)
     except ConfigurationError as exc:
         hint = exc.hint if exc.hint and "://" in exc.hint else f"{exc.hint}; the form is {text.SHAPES[kind]}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from somactl.core.header import DTYPES
+from somactl.core.framing import DTYPES
 from somactl.errors import InputRejected, NonFinite, UsageError
 
 Array = NDArray[Any]

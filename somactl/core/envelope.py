@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from somactl.core import byte_shuffle, hermitian
 from somactl.core.array_input import Converted, as_matrix, check_finite, convert, target_dtype
-from somactl.core.framing import from_text, payload, peek, verify
-from somactl.core.header import (
+from somactl.core.framing import (
     COMPRESSIONS,
     FORMAT_VERSION,
     ITEM_BYTES,
@@ -28,10 +27,14 @@ from somactl.core.header import (
     Header,
     build_header,
     digest,
+    from_text,
     header_length,
+    payload,
+    peek,
     raw_length,
     shape_defect,
     unsupported_version,
+    verify,
 )
 from somactl.core.names import validate_key, validate_kind, validate_namespace
 from somactl.errors import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somactl.address import plugins
+from somactl.address.address import GROUP
 from tests.cli.conftest import Result, Shell, density
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def test_two_packages_for_one_scheme_are_refused(run: Run, tmp_path: Path, insta
     other = tmp_path / "other" / "other_store-1.0.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other-store\nVersion: 1.0\n")
-    (other / "entry_points.txt").write_text(f"[{plugins.GROUP}]\njournaled = other_store:Server\n")
+    (other / "entry_points.txt").write_text(f"[{GROUP}]\njournaled = other_store:Server\n")
     failed = run("ls", paths=(other.parent,))
     assert failed.code == 10
     assert "journaled-store and other-store each open journaled:// stores" in failed.err

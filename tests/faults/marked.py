@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from somactl.core import framing
-from somactl.core.header import build_header, digest
+from somactl.core.framing import build_header, digest
 
 SMALL = 8
 """Side of a matrix of 512 bytes."""

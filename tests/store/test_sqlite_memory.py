@@ -10,7 +10,7 @@ SCRIPT = """
 import asyncio, os, sys, time
 from pathlib import Path
 from somactl.core.framing import digest
-from somactl.core.header import build_header, header_length
+from somactl.core.framing import build_header, header_length
 from somactl.store.contract import CommitMetadata
 from somactl.store.sqlite import SqliteStore
 

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sys
 
-from somactl.core.header import build_header, digest
+from somactl.core.framing import build_header, digest
 from somactl.store.contract import CommitMetadata
 from somactl.store.sqlite import SqliteStore
 

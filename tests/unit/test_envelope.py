@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from somactl.core import byte_shuffle, envelope, header, hermitian as hermitian_module
+from somactl.core import byte_shuffle, envelope, framing, hermitian as hermitian_module
 from somactl.core.envelope import decode, deserialize_matrix, encode, factor, packed, serialize_matrix
 from somactl.core.framing import to_text, verify
 from somactl.core.lapack import flapack
@@ -431,9 +431,9 @@ def test_too_large(array: np.ndarray, options: dict[str, Any], hint: str) -> Non
 )
 def test_largest_matrices(layout: str, dtype: str, n: int) -> None:
     """The sizes that the page states, whatever the names."""
-    room = header.MAX_ENVELOPE_BYTES - header.MAX_HEADER_BYTES
-    assert header.raw_length((n, n), dtype, layout) <= room
-    assert header.raw_length((n + 1, n + 1), dtype, layout) > header.MAX_ENVELOPE_BYTES - 128
+    room = framing.MAX_ENVELOPE_BYTES - framing.MAX_HEADER_BYTES
+    assert framing.raw_length((n, n), dtype, layout) <= room
+    assert framing.raw_length((n + 1, n + 1), dtype, layout) > framing.MAX_ENVELOPE_BYTES - 128
 
 
 def test_asymmetric_array_too_large_for_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,17 @@ import sys
 import pytest
 from hypothesis import given, strategies as st
 
-from somactl.core import framing, header
-from somactl.core.framing import from_text, payload, peek, to_text, verify
-from somactl.core.header import build_header, digest, header_length
+from somactl.core import framing
+from somactl.core.framing import (
+    build_header,
+    digest,
+    from_text,
+    header_length,
+    payload,
+    peek,
+    to_text,
+    verify,
+)
 from somactl.core.names import KINDS
 from somactl.errors import (
     BadBase64,
@@ -54,7 +62,7 @@ def test_header_round_trip(namespace: str, key: str, timestamp: float, kind: str
     found = verify(data, namespace=namespace, key=key)
     assert (found.namespace, found.key, found.timestamp, found.kind) == (namespace, key, timestamp, kind)
     assert found.header_length % 64 == 0
-    assert found.header_length == header_length(namespace, key) <= header.MAX_HEADER_BYTES
+    assert found.header_length == header_length(namespace, key) <= framing.MAX_HEADER_BYTES
     assert found.total_length == len(data)
     assert bytes(payload(data, found)) == NUMBERS
     assert peek(data[: found.header_length]) == peek(data + b"more") == found
@@ -84,7 +92,7 @@ def test_every_bit_is_guarded() -> None:
 
 @given(st.binary(max_size=400))
 def test_no_bytes_but_errors_of_the_tree(data: bytes) -> None:
-    for candidate in (data, header.MAGIC + data, frame()[:96] + data):
+    for candidate in (data, framing.MAGIC + data, frame()[:96] + data):
         with pytest.raises(EnvelopeError):
             verify(candidate)
 
@@ -101,7 +109,7 @@ def test_resealed_headers_are_consistent_or_refused(offset: int, piece: bytes) -
     except EnvelopeError:
         return
     assert found.total_length <= framing.MAX_ENVELOPE_BYTES
-    assert found.raw_length == header.raw_length(found.shape, found.dtype, found.layout)
+    assert found.raw_length == framing.raw_length(found.shape, found.dtype, found.layout)
     assert min(found.shape) >= 1
 
 
@@ -149,7 +157,7 @@ def test_future_version_is_known_by_any_reader() -> None:
     with pytest.raises(
         EnvelopeError, match=r"format version 7; this somactl reads 1 \(read since somactl 0.1\)"
     ):
-        peek(header.MAGIC + b"\x07\0")
+        peek(framing.MAGIC + b"\x07\0")
 
 
 def test_claims_are_refused_before_they_are_believed() -> None:
@@ -189,7 +197,7 @@ def test_one_text_for_one_value(text: str) -> None:
 
 def test_text_prefix() -> None:
     assert to_text(frame()).startswith(framing.TEXT_PREFIX)
-    assert to_text(header.MAGIC + b"\xff" * 9).startswith(framing.TEXT_PREFIX)
+    assert to_text(framing.MAGIC + b"\xff" * 9).startswith(framing.TEXT_PREFIX)
 
 
 def test_text_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

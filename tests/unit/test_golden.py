@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 from somactl import errors
-from somactl.core import header as header_module
+from somactl.core import framing
 from somactl.core.envelope import deserialize_matrix, serialize_matrix
 from somactl.core.framing import peek, verify
 
@@ -38,9 +38,9 @@ def _expected(entry: dict[str, Any]) -> np.ndarray:
 def test_manifest_names_every_file() -> None:
     assert set(MANIFEST) == {path.stem for path in GOLDEN.glob("*.envelope")}
     combinations = {(e["layout"], e["dtype"]) for e in MANIFEST.values()}
-    assert {layout for layout, _ in combinations} == set(header_module.LAYOUTS)
-    assert {dtype for _, dtype in combinations} == set(header_module.DTYPES)
-    assert {e["compression"] for e in MANIFEST.values()} == set(header_module.COMPRESSIONS)
+    assert {layout for layout, _ in combinations} == set(framing.LAYOUTS)
+    assert {dtype for _, dtype in combinations} == set(framing.DTYPES)
+    assert {e["compression"] for e in MANIFEST.values()} == set(framing.COMPRESSIONS)
 
 
 @each
@@ -111,8 +111,8 @@ def test_page_describes_the_header(name: str) -> None:
         found[field] = struct.unpack(formats[kind], piece)[0] if kind in formats else piece
     assert position == 96
     entry, header = MANIFEST[name], peek(data)
-    assert found["magic"] == header_module.MAGIC
-    assert found["format version"] == header_module.FORMAT_VERSION
+    assert found["magic"] == framing.MAGIC
+    assert found["format version"] == framing.FORMAT_VERSION
     assert found["reserved"] == 0
     assert found["header length"] == header.header_length
     assert found["payload length"] == header.payload_length
@@ -133,10 +133,10 @@ def test_page_lists_every_code() -> None:
     codes = {
         (what, int(code), text)
         for what, table in (
-            ("kind", header_module.KIND_CODES),
-            ("dtype", header_module.DTYPE_CODES),
-            ("layout", header_module.LAYOUT_CODES),
-            ("compression", header_module.COMPRESSION_CODES),
+            ("kind", framing.KIND_CODES),
+            ("dtype", framing.DTYPE_CODES),
+            ("layout", framing.LAYOUT_CODES),
+            ("compression", framing.COMPRESSION_CODES),
         )
         for text, code in table.items()
     }

@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 
 from somactl.core import framing, matrix_file
 from somactl.core.envelope import serialize_matrix
-from somactl.core.header import build_header
+from somactl.core.framing import build_header
 from somactl.core.matrix_file import parse_matrix_file
 from somactl.errors import (
     BadBase64,
