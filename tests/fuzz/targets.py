@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 
@@ -24,7 +26,8 @@ from somactl.core.order import parse_order
 from somactl.errors import SomactlError
 from somactl.legacy.json_edit import read_reference
 from somactl.legacy.kinds import classify
-from somactl.legacy.plan import Head, Plan, PlanWriter
+from somactl.legacy.plan import Plan, PlanWriter
+from somactl.legacy.request import MigrationContext, MigrationRequest
 from somactl.legacy.source.files import parse_words
 from somactl.legacy.values import find_matrices
 from somactl.store.postgres import connections as postgres
@@ -67,7 +70,12 @@ def header(text: str, version: int = 1) -> bytes:
 
 def plan() -> bytes:
     file = io.BytesIO()
-    writer = PlanWriter(file.write, Head(1, "json files", "n", "default", {}))
+    made_for = SimpleNamespace(
+        source=SimpleNamespace(identity="json files", name="n"),
+        store=SimpleNamespace(namespace="default"),
+        request=MigrationRequest(),
+    )
+    writer = PlanWriter(file.write, cast(MigrationContext, made_for))
     writer.seal()
     return file.getvalue()
 
