@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import shutil
@@ -32,6 +31,7 @@ from somactl.legacy.source.postgres import PostgresSource
 from somactl.legacy.source.redis import RedisSource
 from somactl.runtime import open_store
 from somactl.store.contract import Store
+from support.legacy_values import numpy_form
 
 NAMESPACE = "legacy"
 SECONDS = 60.0
@@ -39,12 +39,6 @@ BATCH = 16
 COPY = ("migrate-json", "env:LEGACY")
 FOLLOW_UPS = ("finalize", "revert", "forget")
 REQUEST = MigrationRequest(selection=Selection(discover=True))
-
-
-def numpy_form(array: np.ndarray) -> dict[str, Any]:
-    """As the old service writes an array."""
-    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-    return {"__np__": True, "data": data, "dtype": array.dtype.name, "shape": list(array.shape)}
 
 
 def density(dice: np.random.Generator, n: int = 4) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from support.legacy_values import numpy_form as numpy_form
 
 
 def density(n: int, seed: int = 0, dtype: str = "float64") -> np.ndarray:
@@ -20,12 +21,6 @@ def density(n: int, seed: int = 0, dtype: str = "float64") -> np.ndarray:
     rho = factor @ factor.conj().T
     rho = (rho + rho.conj().T) / 2
     return (rho / np.trace(rho).real).astype(dtype)
-
-
-def numpy_form(array: np.ndarray, **fields: Any) -> dict[str, Any]:
-    """The old service's object; `fields` replace or add some."""
-    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-    return {"__np__": True, "data": data, "dtype": array.dtype.name, "shape": list(array.shape), **fields}
 
 
 def text(value: Any) -> bytes:

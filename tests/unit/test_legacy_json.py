@@ -7,7 +7,6 @@ import json
 import re
 import struct
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,26 +17,11 @@ from hypothesis.extra import numpy as hnp
 from somactl.core import legacy_json
 from somactl.core.legacy_json import parse_matrix
 from somactl.errors import InvalidJson, LimitExceeded
+from support.legacy_values import dumped, numpy_form
 
-DUMP = Path(__file__).parents[1] / "data" / "legacy" / "kv_store.sql"
-
-
-def numpy_form(array: np.ndarray, **changes: Any) -> dict[str, Any]:
-    form = {
-        "__np__": True,
-        "data": base64.b64encode(array.tobytes()).decode(),
-        "dtype": str(array.dtype),
-        "shape": list(array.shape),
-    }
-    return {name: value for name, value in (form | changes).items() if value is not ...}
-
-
-def legacy_values() -> dict[str, str]:
-    rows = re.findall(r"^(acme:(?:rho|sketch|note|broken):[^\t]*)\t(.*)$", DUMP.read_text(), re.MULTILINE)
-    return {key: value.replace("\\\\", "\\") for key, value in rows}
-
-
-LEGACY = legacy_values()
+LEGACY = {
+    key: value.decode() for key, value in dumped().items() if re.match("acme:(rho|sketch|note|broken):", key)
+}
 GOOD = sorted(key for key in LEGACY if key.startswith(("acme:rho:", "acme:sketch:")))
 
 

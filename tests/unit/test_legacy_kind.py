@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,7 @@ from somactl.errors import InputRejected, InvariantViolated, UsageError
 from somactl.legacy.kinds import Judged, classify, decide_kind
 from somactl.legacy.values import Discovery, Site, find_matrices
 from somactl.operations.admission import Policy, admit
-
-DUMP = Path(__file__).parents[1] / "data" / "legacy" / "kv_store.sql"
+from support.legacy_values import dumped
 
 
 def only(found: Discovery) -> Site:
@@ -25,26 +22,7 @@ def only(found: Discovery) -> Site:
     return site
 
 
-# What the old service wrote.
-
-
-def copied(field: str) -> str:
-    """A field of a COPY block in its text format."""
-    escapes = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-    return re.sub(r"\\(.)", lambda match: escapes.get(match[1], match[1]), field)
-
-
-def legacy() -> dict[str, bytes]:
-    block = (
-        DUMP.read_text()
-        .partition("COPY public.kv_store (key, value) FROM stdin;\n")[2]
-        .partition("\n\\.\n")[0]
-    )
-    rows = (line.split("\t") for line in block.split("\n"))
-    return {copied(key): copied(value).encode() for key, value in rows}
-
-
-LEGACY = legacy()
+LEGACY = dumped()
 RHOS = [f"rho:{i}" for i in range(7)] + [f"rho:list:{i}" for i in range(4)] + ["rho:f32", "rho:lowrank"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from typing import Any
@@ -28,17 +27,7 @@ from somactl.legacy import values as legacy_values
 from somactl.legacy.json_edit import Reference, replace_node
 from somactl.legacy.kinds import classify
 from somactl.legacy.values import Discovery, Site, find_matrices, target_key
-
-
-def numpy_form(array: np.ndarray, **changes: Any) -> dict[str, Any]:
-    form = {
-        "__np__": True,
-        "data": base64.b64encode(array.tobytes()).decode(),
-        "dtype": str(array.dtype),
-        "shape": list(array.shape),
-    }
-    return {name: value for name, value in (form | changes).items() if value is not ...}
-
+from support.legacy_values import numpy_form
 
 RHO = np.diag([0.75, 0.25])
 FORM = json.dumps(numpy_form(RHO)).encode()
