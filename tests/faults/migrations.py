@@ -37,6 +37,7 @@ NAMESPACE = "legacy"
 SECONDS = 60.0
 BATCH = 16
 COPY = ("migrate-json", "env:LEGACY")
+WHEN_AND_WHERE = ("started_at", "ended_at", "address", "incarnation")
 FOLLOW_UPS = ("finalize", "revert", "forget")
 REQUEST = MigrationRequest(selection=Selection(discover=True))
 
@@ -258,8 +259,9 @@ class Running:
 
     @property
     def report(self) -> dict[str, Any]:
+        """What two runs tell alike: all but when and where."""
         report: dict[str, Any] = json.loads(self._text("out"))
-        return report
+        return {name: value for name, value in report.items() if name not in WHEN_AND_WHERE}
 
     @property
     def err(self) -> str:
