@@ -23,9 +23,9 @@ def main() -> NoReturn:
     code: int | None = None
     try:
         signals.catch()
-        from somactl.cli import streams
+        from somactl.cli import text
 
-        streams.secure()
+        text.secure()
         code = _run(sys.argv[1:])
         signals.let_go(code)
     except signals.Stopped as stopped:
@@ -51,7 +51,7 @@ def _run(argv: Sequence[str]) -> int:
 
 def _version() -> int:
     from somactl import __version__
-    from somactl.cli.streams import takes_more
+    from somactl.cli.text import takes_more
 
     sys.stdout.write(f"somactl {__version__}\n")
     if takes_more(sys.stdout):

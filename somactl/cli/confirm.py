@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from somactl.cli.signals import abortable
-from somactl.cli.streams import takes_more
-from somactl.cli.text import printable
+from somactl.cli.text import printable, takes_more
 from somactl.errors import UsageError
 
 

@@ -14,9 +14,8 @@ from typing import Any
 import msgspec
 
 from somactl import config
-from somactl.cli.streams import take_failure, takes_more
 from somactl.cli.suggest import Invocation, in_flags
-from somactl.cli.text import on_lines, printable, size
+from somactl.cli.text import on_lines, printable, size, take_failure, takes_more
 from somactl.config import OUTPUTS
 from somactl.errors import ResultNotWritten, SomactlError
 from somactl.operations.jobs.progress import Progress
@@ -40,7 +39,7 @@ def output_mode(argv: Sequence[str]) -> str:
 
 
 class Output:
-    """One command's stdout and stderr. Printing never fails (`cli.streams`); `close` says what it came to."""
+    """One command's stdout and stderr. Printing never fails (`cli.text`); `close` says what it came to."""
 
     def __init__(self, mode: str, *, quiet: bool = False, color: bool = True) -> None:
         self.mode = mode if mode in OUTPUTS else "table"

@@ -325,7 +325,7 @@ def test_the_report_names_the_file(kept: Shell) -> None:
 # What may write files or move them, and where in the command line that is allowed.
 WRITERS = {
     "output_file.py": {"os.open", "os.replace", "os.unlink"},
-    "streams.py": {"os.open"},
+    "text.py": {"os.open"},
     "commands/tour.py": {"tempfile"},
 }
 CALLS = {"os.open", "os.replace", "os.rename", "os.link", "os.unlink", "os.remove", "os.truncate", "io.open"}

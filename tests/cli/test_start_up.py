@@ -31,7 +31,7 @@ from somactl.cli import main
 main()
 """
 MOMENTS = [
-    "somactl.cli.streams",
+    "somactl.cli.text",
     "somactl.cli.app",
     "typer",
     "msgspec",

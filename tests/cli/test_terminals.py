@@ -193,11 +193,10 @@ def test_labels_and_names_of_a_real_store(shell: Shell) -> None:
 PRINTERS = {
     "__init__.py": "the version",
     "app.py": "the version",
-    "output.py": "the one place",
+    "output.py": "the one place, and the line of progress",
     "confirm.py": "a question",
-    "progress.py": "the line of progress",
     "completion.py": "words for a shell, the printable ones alone",
-    "streams.py": "the streams themselves",
+    "text.py": "the streams themselves",
 }
 
 
