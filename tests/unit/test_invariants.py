@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from somactl.core import hermitian, lapack, subject
+from somactl.core import hermitian, invariants, lapack
 from somactl.core.draft import factor_trace_error, trace_error
 from somactl.core.invariants import check, check_factor, check_packed
 from somactl.core.lapack import flapack, rfp_diagonal
@@ -293,7 +293,7 @@ def test_eigenvalues_compute_and_do_not_prove(cplx: bool) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_unknown_blas_proves_nothing_positive(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "blas", lambda: lapack.Blas("mystery", False, None, ()))
+    monkeypatch.setattr(invariants, "blas", lambda: lapack.Blas("mystery", False, None, ()))
     verdict = check(state(30), method=method)
     assert verdict.rigour == "computed"
     assert verdict.lambda_min_lower is None
@@ -307,7 +307,7 @@ def test_an_unknown_blas_proves_nothing_positive(method: str, monkeypatch: pytes
 
 
 def test_beyond_the_theorem_s_order_nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "MAX_ORDER", 20)
+    monkeypatch.setattr(invariants, "MAX_ORDER", 20)
     assert check(state(20)).status == "valid"
     for verdict in (check(state(21)), check_packed(packed_of(state(21)), 21)):
         assert summary(verdict) == ("undecided", "computed")
