@@ -1,4 +1,4 @@
-"""A verdict in the making: each measurement is judged against its tolerance as it comes in.
+"""`Draft`: a verdict under construction, each measurement compared with its tolerance as it comes in.
 
 The trace is summed exactly: shown rounded, compared before it is rounded.
 """
