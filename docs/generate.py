@@ -23,7 +23,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from somactl import config, config_file, errors, report
 from somactl.address.address import KNOWN
-from somactl.address.text import SHAPES
+from somactl.address.parse import SHAPES
 from somactl.cli.app import COMMANDS, load
 from somactl.cli.command import COMMON, Command, default_in_words
 from somactl.cli.pages import invariant_page

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from somactl.address.address import KINDS, Use, by_name, entry_points
-from somactl.address.text import SHAPES
+from somactl.address.parse import SHAPES
 from somactl.errors import ConfigurationError
 
 

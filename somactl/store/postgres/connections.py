@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from somactl.address import Address, Use, is_local, parse as parse_address
 from somactl.address.address import DEFAULT_PORTS
-from somactl.address.text import SHAPES
+from somactl.address.parse import SHAPES
 from somactl.errors import ConfigurationError, NamespaceNotFound, SomactlError, StoreBusy
 from somactl.store.calls import NOTICED_SECONDS, Home, hear
 from somactl.store.postgres import failures, framing, schema

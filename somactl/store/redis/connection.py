@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError, InvalidResponse, RedisError
 
 from somactl.address import Address, Use, is_local, parse as parse_address
 from somactl.address.address import DEFAULT_PORTS
-from somactl.address.text import SHAPES
+from somactl.address.parse import SHAPES
 from somactl.errors import ConfigurationError
 
 if TYPE_CHECKING:
