@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from somactl.cli.command import Session
-from somactl.cli.quantities import parse_duration, parse_rate
+from somactl.cli.inputs import parse_duration, parse_rate
 from somactl.cli.suggest import with_same_input
 from somactl.core.json_pointer import parse_pointer
 from somactl.legacy.examine import shown

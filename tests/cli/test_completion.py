@@ -13,8 +13,7 @@ import pytest
 
 from servers.redis import RedisServer
 from somactl.cli.app import COMMANDS, load
-from somactl.cli.completion import STORED, before_cursor, candidates
-from somactl.cli.shell_words import continued, typed_words
+from somactl.cli.completion import STORED, before_cursor, candidates, continued, typed_words
 from support.terminal import Typing
 from tests.cli.conftest import Shell, environment, with_somactl
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from somactl.cli.app import build
-from somactl.cli.page_commands import fill
+from somactl.cli.pages import fill
 from somactl.cli.suggest import Invocation, command_line, quote
 from somactl.errors import KeyNotFound, OutcomeUnknown, SecretExposed, UsageError
 from somactl.suggestion import Suggestion, again, explain, run

@@ -178,7 +178,7 @@ def _goes_back(tokens: Any, inside: bool = False) -> bool:
     return False
 
 
-OUR_OWN_PAGES = "somactl.cli.page_commands."
+OUR_OWN_PAGES = "somactl.cli.pages."
 """Reads what is shipped with it, and nothing else."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from somactl.cli.quantities import parse_duration, parse_rate, parse_size
+from somactl.cli.inputs import parse_duration, parse_rate, parse_size
 from somactl.errors import UsageError
 
 

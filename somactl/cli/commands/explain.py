@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from somactl.cli.command import Session, command
-from somactl.cli.page_commands import fill
-from somactl.cli.pages import Page, find, index
+from somactl.cli.pages import Page, fill, find, index
 from somactl.errors import UsageError
 from somactl.report import ExplainReport, Report
 from somactl.suggestion import run
