@@ -32,6 +32,7 @@ READS = {
     "client|setinfo",
     "client|setname",
     "ping",
+    "time",
 }
 
 
