@@ -27,6 +27,7 @@ READS = {
     "get",
     "pexpiretime",
     "info",
+    "time",
     "hello",
     "select",
     "client|setinfo",
