@@ -33,11 +33,10 @@ def read_file(path: str | None, known: Collection[str]) -> dict[str, str]:
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"{what} is no UTF-8 text, from byte {exc.start} on") from None
     read = _yaml if path.lower().endswith(YAML_ENDINGS) else _toml
-    table: dict[str, str] = {}
-    for name, value in read(text, what):
+    table = dict(read(text, what))
+    for name in table:
         if name not in known:
             raise _unknown(name, what, known)
-        table[name] = value
     return table
 
 

@@ -29,8 +29,7 @@ def decompress(stored: memoryview, size: int, dtype: np.dtype[Any], key: str) ->
     Raises BadPayload where the frame is malformed, states or has another size, or something follows it.
     """
     try:
-        stated = zstandard.get_frame_parameters(stored).content_size
-        if stated != size:
+        if zstandard.get_frame_parameters(stored).content_size != size:
             raise BadPayload(
                 f"the compressed payload of {key!r} does not state the {size} bytes its header promises"
             )

@@ -177,7 +177,6 @@ def _need(goal: Goal, total_keys: int, total_bytes: int, deleted: int) -> float:
 def _walk(
     states: Mapping[str, KeyState], order: Order, goal: Goal, need: float
 ) -> tuple[list[Outcome], list[Deletion]]:
-    by_bytes = goal.kind == "max-bytes"
     outcomes: list[Outcome] = []
     deletes: list[Deletion] = []
     for index, item in enumerate(order.items):
@@ -191,7 +190,7 @@ def _walk(
         else:
             outcomes.append("delete")
             deletes.append(Deletion(index, item.key, state.version, state.size))
-            need -= state.size if by_bytes else 1
+            need -= state.size if goal.kind == "max-bytes" else 1
     beyond: list[Outcome] = ["beyond-limit"]
     return outcomes + beyond * (len(order.items) - len(outcomes)), deletes
 

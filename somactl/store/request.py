@@ -210,7 +210,6 @@ def normalise(expected: Expected, keys: Mapping[str, object]) -> dict[str, Expec
         return {}
     by_key = expected if isinstance(expected, Mapping) else dict.fromkeys(keys, expected)
     normal: dict[str, Expect] = {}
-    nothing = Expect()
     for key, one in by_key.items():
         expect = one if isinstance(one, Expect) else Expect(version=one)
         version = expect.version
@@ -218,7 +217,7 @@ def normalise(expected: Expected, keys: Mapping[str, object]) -> dict[str, Expec
             raise InputRejected(
                 f"the expected version of {validate_key(key)!r} is {version!r}; it is a number from 0"
             )
-        if expect != nothing:
+        if expect != Expect():
             normal[key if key in keys else validate_key(key)] = expect
     return normal
 

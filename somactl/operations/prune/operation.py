@@ -145,8 +145,7 @@ class PruneContext:
 
     def report_of(self, executor: PruneExecutor, *codes: int, **fields: Any) -> PruneReport:
         """The report on what an executor has done of the order so far."""
-        record, grace = executor.record, self.request.grace
-        settled = record.settled
+        record, settled, grace = executor.record, executor.record.settled, self.request.grace
         return self.report(
             *codes,
             resumed=executor.is_resumed,

@@ -82,18 +82,15 @@ def _version(told: Told) -> Finding:
 
 
 def _tls(server: Server) -> Finding:
+    near = all(is_local(host) for host, _ in server.nodes)
     if server.tls is None:
-        if server.path or all(is_local(host) for host, _ in server.nodes):
+        if server.path or near:
             return _finding("tls", "ok", "none is needed on one machine")
-        return _finding(
-            "tls",
-            "warning",
-            "passwords and values travel unencrypted",
-            "give the server a certificate and name it rediss://",
-        )
+        advice = "give the server a certificate and name it rediss://"
+        return _finding("tls", "warning", "passwords and values travel unencrypted", advice)
     if server.tls["ssl_cert_reqs"] == "required":
         return _finding("tls", "ok", "encrypted, and the certificate is verified")
-    if all(is_local(host) for host, _ in server.nodes):
+    if near:
         return _finding("tls", "ok", "encrypted; on one machine the certificate need not be verified")
     return _finding(
         "tls",
@@ -108,12 +105,11 @@ def _policy(told: Told) -> Finding:
     if policy is None:
         return _finding("maxmemory-policy", "unknown", "the server does not tell it", _ASK_INFO)
     if policy != "noeviction":
-        return _finding(
-            "maxmemory-policy",
-            "problem",
-            f"{policy}: the server may evict what is committed, so nothing is written to it",
-            "set maxmemory-policy to noeviction, or keep the truth in Postgres and use this Redis as --cache",
+        told_of = f"{policy}: the server may evict what is committed, so nothing is written to it"
+        advice = (
+            "set maxmemory-policy to noeviction, or keep the truth in Postgres and use this Redis as --cache"
         )
+        return _finding("maxmemory-policy", "problem", told_of, advice)
     if int(told.get("evicted_keys", "0")):
         return _finding(
             "maxmemory-policy",

@@ -70,13 +70,10 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
 
 
 def enter_wal(connection: sqlite3.Connection, path: str, busy_timeout: float) -> None:
-    """Switch to write-ahead logging, which a file new or made by `VACUUM INTO` does not have yet.
-
-    SQLite does not wait for a lock here, so we have to.
-    """
+    """Switch to write-ahead logging, which a file new or made by `VACUUM INTO` does not have yet."""
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of no effect on a file that has pages
     deadline = time.monotonic() + busy_timeout
-    while True:
+    while True:  # SQLite does not wait for a lock here, so we have to
         try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             break
