@@ -33,7 +33,6 @@ READS = {
     "client|setinfo",
     "client|setname",
     "ping",
-    "time",
 }
 
 
