@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 from somactl.address import Use, notation, parse, public, refuse_cache
 from somactl.config_file import read_file
 from somactl.core.names import validate_namespace
-from somactl.core.verdict import Invariant, Tolerances, tolerated
+from somactl.core.verdict import TOLERATED, Invariant, Tolerances
 from somactl.errors import ConfigurationError, InvalidName, SecretExposed, SomactlError, UsageError
 
 DEFAULT_STORE = "sqlite:///somactl.db"
@@ -87,7 +87,7 @@ def _tolerance(invariant: Invariant) -> Setting:
     return Setting(variable, default, "1", invariant.effect, _number(1e-100, _BELOW_ONE), flag=flag)
 
 
-TOLERANCES = {f"{each.name}_tolerance": _tolerance(each) for each in tolerated()}
+TOLERANCES = {f"{each.name}_tolerance": _tolerance(each) for each in TOLERATED}
 """The settings of the invariants' tolerances, which the commands that check matrices take as flags."""
 
 
@@ -294,7 +294,7 @@ def _settings(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
         cache=value("cache"),
         namespace=value("namespace"),
         output=value("output"),
-        tolerances=Tolerances(**{each.name: value(f"{each.name}_tolerance") for each in tolerated()}),
+        tolerances=Tolerances(**{each.name: value(f"{each.name}_tolerance") for each in TOLERATED}),
         color=color,
         cache_ttl=value("cache_ttl"),
         read_timeout=value("read_timeout_ms") / 1000.0,

@@ -17,6 +17,8 @@ from somactl.core.certificate import Bounds
 from somactl.core.hermitian import Array, U
 from somactl.core.lapack import NOT_TO_NEAREST, rounds_to_nearest
 from somactl.core.verdict import (
+    ERROR_FIELDS,
+    TOLERATED,
     Invariant,
     Rigour,
     Spectrum,
@@ -24,8 +26,6 @@ from somactl.core.verdict import (
     Tolerances,
     Verdict,
     Witness,
-    measured,
-    tolerated,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Draft:
     """The fields of `Verdict` known so far.
 
     proved  whether the present status has been proved
-    errors  what was measured, by the name of the invariant
+    errors  what was by the name of the invariant
     broken  the names of the invariants that do not hold
     """
 
@@ -144,7 +144,7 @@ class Draft:
         """Tolerances below what the rounding of the stored data may cost would condemn good data."""
         wider: dict[str, Any] = {
             each.name: max(getattr(self.tolerances, each.name), each.rounding(sizes))
-            for each in tolerated()
+            for each in TOLERATED
             if each.rounding is not None
         }
         self.tolerances = replace(self.tolerances, **wider)
@@ -209,7 +209,7 @@ class Draft:
         if not rounds_to_nearest():
             self._disprove()
         rigour: Rigour = "proved" if self.proved else "computed"
-        errors: dict[str, Any] = {f"{each.name}_error": self.errors.get(each.name) for each in measured()}
+        errors: dict[str, Any] = {field: self.errors.get(name) for name, field in ERROR_FIELDS.items()}
         return Verdict(
             status=self.status,
             rigour=rigour,

@@ -194,16 +194,10 @@ PSD = Invariant(
 
 INVARIANTS: tuple[Invariant, ...] = (FINITE, SQUARE, HERMITIAN, TRACE, PSD)
 """In the order in which they are checked and told."""
-
-
-def tolerated() -> list[Invariant]:
-    """Those that a matrix may miss by a tolerance."""
-    return [each for each in INVARIANTS if each.tolerance is not None]
-
-
-def measured() -> list[Invariant]:
-    """Those of which a verdict holds the error."""
-    return [each for each in INVARIANTS if each.measure is not None]
+TOLERATED = tuple(each for each in INVARIANTS if each.tolerance is not None)
+"""Those that a matrix may miss by a tolerance."""
+ERROR_FIELDS = {each.name: f"{each.name}_error" for each in INVARIANTS if each.measure is not None}
+"""The field of a verdict for each of those that are measured."""
 
 
 def remedy_for(verdict: Verdict, shape: Shape | None = None) -> tuple[Remedy, type[InvariantViolated]]:
@@ -243,7 +237,7 @@ def _with_fields(wanted: dict[str, tuple[Any, Any]]) -> Callable[[type[T]], type
 
 
 @dataclass(frozen=True, slots=True)
-@_with_fields({each.name: (float, each.tolerance) for each in tolerated()})
+@_with_fields({each.name: (float, each.tolerance) for each in TOLERATED})
 class Tolerances:
     """How far a matrix may stand from each invariant; absolute, for a matrix of trace 1.
 
@@ -282,7 +276,7 @@ class Spectrum:
 
 
 @dataclass(frozen=True, slots=True)
-@_with_fields({f"{each.name}_error": (float | None, None) for each in measured()})
+@_with_fields(dict.fromkeys(ERROR_FIELDS.values(), (float | None, None)))
 class Verdict:
     """The outcome of `check(matrix, tolerances)`.
 
