@@ -253,15 +253,20 @@ def _check_grace(grace: float | None) -> None:
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
-    if not all(isinstance(name, str) for name in facts):  # as JSON they would come back as text
-        raise InputRejected("the facts of the commit are not made of JSON values: their names are text")
     try:
-        text = json.dumps(dict(facts), allow_nan=False, ensure_ascii=False)
-        size = len(text.encode())
+        size = len(json.dumps(dict(facts), allow_nan=False, ensure_ascii=False).encode())
+        if not _named_by_text(facts):  # as JSON other names would come back as text, or not be written at all
+            raise TypeError("their names are text")
     except (TypeError, ValueError, RecursionError) as exc:
         raise InputRejected(f"the facts of the commit are not made of JSON values: {exc}") from None
     if size > MAX_FACTS_BYTES:
         raise LimitExceeded(f"the facts have {size} bytes; at most {MAX_FACTS_BYTES} are allowed")
+
+
+def _named_by_text(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _named_by_text(part) for name, part in value.items())
+    return not isinstance(value, list | tuple) or all(map(_named_by_text, value))
 
 
 def _identity(

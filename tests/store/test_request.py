@@ -82,6 +82,8 @@ def test_what_stands_for_something_is_known_by_that_and_its_labels_alone(
         CommitMetadata(facts={"x": float("inf")}),
         CommitMetadata(facts={"x": {1, 2}}),
         CommitMetadata(facts={7: "x"}),  # type: ignore[dict-item]
+        CommitMetadata(facts={"x": {True: 1}}),
+        CommitMetadata(facts={"x": [({7: "y"},)]}),
         CommitMetadata(facts={"x" * request.MAX_FACTS_BYTES: 0}),
         CommitMetadata(facts={"x": "\u00e9" * (request.MAX_FACTS_BYTES // 2)}),
         CommitMetadata(idempotency_key="\x7f"),
