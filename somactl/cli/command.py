@@ -95,7 +95,6 @@ class Session:
 
         client_name.set(f"somactl {self.invocation.command} {os.getpid()}")
         absent = self._absent_default_file()
-        self.heard.ignored = "redis" if self.settings.cache else ""
         with listening(Waiting(self.out)) if self.out.is_watched else nullcontext(), hearing(self.heard):
             async with open_store(
                 self.settings, read_only=read_only, fills=fills, allow_stale=allow_stale

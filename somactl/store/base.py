@@ -122,7 +122,7 @@ class BaseStore(ABC):
         arguments = (self.namespace, updates, metadata, expected_version, commit_id)
         receipt = await self._commit(await offloaded(size, partial(prepare, *arguments)))
         if not receipt.replayed:
-            hear(self.name, receipt.committed_at, incarnation=receipt.incarnation, version=receipt.version)
+            hear(receipt.committed_at, incarnation=receipt.incarnation, version=receipt.version)
         return receipt
 
     @abstractmethod

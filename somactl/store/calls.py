@@ -176,23 +176,19 @@ def listening(tell: Callable[[str], None]) -> Iterator[None]:
 
 class Heard:
     """What a store has said in passing, so that a report need not ask: the time by the store's clock, when it
-    was first and last told, and where the namespace was.
+    was first and last told, and where the namespace was."""
 
-    ignored  the name of a server whose clock is not meant: that of the cache before the store
-    """
-
-    def __init__(self, ignored: str = "") -> None:
-        self.ignored = ignored
+    def __init__(self) -> None:
         self.first: float | None = None
         self.last: float | None = None
         self.incarnation: str | None = None
         self.version: int | None = None
 
 
-def hear(name: str, now: float, *, incarnation: str | None = None, version: int | None = None) -> None:
-    """Note the time by the clock of the server called `name`, and where the namespace is if that is told."""
+def hear(now: float, *, incarnation: str | None = None, version: int | None = None) -> None:
+    """Note the time by the store's clock, and where the namespace is if that is told."""
     heard = _heard.get()
-    if heard is None or name == heard.ignored:
+    if heard is None:
         return
     heard.first = now if heard.first is None else min(heard.first, now)
     heard.last = now if heard.last is None else max(heard.last, now)

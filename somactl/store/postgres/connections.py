@@ -24,7 +24,6 @@ from somactl.address.parse import SHAPES
 from somactl.errors import ConfigurationError, NamespaceNotFound, SomactlError, StoreBusy
 from somactl.store.calls import NOTICED_SECONDS, Home, hear
 from somactl.store.postgres import failures, framing, schema
-from somactl.store.postgres.records import NAME
 from somactl.store.postgres.session import BROKEN, Row, Session
 from somactl.suggestion import run
 
@@ -193,7 +192,7 @@ class Connections:
             if error is None:
                 raise
             raise error from exc
-        hear(NAME, seen.now)
+        hear(seen.now)
         # A pooler tells its clients a process that is not the one that answers.
         named = self._named and seen.backend == connection.get_server_pid()
         return Session(connection, self.place, self._timeout, seen.schema, named)

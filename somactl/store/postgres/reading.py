@@ -71,7 +71,7 @@ async def head(session: Session, namespace: str) -> Head:
     if row is None:
         raise no_namespace(namespace)
     found = sql.head(row)
-    hear(NAME, row["now"], incarnation=found.incarnation, version=found.version)
+    hear(row["now"], incarnation=found.incarnation, version=found.version)
     return found
 
 

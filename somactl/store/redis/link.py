@@ -29,10 +29,13 @@ _SETTINGS = ("maxmemory-policy", "appendonly", "appendfsync")
 
 
 class Nodes:
-    """All servers behind one URL, each with its pool of connections."""
+    """All servers behind one URL, each with its pool of connections. `timed`: their clock is a store's."""
 
-    def __init__(self, server: Server, *, timeout: float, connect_timeout: float) -> None:
+    def __init__(
+        self, server: Server, *, timeout: float, connect_timeout: float, timed: bool = False
+    ) -> None:
         self.server = server
+        self._timed = timed
         self._settings = connection.settings(server, timeout=None, connect_timeout=connect_timeout)
         self._timeouts = {"timeout": timeout, "connect_timeout": connect_timeout}
         self._pools: dict[tuple[str, int], Pool] = {}
@@ -56,6 +59,7 @@ class Nodes:
                 node,
                 place,
                 anonymous=self.server.anonymous,
+                timed=self._timed,
                 **self._timeouts,
             )
         return self._pools[node]

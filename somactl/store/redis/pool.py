@@ -22,7 +22,7 @@ from somactl.package_data import data_file
 from somactl.store.calls import Home, client_name, hear
 from somactl.store.redis.connection import BoundedParser, allowance
 from somactl.store.redis.failures import translated
-from somactl.store.redis.layout import NAME, seconds
+from somactl.store.redis.layout import seconds
 
 Argument: TypeAlias = "str | bytes | memoryview | int"
 Command: TypeAlias = "Sequence[Argument]"
@@ -60,6 +60,7 @@ class Pool:
         timeout: float | None = None,
         connect_timeout: float | None = None,
         anonymous: bool = False,
+        timed: bool = False,
     ) -> None:
         self.node = node
         self.place = place
@@ -69,6 +70,7 @@ class Pool:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._anonymous = anonymous
+        self._timed = timed
         self._idle: list[Any] = []
         self._busy: set[Any] = set()
         self._lanes = asyncio.Semaphore(LANES)
@@ -182,7 +184,7 @@ class Pool:
                     await connection.connect()
                     if self._anonymous:
                         await _knock(connection)
-                    await _introduce(connection)
+                    await _introduce(connection, timed=self._timed)
         except BaseException:
             await self._drop(connection)
             raise
@@ -294,15 +296,18 @@ def _packed(parts: Command) -> bytes:
     return packed[packed.index(b"\n") + 1 :]
 
 
-async def _introduce(connection: Any) -> None:
+async def _introduce(connection: Any, *, timed: bool) -> None:
     """Give the connection a name for CLIENT LIST, and ask for the time; a user who may do neither goes
     without."""
     await connection.send_command("CLIENT", "SETNAME", client_name.get().replace(" ", "-"))
-    await connection.send_command("TIME")
+    if timed:
+        await connection.send_command("TIME")
     with contextlib.suppress(ResponseError):
         await connection.read_response()
+    if not timed:
+        return
     with contextlib.suppress(ResponseError):
-        hear(NAME, seconds(await connection.read_response()))
+        hear(seconds(await connection.read_response()))
 
 
 class Call:

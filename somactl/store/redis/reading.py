@@ -65,7 +65,7 @@ class Reader:
         here = await self.existing(self.link.value(fields))
         if not isinstance(now, Exception):  # a user who may not ask for the time goes without
             head = here.head
-            hear(layout.NAME, seconds(now), incarnation=head.incarnation, version=head.version)
+            hear(seconds(now), incarnation=head.incarnation, version=head.version)
         return here
 
     def head_command(self) -> Command:

@@ -45,7 +45,8 @@ class RedisServer:
     """
 
     def __init__(self, url: str, *, timeout: float = 30.0, connect_timeout: float = 5.0) -> None:
-        self.nodes = Nodes(connection.parse(url), timeout=timeout, connect_timeout=connect_timeout)
+        server = connection.parse(url)
+        self.nodes = Nodes(server, timeout=timeout, connect_timeout=connect_timeout, timed=True)
 
     def namespace(self, name: str) -> RedisStore:
         return RedisStore(self, name)

@@ -109,7 +109,7 @@ class SqliteStore(BaseStore):
 
     async def head(self) -> Head:
         head = await self._ask(reading.head)
-        hear(self.name, time.time(), incarnation=head.incarnation, version=head.version)
+        hear(time.time(), incarnation=head.incarnation, version=head.version)
         return head
 
     async def summary(self) -> NamespaceSummary:
@@ -197,7 +197,7 @@ class SqliteStore(BaseStore):
 
     async def _change(self, job: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
         self._refuse_closed()
-        hear(self.name, time.time())
+        hear(time.time())
         return await self._writer.run(job, create=create)
 
     async def _ask(
@@ -208,7 +208,7 @@ class SqliteStore(BaseStore):
     ) -> T:
         """What `question` reads of the namespace, on the reader's thread."""
         self._refuse_closed()
-        hear(self.name, time.time())
+        hear(time.time())
         return await self._reader.run(
             lambda connection: question(connection, self.namespace, *arguments, **options)
         )
