@@ -101,7 +101,7 @@ class Session:
             ) as store:
                 try:
                     yield store
-                    if not self.settings.cache:  # which may have spared the command a look at the store
+                    if not (self.settings.cache and read_only):  # a cache may have spared a look at the store
                         await self._locate(store)
                 finally:
                     self._announce(absent)

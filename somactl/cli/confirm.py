@@ -21,7 +21,7 @@ def confirm(question: str, *, unless_done: str) -> None:
     refused = UsageError(f"not confirmed; nothing was {unless_done}", hint="answer y, or pass --yes")
     if not takes_more(sys.stderr):
         raise refused  # a question that was not seen has no answer
-    with abortable():
+    with abortable(reads=True):
         answer = sys.stdin.readline()
     if answer.strip().lower() not in ("y", "yes"):
         raise refused

@@ -59,7 +59,7 @@ def read_order(path: str) -> bytes:
 def _content(path: str, name: str, limit: int) -> bytes:
     """Up to `limit` bytes and one more."""
     try:
-        with abortable():  # a file can be a pipe, too
+        with abortable(reads=True):  # a file can be a pipe, too
             if path == "-":
                 return sys.stdin.buffer.read(limit + 1)
             with open(path, "rb") as file:

@@ -23,6 +23,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 SIGNALLED = tuple(128 + number for number in NUMBERS)
 _waiting_for_input = False
 _came: list[int] = []
+_received: list[int] = []  # by the work under way
 
 
 class Stopped(BaseException):
@@ -48,14 +49,19 @@ def let_go(code: int) -> None:
 
 
 @contextmanager
-def abortable() -> Iterator[None]:
+def abortable(*, reads: bool = False) -> Iterator[None]:
     """Around a read or write that may wait for a person or a pipe: a signal ends it at once.
 
     Elsewhere a signal only cancels the task, so that a write that has begun can find out what became of it.
+    A read does not begin after a signal: what it waits for might never come.
     """
     global _waiting_for_input  # signal handlers are process-wide, and so is this
     before, _waiting_for_input = _waiting_for_input, True
     try:
+        if reads and _received:
+            import asyncio
+
+            raise asyncio.CancelledError
         yield
     finally:
         _waiting_for_input = before
@@ -70,7 +76,8 @@ def run_until_done(work: Coroutine[Any, Any, Report], done: Sequence[Report] = (
     """
     import asyncio
 
-    received = list(_came)
+    global _received
+    received = _received = list(_came)
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -109,6 +109,37 @@ def test_a_signal_ends_a_prompt(shell: Shell, number: signal.Signals, words: lis
     assert shell.ok("ls", "-o", "json").json["total"] == 1
 
 
+# Sends itself the signal when the question was printed, before its answer is read.
+IN_BETWEEN = """
+import os
+from somactl.cli import confirm, main
+def asked(stream):
+    os.kill(os.getpid(), int(os.environ["NUMBER"]))
+    return True
+confirm.takes_more = asked
+main()
+"""
+
+
+@SIGNALS
+def test_a_signal_between_a_question_and_the_reading_of_its_answer_ends_it(
+    shell: Shell, number: signal.Signals
+) -> None:
+    shell.commit("a", density(2))
+    parent, child = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", IN_BETWEEN, "compact"],
+        env=environment() | {"NUMBER": str(int(number))},
+        cwd=shell.folder,
+        stdin=child,
+        capture_output=True,
+        timeout=60,
+    )
+    os.close(parent)
+    os.close(child)
+    assert (done.returncode, b"Traceback" in done.stderr) == (CODES[number], False), done.stderr
+
+
 def answered(shell: Shell, answer: bytes, stderr: int = subprocess.PIPE) -> tuple[int, bytes]:
     parent, child = pty.openpty()
     process = shell.begin("compact", stdin=child, stderr=stderr)

@@ -69,15 +69,14 @@ async def proxied(url: str, damage: Damaging) -> AsyncIterator[str]:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        with contextlib.suppress(OSError, asyncio.CancelledError), contextlib.closing(writer):
             inner, outer = await asyncio.open_connection(parts.hostname, parts.port)
+            back = asyncio.create_task(_copy(inner, writer, damage))
             try:
-                back = asyncio.create_task(_copy(inner, writer, damage))
                 await _copy(reader, outer, lambda data: data)
-                back.cancel()
             finally:
+                back.cancel()
                 outer.close()
-                writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -342,16 +342,15 @@ def a_version_that_was_compacted(stage: Stage) -> Iterator[Fault]:
 
 
 @case("LockHeld")
-def an_order_that_another_run_takes_up(stage: Stage) -> Iterator[Fault]:
-    for key in ("a", "b"):
-        stage.put(key)
-    stage.write("the order", "a\nb\n")
+def a_migration_that_another_run_takes_up(stage: Stage) -> Iterator[Fault]:
+    stage.ok("init")
+    stage.write("the old ones.json", "[[0.5, 0.0], [0.0, 0.5]]")
     stage.execute(
         "CREATE TRIGGER another AFTER INSERT ON note BEGIN "
         "UPDATE note SET version = version + 1 WHERE name = NEW.name; END;"
     )
     yield Fault(
-        ["prune", "--order-file", "the order", "--batch", "1", "--order-id", "night-1"],
+        ["migrate-json", "the old ones.json"],
         mend=lambda: stage.execute("DROP TRIGGER another"),
         twice=False,
     )

@@ -348,7 +348,7 @@ async def _opened_source(session: Session, words: Sequence[str], *, read_only: b
     from somactl.runtime import open_source
 
     async with AsyncExitStack() as stack:
-        with nullcontext() if words else abortable():
+        with nullcontext() if words else abortable(reads=True):
             opening = open_source(
                 words,
                 stdin=sys.stdin.buffer,
@@ -362,7 +362,7 @@ async def _opened_source(session: Session, words: Sequence[str], *, read_only: b
 @contextmanager
 def _opened_plan(path: str) -> Iterator[BinaryIO]:
     try:
-        with abortable():  # it can be a pipe
+        with abortable(reads=True):  # it can be a pipe
             file = open(path, "rb")  # noqa: SIM115 (closed below; an error of opening is told apart)
     except OSError as exc:
         raise InvalidFile(f"{path}: {(exc.strerror or 'cannot be read').lower()}") from None
