@@ -30,7 +30,7 @@ from somactl.operations.bounded import each_of
 from somactl.operations.jobs.checkpoint import Checkpoint, arrived
 from somactl.report import MigrateReport, MigrationRow, MigrationSummary, Tally
 from somactl.store.contract import Note, Store
-from somactl.suggestion import again, run
+from somactl.suggestion import run
 
 FORMAT = 1
 PREFIX = "migration/"
@@ -255,7 +255,7 @@ def lock_held(migration: str) -> LockHeld:
     return LockHeld(
         f"another run of migration {migration} is under way, or has been since this one began",
         hint="let it finish; a copy of which there is no other run goes on with --resume",
-        next=again(),
+        next=run("migration show", migration),
     )
 
 

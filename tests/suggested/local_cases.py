@@ -364,6 +364,7 @@ def interrupted(stage: Stage, signal: int, code: int) -> None:
     process.stdin.flush()
     wait_until_read(process.stdin.fileno())
     process.send_signal(signal)
+    process.wait(timeout=60)  # before its input ends: the signal has a longer way
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert b"try:" not in err
