@@ -6,8 +6,8 @@ alone, then lambda_min(H) >= -eps. A failure proves nothing by itself; it points
 
 For matrices of low rank there is a proof after k << n columns. With k columns eliminated,
 H = L1 L1^H + (0 (+) S) but for rounding, so lambda_min(H) >= -(mu + B) where mu bounds -lambda_min(S), here
-by Frobenius norms, and B the rounding. The split is additive: no inverse of the leading block enters, and a remainder
-that is itself negative is covered. docs/CERTIFICATE.md, section 4.
+by Frobenius norms, and B the rounding. The split is additive: no inverse of the leading block enters, and a
+remainder that is itself negative is covered. docs/CERTIFICATE.md, section 4.
 
 No shift is used: with one, the remainder of a rank-k matrix would be the shift amplified, not rounding noise.
 """
