@@ -7,6 +7,7 @@ the store's; it holds no clock reading or host name of this machine.
 from __future__ import annotations
 
 from somactl.report.auditing import (
+    AuditScope,
     CacheFinding,
     CacheWarmReport,
     Checked,
@@ -76,6 +77,7 @@ __all__ = [
     "PRECEDENCE",
     "REPORTS",
     "SCHEMA_VERSION",
+    "AuditScope",
     "CacheFinding",
     "CacheWarmReport",
     "Checked",

@@ -57,6 +57,29 @@ class CacheWarmReport(Report, tag="cache-warm"):
     findings_total: int = 0
 
 
+class AuditScope(msgspec.Struct, kw_only=True):
+    """What an audit was asked to look at.
+
+    all, match (a pattern), keys and files say how it was selected, origin which of two stores was read where
+    a cache stands before the authority. incremental: only what changed since it was last proven, and a share
+    of the rest. sample: so many were drawn instead of taking all. A shard (`2/8`) takes the keys behind
+    `after` up to and with `upto`, in the order of their bytes; None is the first or the last end. plan names
+    what its bounds come from, which all shards of one audit share.
+    """
+
+    all: bool = False
+    match: str | None = None
+    keys: list[str] = []
+    files: list[str] = []
+    origin: Literal["authority", "cache", "both"] = "authority"
+    incremental: bool = False
+    sample: int | None = None
+    shard: str | None = None
+    plan: str | None = None
+    after: str | None = None
+    upto: str | None = None
+
+
 class Checked(msgspec.Struct, kw_only=True):
     """The outcome for one matrix of an audit.
 
@@ -64,6 +87,7 @@ class Checked(msgspec.Struct, kw_only=True):
     where a file is no matrix; `unreadable` where it could not be fetched; `stale` where a cache holds what
     the authority has replaced or deleted since; `contradicting` where it holds what the authority never
     committed. store names the cache where the copy there was checked. kind stands where it is no `rho`.
+    version and digest (of the content) say which value it was, as far as it could be read.
     """
 
     source: str
@@ -82,6 +106,7 @@ class Checked(msgspec.Struct, kw_only=True):
         "contradicting",
     ]
     version: int | None = None
+    digest: str | None = None
     error: str | None = None
     verdict: Verdict | None = None
 
@@ -94,9 +119,17 @@ class VerifyReport(Report, tag="verify-psd"):
     skipped_kinds the same by their kind. stale and contradicting count copies in a cache that are not what
     the authority has, which `--from both` compares; they are checked like any other besides. Where nothing
     was checked the audit is incomplete (4), unless that was allowed.
+
+    scope is what was asked for, tolerances those it was held to, by the invariant's name; version_started is
+    the namespace's version when it began. reached is the last key done by an audit that ended early, empty
+    where not one was; None where it came to the end of its range.
     """
 
     method: str
+    scope: AuditScope | None = None
+    tolerances: dict[str, float] = {}
+    version_started: int | None = None
+    reached: str | None = None
     rigour: str | None = None
     checked: int = 0
     valid: int = 0
