@@ -47,6 +47,7 @@
     │   ├── TooFewReplicas                fewer than the server demands for a write
     │   ├── WritesStopped                 not retryable: the server cannot persist, and takes no writes
     │   ├── StoreFull
+    │   ├── WorkerLost                    a worker process or a scheduler that an audit relied on
     │   ├── StoreDamaged                  not retryable: needs an operator
     │   └── SchemaMismatch                not retryable: newer, older or foreign schema
     ├── OutcomeUnknown              14
@@ -367,6 +368,12 @@ class StoreFull(StoreUnavailable):
     retryable = False
     runbook = "store-full"
     usual_next = (run("doctor"), run("compact", dry_run=True))
+
+
+class WorkerLost(StoreUnavailable):
+    """A process that an audit had given work to is gone: killed, out of memory, or out of reach."""
+
+    retryable = False
 
 
 class StoreDamaged(StoreUnavailable):

@@ -4,8 +4,8 @@ the kinds of jobs that leave notes in them."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO
 from weakref import WeakSet
@@ -121,6 +121,17 @@ async def open_store(
     """The store of the namespace that `settings` name; all else as in `open_server`."""
     async with open_server(settings, read_only=read_only, fills=fills, allow_stale=allow_stale) as server:
         yield server.namespace(settings.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityOpener:
+    """Opens, in whatever process it is called, what the store of `settings` has committed: read-only, and no
+    cache before it."""
+
+    settings: Settings = field(repr=False)
+
+    def __call__(self) -> AbstractAsyncContextManager[Store]:
+        return open_store(replace(self.settings, cache=""), read_only=True)
 
 
 @asynccontextmanager

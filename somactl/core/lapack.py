@@ -299,6 +299,13 @@ def limited(n: int) -> Iterator[None]:
         _threads.leave(single)
 
 
+def share_threads(parts: int) -> None:
+    """Hold this process, one of `parts` that compute side by side, to its share of the machine's threads."""
+    controller = blas().controller
+    if controller is not None:
+        controller.set_num_threads(max(1, threads_allowed() // parts))
+
+
 NOT_TO_NEAREST = "arithmetic does not round to nearest"
 
 # Variables, since a compiler would add constants up in its own rounding mode.
