@@ -113,7 +113,7 @@ class Tally:
         told = sum(checked.outcome == "valid" for checked in proven.results)
         report.valid += proven.valid - told
         report.checked += proven.valid - told
-        return all([self.count(checked) for checked in proven.results])
+        return all(self.count(checked) for checked in proven.results)
 
     def count(self, checked: Checked) -> bool:
         """Count one outcome; False where `fail_fast` says to stop."""

@@ -38,9 +38,7 @@ def _judge(snapshot: Snapshot, keys: Sequence[str], check: Check, found: Proven)
 
     there = [snapshot.entries[key] for key in keys if key in snapshot.entries]
     headers = [peek(entry.data) for entry in there]
-    rhos = [
-        (entry, header) for entry, header in zip(there, headers, strict=True) if header.kind == "rho"
-    ]
+    rhos = [(entry, header) for entry, header in zip(there, headers, strict=True) if header.kind == "rho"]
     batch = check_envelopes(
         [(entry.data, header) for entry, header in rhos],
         check.tolerances,
@@ -60,8 +58,7 @@ def _judge(snapshot: Snapshot, keys: Sequence[str], check: Check, found: Proven)
         outcome = batch.others.get(index) or batch.verdict(index)
         told[entry.key] = judged(entry.key, outcome, check, entry.version, header.content)
     for key, error in snapshot.corrupt.items():
-        version = error.facts.get("version")
-        told[key] = Checked(source=key, outcome="corrupt", version=version, error=error.message)
+        told[key] = Checked(source=key, outcome="corrupt", error=error.message)
     for key in keys if told or len(there) < len(keys) else ():
         if key in told:
             found.results.append(told[key])

@@ -110,7 +110,8 @@ class _Worker:
 
     def __init__(self, opener: Opener, check: Check) -> None:
         self._runner = asyncio.Runner()
-        self._store = self._runner.run(opener().__aenter__())
+        self._opened = opener()
+        self._store = self._runner.run(self._opened.__aenter__())
         self._check = check
 
     def prove(self, task: Task) -> Proven:
