@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from somactl.core.verdict import Verdict
+from somactl.core.verdict import Rigour, Verdict
 from somactl.report.base import Report
 
 
@@ -130,7 +130,7 @@ class VerifyReport(Report, tag="verify-psd"):
     tolerances: dict[str, float] = {}
     version_started: int | None = None
     reached: str | None = None
-    rigour: str | None = None
+    rigour: Rigour | None = None
     checked: int = 0
     valid: int = 0
     clampable: int = 0
