@@ -212,10 +212,13 @@ class ProgressPrinter:
 
     remark   prints one sentence on stderr
     counted  what the whole comes to where the work itself cannot tell; None: not known (yet)
+    reason   what holds the work back at the moment; empty: nothing does
     """
 
     def __init__(self, remark: Callable[[str], None], *, quiet: bool = False, color: bool = True) -> None:
         self.counted: int | None = None
+        self.reason: Callable[[], str] = lambda: ""
+        self._last: Progress | None = None
         self._total: int | None = None
         self._remark = remark
         self._quiet = quiet
@@ -233,6 +236,7 @@ class ProgressPrinter:
     def __call__(self, progress: Progress) -> None:
         if self._quiet:
             return
+        self._last = progress
         now, done = time.monotonic(), progress.done
         if progress.what != self._what:
             self._what, self._since, self._first, self._bar = progress.what, now, done, None
@@ -244,11 +248,16 @@ class ProgressPrinter:
         self._told = now
         rate = (done - self._first) / (now - self._since) if now > self._since else 0.0
         read = size(progress.read) if progress.read else ""
-        extra = ", ".join(part for part in (read, progress.note) if part)
+        extra = ", ".join(part for part in (read, progress.note, self.reason()) if part)
         if watched:
             self._draw(done, rate, extra)
         else:
             self._remark(self._sentence(done, rate, extra))
+
+    def again(self) -> None:
+        """Show anew what was shown last: time goes by while nothing is done, and the reason may change."""
+        if self._last is not None:
+            self(self._last)
 
     def hide(self) -> None:
         """Take the line away, so that something else can be printed."""
@@ -266,8 +275,11 @@ class ProgressPrinter:
             self._is_drawn = True
 
     def _sentence(self, done: int, rate: float, extra: str) -> str:
-        count = f"{done}" if self._total is None else f"{done} of {self._total}"
-        parts = [f"{count} {self._what}", *([extra] if extra else []), *([_shown(rate)] if rate else [])]
+        count = f"{done} {self._what}"
+        if self._total is not None:
+            share = 100 * min(done, self._total) // self._total if self._total else 100
+            count = f"{done} of {self._total} {self._what} ({share} %)"
+        parts = [count, *([extra] if extra else []), *([_shown(rate)] if rate else [])]
         if self._total is not None and rate:
             left = max(0, self._total - done) / rate
             parts.append(f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left")

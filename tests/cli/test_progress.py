@@ -114,10 +114,48 @@ def test_elsewhere_a_remark_is_made_now_and_then(monkeypatch: pytest.MonkeyPatch
     told = ProgressPrinter(said.append)
     told(Progress(1, "keys"))
     told(Progress(4, "keys", 10, 3, "2 copied"))
-    assert re.fullmatch(r"4 of 10 keys, 3 B, 2 copied, \d+/s, 0 s left", said[1])
+    assert re.fullmatch(r"4 of 10 keys \(40 %\), 3 B, 2 copied, \d+/s, 0 s left", said[1])
     monkeypatch.setattr(output, "LOG_SECONDS", 30.0)
     told(Progress(5, "keys", 10))
     assert len(said) == 2
+
+
+def test_the_share_is_all_only_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "LOG_SECONDS", 0.0)
+    said: list[str] = []
+    told = ProgressPrinter(said.append)
+    for done, total in ((999, 1000), (1000, 1000), (1001, 1000), (0, 0)):
+        told(Progress(done, "keys", total))
+    assert [line.split(" keys ")[1].split(",")[0] for line in said] == [
+        "(99 %)",
+        "(100 %)",
+        "(100 %)",
+        "(100 %)",
+    ]
+
+
+def test_what_holds_the_work_back_is_shown_also_while_nothing_is_done(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "LOG_SECONDS", 0.0)
+    reason = ""
+    said: list[str] = []
+    told = ProgressPrinter(said.append)
+    told.reason = lambda: reason
+    told.again()
+    assert said == []  # nothing has been done yet that could be told
+    told(Progress(4, "keys", 10, note="2 copied"))
+    reason = "held back: the store answers in 48 ms"
+    told.again()
+    assert said[0].startswith("4 of 10 keys (40 %), 2 copied")
+    assert said[1].startswith("4 of 10 keys (40 %), 2 copied, held back: the store answers in 48 ms")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(output, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(output, "DRAW_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    told.again()
+    assert "held back: the store answers in 48 ms" in capfd.readouterr().err
 
 
 def test_a_finished_line_is_taken_away_before_anything_is_printed(filled: Shell) -> None:
