@@ -10,14 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from somactl.cli.command import Session
-from somactl.cli.inputs import parse_duration, parse_rate
+from somactl.cli.pacing import PaceOptions
 from somactl.cli.suggest import with_same_input
 from somactl.core.json_pointer import parse_pointer
 from somactl.legacy.examine import shown
 from somactl.legacy.journal import Original
 from somactl.legacy.request import Kind, MigrationProgress, MigrationRequest, Selection
 from somactl.operations.admission import Policy
-from somactl.operations.jobs.pace import Pace
 from somactl.report import MigrateReport
 from somactl.suggestion import Suggestion, run
 
@@ -38,33 +37,6 @@ class Wanted:
         for each in self.pointer:
             parse_pointer(each)  # here, and not only when the first value is looked at
         return MigrationRequest(self.match, Selection(tuple(self.pointer), self.discover, self.kind), policy)
-
-
-@dataclass(frozen=True, slots=True)
-class PaceOptions:
-    """The options that say how fast a run may be."""
-
-    rate: Annotated[
-        str | None, typer.Option(metavar="N|NMB", help="Read at most so many values, or MB, per second.")
-    ] = None
-    pause_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Pause between batches while this file exists.")
-    ] = None
-    max_duration: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 8h, at a checkpoint.")
-    ] = None
-
-    @property
-    def given(self) -> dict[str, str]:
-        """By name, to repeat them in what a report suggests."""
-        every = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in every.items() if value}
-
-    def pace(self, session: Session) -> Pace:
-        """Raises UsageError for what is no rate or time."""
-        values_rate, bytes_rate = parse_rate(self.rate, "--rate") if self.rate else (None, None)
-        seconds = parse_duration(self.max_duration, "--max-duration") if self.max_duration else None
-        return Pace(values_rate, bytes_rate, self.pause_file, seconds, remark=session.out.talk)
 
 
 @dataclass(frozen=True, slots=True)

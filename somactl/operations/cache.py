@@ -33,7 +33,7 @@ class Warming:
     """What to fill and how.
 
     match  keys by pattern; None: all
-    pace   bounds the bytes per second that are moved
+    pace   bounds the keys and bytes per second that are moved
     allow_empty  whether it is in order that nothing matches, or there is nothing to compare
     watch  told after every page how many keys were looked at
     dice   numbers evenly from 0 to 1
@@ -46,9 +46,9 @@ class Warming:
     watch: Watch = unwatched
     dice: Callable[[], float] = random.random
 
-    async def paced(self, moved: int) -> None:
-        """Wait until `moved` more bytes are no more than the rate allows."""
-        self.pace.did(0, moved)
+    async def paced(self, keys: int, moved: int) -> None:
+        """Wait until so many more keys and bytes are no more than the rate allows."""
+        self.pace.did(keys, moved)
         await self.pace.turn()
 
     def tell(self, report: CacheWarmReport) -> None:
@@ -134,7 +134,7 @@ def is_current(held: Cached | None, incarnation: str | None, stat: Stat) -> bool
 
 async def fill(store: CachedStore, stats: Sequence[Stat], warming: Warming, report: CacheWarmReport) -> bool:
     """Copy these keys, portion by portion; False, said in the report, where the cache's memory ends."""
-    for portion in in_portions(stats, lambda stat: stat.size, PAGE_BYTES):
+    for portion in in_portions(stats, lambda stat: stat.size, PAGE_BYTES, warming.pace.portion(PAGE_KEYS)):
         size = sum(stat.size for stat in portion)
         if not await _has_room(store, size, report):
             return False
@@ -151,7 +151,7 @@ async def fill(store: CachedStore, stats: Sequence[Stat], warming: Warming, repo
             for entry in snapshot.entries.values()
         ]
         await put(store, fills, report)
-        await warming.paced(size)
+        await warming.paced(len(portion), size)
     return True
 
 
@@ -228,7 +228,8 @@ async def _compare(
 ) -> bool:
     """Judge and mend the `live` keys, or those that are not; False where the cache's memory ends."""
     found = await compare(store, keys, payloads=live)
-    await warming.paced(sum(one.held.size for one in found if live and one.held))
+    read = [one.held.size for one in found if live and one.held]
+    await warming.paced(len(read), sum(read))
     wrong: list[Cached] = []
     lacking: list[Stat] = []
     for one in found:

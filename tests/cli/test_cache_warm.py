@@ -137,7 +137,7 @@ def test_the_rate_is_kept(warm: Warm) -> None:
     """Four values of 320 KB at 2 MB/s: the last may not begin before 0.45 s."""
     warm.commit("a", "b", "c", "d", n=280)
     began = time.monotonic()
-    report = warm.report("--rate", "2")
+    report = warm.report("--rate", "2MB")
     assert time.monotonic() - began > report["bytes_filled"] / 2e6 * 0.9
     assert report["filled"] == 4
 
@@ -261,7 +261,7 @@ def test_an_unreachable_cache_or_store_is_13(warm: Warm, shell: Shell) -> None:
 
 def test_a_signal_ends_it_and_what_was_done_is_told(warm: Warm, shell: Shell) -> None:
     warm.commit(*(f"k{i}" for i in range(4)), n=280)
-    process = shell.begin("cache-warm", "--rate", "0.2", "--output", "json", env=warm.env)
+    process = shell.begin("cache-warm", "--rate", "0.2MB/s", "--output", "json", env=warm.env)
     for _ in range(2000):
         if warm.held():
             break

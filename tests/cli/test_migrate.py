@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -151,6 +152,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "pointer with a bad escape": (["--pointer", "/a~2"], "a~2"),
     "rate": (["--rate", "fast"], "is no rate"),
     "duration": (["--max-duration", "soon"], "is no time"),
+    "latency": (["--max-latency", "20"], "is no latency"),
     "a word that is no source": (["words"], "names no values"),
 }
 
@@ -269,6 +271,16 @@ def test_sigterm_finishes_the_batch_and_the_next_run_goes_on(shell: Shell, redis
     assert (resumed["code"], resumed["values"], resumed["outcomes"]["migrate"]["count"]) == (0, 40, 40)
     with redis_server.client() as raw:
         raw.flushdb()
+
+
+def test_it_holds_back_while_the_store_answers_slowly_and_says_so(shell: Shell) -> None:
+    """No store answers within a microsecond: each batch waits, and the run comes to its end all the same."""
+    values = lines({f"k{i:03d}": text(density(3, seed=i).tolist()) for i in range(60)})
+    done = shell.ok("migrate-json", "--rate", "20", "--max-latency", "0.001ms", stdin=values)
+    assert re.search(
+        r"^holding back: the store answers in \S+ ms, more than 0\.001 ms \(--max-latency\)$", done.err, re.M
+    )
+    assert not shell.is_empty()
 
 
 def test_a_dry_run_that_is_stopped_writes_no_plan(shell: Shell) -> None:

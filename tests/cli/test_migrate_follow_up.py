@@ -152,8 +152,8 @@ def test_one_that_is_not_finished_is_not_forgotten_and_shows_how_to_go_on(files:
 
 
 def test_what_is_suggested_repeats_the_pace(files: Shell) -> None:
-    pace = ("--rate", "100", "--pause-file", "no such file", "--max-duration", "1h")
-    spelt = "--rate 100 --pause-file 'no such file' --max-duration 1h"
+    pace = ("--rate", "100", "--max-latency", "5s", "--pause-file", "no such file", "--max-duration", "1h")
+    spelt = "--rate 100 --max-latency 5s --pause-file 'no such file' --max-duration 1h"
     dry = files.ok("migrate-json", *BOTH, "--dry-run", "--plan-file", "plan", *pace, "--output", "json").json
     assert dry["next"] == f"somactl migrate-json whole.json embedded.json --apply plan {spelt}"
     applied = repeat(files, dry["next"], "--output", "json").json

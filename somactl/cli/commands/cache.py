@@ -10,14 +10,13 @@ import typer
 
 from somactl.cli.command import Session, command
 from somactl.cli.output import counting
+from somactl.cli.quantities import parse_rate
 from somactl.operations import cache
 from somactl.operations.cache import Warming
 from somactl.operations.inspect import count_keys
 from somactl.operations.jobs.pace import Pace
 from somactl.report import Report
 from somactl.suggestion import again
-
-MEGABYTE = 1_000_000
 
 
 @command(
@@ -29,11 +28,8 @@ async def cache_warm(
     session: Session,
     match: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only keys that match.")] = None,
     rate: Annotated[
-        float,
-        typer.Option(
-            metavar="MB/S", min=0.0, help="Move no more than this; 0 for no limit.", show_default="50 MB/s"
-        ),
-    ] = 50.0,
+        str, typer.Option(metavar="N|NMB", help="Copy at most so many keys, or MB, per second; 0: no limit.")
+    ] = "50MB",
     reconcile: Annotated[
         bool, typer.Option("--reconcile", help="Compare every copy with the authority, and mend.")
     ] = False,
@@ -46,7 +42,7 @@ async def cache_warm(
 
     Commits that happen meanwhile win. It stops before the cache's memory is full.
     """
-    pace = Pace(bytes_=rate * MEGABYTE or None)
+    pace = Pace(*parse_rate(rate, "--rate"))
     warming = Warming(match, pace, dry_run, allow_empty, watch=session.out.progress)
     async with session.store(read_only=dry_run) as store:
         cached = cache.cached_store(store)

@@ -13,7 +13,8 @@ import typer
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
 from somactl.cli.inputs import Repair
-from somactl.cli.migration import Lines, MigrationWatcher, PaceOptions, Wanted, follow_up
+from somactl.cli.migration import Lines, MigrationWatcher, Wanted, follow_up
+from somactl.cli.pacing import PaceOptions
 from somactl.cli.signals import abortable
 from somactl.errors import InputRejected, InvalidFile, OutcomeUnknown, PlanStale, StoreUnavailable, UsageError
 from somactl.legacy import tally
@@ -113,7 +114,7 @@ class _Run:
     def _context(self, source: Source, store: Store, request: MigrationRequest) -> MigrationContext:
         from somactl.runtime import lasting_words
 
-        pace, words = self.pace.pace(self.session), lasting_words(self.lines.source)
+        pace, words = self.pace.pace(self.session, store), lasting_words(self.lines.source)
         return MigrationContext(source, store, request, pace, self.watcher, words, self.watcher.lists)
 
     async def inspect(self, plan_file: str | None, *, allow_empty: bool) -> MigrateReport:
@@ -252,7 +253,7 @@ async def migration_finalize(
         async with _source_of(session, journal, source) as opened:
             if opened is None:
                 raise _unknown_source(journal)
-            report = await finalize(opened, store, journal, pace.pace(session), watcher)
+            report = await finalize(opened, store, journal, pace.pace(session, store), watcher)
         session.done.append(report)
     report.undo = follow_up(session, "revert", migration, pace)
     report.next = follow_up(session, "forget" if report.complete else "finalize", migration, pace)
@@ -278,7 +279,7 @@ async def migration_revert(
         async with _source_of(session, journal, source) as opened:
             if opened is None and await anext(journal.originals(), None) is not None:
                 raise _unknown_source(journal)
-            report = await revert(opened, store, journal, pace.pace(session), watcher, watcher.left)
+            report = await revert(opened, store, journal, pace.pace(session, store), watcher, watcher.left)
         session.done.append(report)
     if report.complete:
         _migrate_again(session, report, journal)

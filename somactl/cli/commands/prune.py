@@ -9,7 +9,7 @@ import typer
 from somactl.cli import inputs
 from somactl.cli.command import Session, command
 from somactl.cli.confirm import confirm, may_ask
-from somactl.cli.inputs import parse_duration, parse_size
+from somactl.cli.quantities import parse_duration, parse_size
 from somactl.core.retention import Goal
 from somactl.errors import SomactlError, UsageError
 from somactl.operations import prune as operation
