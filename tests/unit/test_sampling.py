@@ -69,8 +69,13 @@ def test_the_bound_of_more_than_can_be_counted() -> None:
     bound = upper_bound(100_000, 0, 10**12)
     none_at = [fsum(log1p(-marked / (10**12 - i)) for i in range(100_000)) for marked in (bound, bound + 1)]
     assert none_at[0] >= log(0.05) > none_at[1]
-    # Of a population without end, for 5 of many: the Poisson limit.
-    assert upper_bound(10**6, 5, 10**12) == pytest.approx(10.5130e6, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", range(30))
+def test_the_bound_of_a_population_without_end_is_the_binomial_one(bad: int) -> None:
+    share = upper_bound(30, bad, 10**15) / 10**15
+    at_most = fsum(comb(30, x) * share**x * (1 - share) ** (30 - x) for x in range(bad + 1))
+    assert at_most == pytest.approx(0.05, rel=1e-9)
 
 
 def test_it_falls_short_of_the_truth_in_at_most_one_of_twenty_draws() -> None:
