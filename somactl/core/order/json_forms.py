@@ -10,11 +10,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from somactl.core.names import validate_namespace
 from somactl.core.order.items import BrokenError, DefectError, OrderItems, past_space, shortened
+from somactl.core.rfc3339 import MAX_TIME, from_rfc3339
 from somactl.errors import InvalidName
 
 MAX_INTEGER = 2**63 - 1
@@ -108,15 +108,8 @@ def whole(value: object, name: str, least: int) -> int:
     return value
 
 
-MAX_TIME: Final = 253_402_300_799
-"""The last second of the year 9999."""
-
 _ORDER_ID = re.compile(r"[A-Za-z0-9._:-]{1,120}\Z")
 _ISSUER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}\Z")
-_RFC3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(\.[0-9]{1,9})?"
-    r"(Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\Z"
-)
 
 
 def validate_order_id(order_id: str) -> str:
@@ -177,22 +170,11 @@ def _issuer(value: object, name: str) -> str:
 
 
 def _time(value: object, name: str) -> float:
-    seconds = _from_rfc3339(value) if isinstance(value, str) else value
+    seconds = from_rfc3339(value) if isinstance(value, str) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_TIME:
         what = f"`{name}` is neither seconds since 1970 nor RFC 3339 such as 2026-01-31T12:00:00Z"
         raise DefectError("time", what)
     return float(seconds) + 0.0  # there is no -0.0
-
-
-def _from_rfc3339(text: str) -> float | None:
-    match = _RFC3339.match(text)
-    if match is None:
-        return None
-    try:
-        whole = datetime.fromisoformat(match[1] + match[3]).timestamp()
-    except ValueError:  # a day that its month does not have
-        return None
-    return float(f"{whole:.0f}{match[2] or ''}")
 
 
 FIELDS: dict[str, Callable[[object, str], object]] = {
