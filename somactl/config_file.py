@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from somactl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from somactl.core.strict_yaml import YamlError
 
 MOST_BYTES = 1 << 16
 """A configuration has a dozen lines; what is longer is another file."""
 YAML_ENDINGS = (".yaml", ".yml")
 _LINE = re.compile(r"\(at line (\d+), column (\d+)\)")
 _NAME = re.compile(r"[A-Za-z]+([-_][A-Za-z]+){0,4}\Z")
-_NO_TEXT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:merge")
+_NO_PAIRS = "this is no list of NAME: VALUE"
 
 
 def read_file(path: str | None, known: Collection[str]) -> dict[str, str]:
@@ -73,72 +76,34 @@ def _toml(text: str, what: str) -> Iterator[tuple[str, str]]:
 
 
 def _yaml(text: str, what: str) -> Iterator[tuple[str, str]]:
-    """The pairs of one flat mapping.
-
-    The document is read as events: nothing is built from it but text as it stands there (`1e-8` is a text to
-    YAML 1.1), and nothing that is nested, has a tag or refers to something else is read on.
-    """
-    import yaml
+    """The pairs of one flat mapping, as text."""
+    from somactl.core.strict_yaml import Mapping, Scalar, YamlError, parse_yaml
 
     try:
-        loader: Any = yaml.SafeLoader(text)  # whose stubs leave its methods untyped
-        try:
-            yield from _pairs(loader, what)
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f"at line {mark.line + 1}, column {mark.column + 1}" if mark else "in its characters"
-        raise ConfigurationError(
-            f"{what} is not YAML {where}", hint="write NAME: VALUE, a line for each"
-        ) from None
-
-
-def _pairs(loader: Any, what: str) -> Iterator[tuple[str, str]]:
-    from yaml import events as kinds
-
-    while loader.check_event(kinds.StreamStartEvent, kinds.DocumentStartEvent):
-        loader.get_event()
-    if loader.check_event(kinds.StreamEndEvent) or _is_empty(loader):
+        root = parse_yaml(text, deepest=1, most=MOST_BYTES)
+    except YamlError as exc:
+        raise _no_yaml(exc, what) from None
+    if root is None:
         return
-    if not isinstance(first := loader.get_event(), kinds.MappingStartEvent) or first.tag:
-        raise ConfigurationError(f"{what}, line {_line(first)}: this is no list of NAME: VALUE")
-    seen: set[str] = set()
-    while not loader.check_event(kinds.MappingEndEvent):
-        key, value = loader.get_event(), loader.get_event()
-        if not isinstance(key, kinds.ScalarEvent) or key.tag:
-            raise ConfigurationError(f"{what}, line {_line(key)}: this is no name of a setting")
-        if key.value in seen:
-            raise ConfigurationError(
-                f"{what}, line {_line(key)}: a setting is given twice", hint="keep one of them"
-            )
-        seen.add(key.value)
-        if not _is_text(loader, value):
-            raise _neither(key.value, f"{what}, line {_line(value)}")
-        yield key.value, value.value
-    loader.get_event()
-    loader.get_event()
-    if not loader.check_event(kinds.StreamEndEvent):
-        raise ConfigurationError(f"{what} holds several documents", hint="keep one of them")
+    if not isinstance(root, Mapping):
+        raise ConfigurationError(f"{what}, line {root.line}: {_NO_PAIRS}")
+    for name, value in root.fields.items():
+        if not isinstance(value, Scalar) or not value.is_text:
+            raise _neither(name, f"{what}, line {value.line}")
+        yield name, value.text
 
 
-def _is_empty(loader: Any) -> bool:
-    """Whether the document holds comments alone."""
-    event = loader.peek_event()
-    return not getattr(event, "value", "mapping") and not event.tag
-
-
-def _is_text(loader: Any, event: Any) -> bool:
-    """Whether it is a text or a number, and not `null`, `yes` or anything but a scalar."""
-    from yaml import ScalarEvent, ScalarNode
-
-    if not isinstance(event, ScalarEvent) or event.tag:
-        return False
-    return loader.resolve(ScalarNode, event.value, event.implicit) not in _NO_TEXT
-
-
-def _line(event: Any) -> int:
-    return int(event.start_mark.line) + 1
+def _no_yaml(error: YamlError, what: str) -> ConfigurationError:
+    place = f"{what}, line {error.line}"
+    if error.problem == "syntax":
+        return ConfigurationError(f"{what} {error}", hint="write NAME: VALUE, a line for each")
+    if error.problem == "documents":
+        return ConfigurationError(f"{what} holds several documents", hint="keep one of them")
+    if error.problem == "twice":
+        return ConfigurationError(f"{place}: a setting is given twice", hint="keep one of them")
+    if error.problem == "name":
+        return ConfigurationError(f"{place}: this is no name of a setting")
+    return _neither(error.field, place) if error.field else ConfigurationError(f"{place}: {_NO_PAIRS}")
 
 
 def _neither(name: str, what: str) -> ConfigurationError:
