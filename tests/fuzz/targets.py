@@ -30,6 +30,7 @@ from somactl.legacy.plan import Plan, PlanWriter
 from somactl.legacy.request import MigrationContext, MigrationRequest
 from somactl.legacy.source.files import parse_words
 from somactl.legacy.values import find_matrices
+from somactl.operations.audit.accepted import parse_accepted
 from somactl.store.postgres import connections as postgres
 from somactl.store.redis import connection as redis
 
@@ -180,6 +181,17 @@ _DESCRS = (
     b"u'<f8'",
 )
 
+ACCEPTED = b"""version: 1
+accepted:
+  - key: "acme:(9.0, 14.0, 43.0):data"
+    digest: 4f0c7a52b19d3e8860f1c2ab94d75e36
+    owner: ana@example.org
+    reason: >
+      known since May
+    expires: 2027-01-31
+    outcome: violated
+"""
+
 TARGETS = {
     "npy": Target(_matrix, [npy(RHO), npy(RHO.astype("c16")), npy(np.asfortranarray(RHO))], 80, _DESCRS),
     "npy header": Target(
@@ -215,6 +227,9 @@ TARGETS = {
         80,
     ),
     "plan": Target(lambda data: Plan(io.BytesIO(data), "p"), [plan()], 20),
+    "accepted": Target(
+        lambda data: parse_accepted(data, "a"), [ACCEPTED], 20, (b"&a ", b"*a", b"<<: ", b"!!int ")
+    ),
     "toml": Target(_config("toml"), [b'store = "sqlite:///a.db"\nread_timeout_ms = 20\n'], 10),
     "yaml": Target(_config("yaml"), [b"store: sqlite:///a.db\nread_timeout_ms: 20\n"], 10),
     "glob": Target(_glob, [b"acme:*:d?ta\nacme:(1.0):data", b"\\*a*b*\n*ab"], 60),
