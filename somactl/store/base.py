@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from somactl.core.names import Pattern, validate_commit_id, validate_key, validate_namespace
-from somactl.errors import EmptyCommit, InputRejected, InvalidName, LimitExceeded, SomactlError
+from somactl.errors import InputRejected, SomactlError
 from somactl.store.calls import hear
 from somactl.store.contract import (
-    MAX_NOTE_BYTES,
     CommitMetadata,
     CommitRecord,
     CommitStatus,
@@ -37,6 +35,7 @@ from somactl.store.contract import (
     StoreServer,
 )
 from somactl.store.events import MAX_KEEP_EVENTS, PAGE_EVENTS
+from somactl.store.notes import check_note_name, check_notes
 from somactl.store.reading import Listing
 from somactl.store.request import Request, check_retention, prepare
 
@@ -45,7 +44,6 @@ LARGEST = (1 << 63) - 1
 """What SQLite and PostgreSQL take, and more than there are versions, rows or bytes: larger ones mean it."""
 OFFLOADED_BYTES = 4 << 20
 """From this size on digests are computed on another thread: the event loop has others to serve."""
-_NOTE_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,256}\Z")
 
 
 class BaseStore(ABC):
@@ -236,7 +234,7 @@ class BaseStore(ABC):
     async def _compact(self, limit: int, dry_run: bool, past_grace: bool) -> Compaction: ...
 
     async def read_notes(self, names: Sequence[str]) -> dict[str, Note]:
-        return await self._read_notes(_once(map(_note_name, names)))
+        return await self._read_notes(_once(map(check_note_name, names)))
 
     @abstractmethod
     async def _read_notes(self, names: list[str]) -> dict[str, Note]: ...
@@ -245,7 +243,7 @@ class BaseStore(ABC):
         self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         changes, expected = dict(changes), dict(expected or {})
-        _check_notes(changes, expected)
+        check_notes(changes, expected)
         return await self._write_notes(changes, expected)
 
     @abstractmethod
@@ -256,7 +254,7 @@ class BaseStore(ABC):
     async def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]:
         for name in (prefix, after):
             if name:
-                _note_name(name)
+                check_note_name(name)
         async for page in self._note_pages(prefix, after or None):
             yield page
 
@@ -275,30 +273,3 @@ def _once(names: Iterable[str]) -> list[str]:
 
 def _between(least: int, number: int) -> int:
     return max(least, min(number, LARGEST))
-
-
-def _note_name(name: str) -> str:
-    """Raises InvalidName."""
-    if not _NOTE_NAME.match(name):
-        raise InvalidName(f"note {name[:80]!r} is not named by 1-256 letters, digits and . _ : / -")
-    return name
-
-
-def _check_notes(changes: Mapping[str, bytes | None], expected: Mapping[str, int]) -> None:
-    """Everything about a write of notes that can be told without the store's state.
-
-    Raises EmptyCommit, InvalidName, LimitExceeded, InputRejected.
-    """
-    if not changes:
-        raise EmptyCommit("no note is to be written")
-    for name in (*changes, *expected):
-        _note_name(name)
-    for name, data in changes.items():
-        if data is not None and not isinstance(data, bytes):
-            raise InputRejected(f"note {name!r} is no bytes but {type(data).__name__}")
-    size = sum(len(data) for data in changes.values() if data is not None)
-    if size > MAX_NOTE_BYTES:
-        raise LimitExceeded(f"the notes have {size} bytes; at most {MAX_NOTE_BYTES} are written at once")
-    for name, version in expected.items():
-        if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-            raise InputRejected(f"note {name!r}: the expected version is {version!r}; it is a number from 0")

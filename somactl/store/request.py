@@ -382,24 +382,6 @@ def _sentence(key: str, part: str, wanted: object, there: object, state: KeyStat
     return f"{key!r} was expected with {part} {wanted} and has {there or 'none'}"
 
 
-def refuse_note_conflicts(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
-    """Raise VersionConflict naming each note that is not where it was expected; `found`: those there."""
-    conflicts = {
-        name: {"expected": {"version": version}, "found": {"version": found.get(name, 0)}}
-        for name, version in expected.items()
-        if found.get(name, 0) != version
-    }
-    if conflicts:
-        sentences = [
-            f"note {name!r} was expected at version {facts['expected']['version']} and is at version"
-            f" {facts['found']['version']}"
-            for name, facts in list(conflicts.items())[:3]
-        ]
-        raise VersionConflict(
-            "; ".join(sentences), conflicts=conflicts, hint="another run writes the same notes; try again"
-        )
-
-
 def fresh_incarnation() -> str:
     """128 random bits as hex: two incarnations never meet by accident."""
     return os.urandom(16).hex()

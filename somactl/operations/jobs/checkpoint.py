@@ -17,8 +17,8 @@ refuses the formats of a newer somactl instead of guessing at them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -36,6 +36,18 @@ from somactl.store.contract import CommitRecord, Note, Store
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+class Notes(Protocol):
+    """What keeps notes as `Store` promises it: a store itself, or a file (`NotesFile`)."""
+
+    async def read_notes(self, names: Sequence[str]) -> dict[str, Note]: ...
+
+    async def write_notes(
+        self, changes: Mapping[str, bytes | None], expected: Mapping[str, int] | None = None
+    ) -> dict[str, int]: ...
+
+    def scan_notes(self, prefix: str = "", after: str | None = None) -> AsyncIterator[list[Note]]: ...
+
+
 class Checkpoint(Generic[T]):
     """The state of one job, as this run read or wrote it last; `state` is None where there is none (yet).
 
@@ -45,7 +57,7 @@ class Checkpoint(Generic[T]):
     """
 
     def __init__(
-        self, store: Store, name: str, kind: type[T], taken: Callable[[], LockHeld], note: Note | None = None
+        self, store: Notes, name: str, kind: type[T], taken: Callable[[], LockHeld], note: Note | None = None
     ) -> None:
         self.name = name
         self.state: T | None = None if note is None else decode_note(note, kind)
@@ -56,7 +68,7 @@ class Checkpoint(Generic[T]):
 
     @classmethod
     async def open(
-        cls, store: Store, name: str, kind: type[T], taken: Callable[[], LockHeld]
+        cls, store: Notes, name: str, kind: type[T], taken: Callable[[], LockHeld]
     ) -> Checkpoint[T]:
         """The checkpoint of that name, which need not exist, nor its namespace: that is for the first save
         to find out. Raises CorruptValue, SchemaMismatch."""
@@ -141,7 +153,7 @@ async def arrived(store: Store, commit_id: str) -> CommitRecord | None:
     return status.record if status.state == "committed" else None
 
 
-async def forget_notes(store: Store, prefix: str, horizon: float, *, dry_run: bool) -> int:
+async def forget_notes(store: Notes, prefix: str, horizon: float, *, dry_run: bool) -> int:
     """Delete the notes below `prefix` that were last written before `horizon`; how many there are."""
     count = 0
     async for page in store.scan_notes(prefix):

@@ -8,10 +8,10 @@ from operator import itemgetter
 from somactl.core.portions import in_portions
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import Note
+from somactl.store.notes import refuse_note_conflicts
 from somactl.store.postgres import failures, reading, records
 from somactl.store.postgres.session import Session, milliseconds, seconds_for
 from somactl.store.reading import no_namespace
-from somactl.store.request import refuse_note_conflicts
 
 _PAGE_NOTES = 1000
 

@@ -16,10 +16,10 @@ import xxhash
 from somactl.core.portions import in_portions
 from somactl.errors import SomactlError, StoreBusy, StoreDamaged, StoreUnavailable
 from somactl.store.contract import Note
+from somactl.store.notes import refuse_note_conflicts
 from somactl.store.redis import layout
 from somactl.store.redis.pool import Argument, Call, Script
 from somactl.store.redis.reading import Reader
-from somactl.store.request import refuse_note_conflicts
 
 READ = Script("note_read")
 WRITE = Script("note_write")

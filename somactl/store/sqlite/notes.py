@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from somactl.errors import OutcomeUnknown
 from somactl.store.contract import Note, Retention
-from somactl.store.request import refuse_note_conflicts
+from somactl.store.notes import refuse_note_conflicts
 from somactl.store.sqlite import failures, reading, writing
 from somactl.store.sqlite.database import transaction
 from somactl.store.sqlite.schema import queries

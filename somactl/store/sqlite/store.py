@@ -31,8 +31,9 @@ from somactl.store.contract import (
     Stat,
     Stats,
 )
+from somactl.store.notes import refuse_note_conflicts
 from somactl.store.reading import Listing, pages
-from somactl.store.request import Request, refuse_conflicts, refuse_note_conflicts
+from somactl.store.request import Request, refuse_conflicts
 from somactl.store.sqlite import compaction, diagnosis, events, notes, reading, writing
 from somactl.store.sqlite.database import Worker
 
