@@ -117,10 +117,11 @@ def _cell(text: str) -> str:
 
 
 def schemas() -> Iterator[tuple[str, str]]:
-    """File name and text of the JSON Schema of each report, and of what a failure prints."""
+    """File name and text of the JSON Schema of each report, of what a failure prints, and of evidence."""
     for cls in report.REPORTS:
-        yield _schema(str(cls.__struct_config__.tag), cls)
-    yield _schema("error", report.ErrorReport)
+        yield _schema(f"report.{cls.__struct_config__.tag}", cls)
+    yield _schema("report.error", report.ErrorReport)
+    yield _schema("evidence", report.EvidenceDocument)
 
 
 def _schema(name: str, cls: type[msgspec.Struct]) -> tuple[str, str]:
@@ -128,13 +129,13 @@ def _schema(name: str, cls: type[msgspec.Struct]) -> tuple[str, str]:
     body = components.pop(str(reference["$ref"]).removeprefix("#/$defs/"))
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"report.{name}.json",
+        "$id": f"{name}.json",
         **body,
     }
     if components:
         schema["$defs"] = dict(sorted(components.items()))
     text = msgspec.json.format(msgspec.json.encode(_dedented(schema)), indent=2).decode()
-    return f"report.{name}.json", text + "\n"
+    return f"{name}.json", text + "\n"
 
 
 def _dedented(schema: Any) -> Any:

@@ -34,7 +34,8 @@
     │   ├── CommitIdReused                the same id with another request
     │   ├── CommitExpired                 the id is older than the records kept
     │   ├── CommitAborted                 the id was claimed by `status --resolve`
-    │   └── OrderRefused                  expired, replaced by a newer one, or for another namespace
+    │   ├── OrderRefused                  expired, replaced by a newer one, or for another namespace
+    │   └── EvidenceRejected              damaged, or parts that do not make one audit
     ├── VersionConflict             12    nothing written
     ├── PlanStale                   12    what a plan was made from has changed
     ├── StoreUnavailable            13    nothing written; retryable
@@ -291,6 +292,12 @@ class OrderRefused(InputRejected):
     """A prune order that may not be carried out, here or any more; `facts.ruling` names the rule it broke."""
 
     runbook = "prune"
+
+
+class EvidenceRejected(InputRejected):
+    """Evidence of audits that is damaged, or does not add up; `facts.defect` names what is wrong."""
+
+    runbook = "evidence"
 
 
 class VersionConflict(SomactlError):

@@ -44,6 +44,8 @@ COMMANDS: dict[str, str] = {
     "events enable": "events",
     "events disable": "events",
     "verify-psd": "audit",
+    "evidence check": "evidence",
+    "evidence merge": "evidence",
     "migrate-json": "migrate",
     "migration ls": "migrate",
     "migration show": "migrate",
@@ -60,6 +62,7 @@ COMMANDS: dict[str, str] = {
 
 GROUPS = {
     "events": "What each commit tells: list events, say how far they were published, have them wait for it.",
+    "evidence": "What audits leave behind: check that it is intact, add up that of shards.",
     "migration": "What migrate-json began: list it, look at it, finalize, revert or forget it.",
 }
 """What the first words of commands with two of them are about."""

@@ -30,7 +30,7 @@ _DIGEST_DIGITS = 32
 
 def read_file(path: str) -> bytes:
     """The content of a file, or of stdin for `-`. Raises InvalidFile, LimitExceeded."""
-    name = "standard input" if path == "-" else path
+    name = name_of(path)
     content = _content(path, name, MAX_FILE_BYTES)
     if not content:
         raise InvalidFile(
@@ -52,7 +52,20 @@ def read_order(path: str) -> bytes:
     """
     from somactl.core.order import MAX_TEXT_BYTES
 
-    return _content(path, "standard input" if path == "-" else path, MAX_TEXT_BYTES)
+    return _content(path, name_of(path), MAX_TEXT_BYTES)
+
+
+def read_evidence(path: str) -> bytes:
+    """Evidence of an audit from a file, or from stdin for `-`. Raises InvalidFile, LimitExceeded."""
+    content = _content(path, name_of(path), MAX_FILE_BYTES)
+    if len(content) > MAX_FILE_BYTES:
+        raise LimitExceeded(f"{name_of(path)}: larger than {MAX_FILE_BYTES >> 20} MiB")
+    return content
+
+
+def name_of(path: str) -> str:
+    """What messages call the file."""
+    return "standard input" if path == "-" else path
 
 
 def _content(path: str, name: str, limit: int) -> bytes:

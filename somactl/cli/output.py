@@ -20,6 +20,7 @@ from somactl.config import OUTPUTS
 from somactl.errors import ResultNotWritten, SomactlError
 from somactl.operations.jobs.progress import Progress
 from somactl.report import ErrorReport, Report, decide
+from somactl.report.encoding import to_json
 from somactl.suggestion import again
 
 PATIENCE_SECONDS = 1.0  # a command that is done by then shows nothing
@@ -72,7 +73,7 @@ class Output:
 
     def item(self, value: Any) -> None:
         """One line of ndjson."""
-        self.write(_json(value) + b"\n")
+        self.write(to_json(value) + b"\n")
 
     def report(self, report: Report, *, asked_for: bool = True) -> None:
         """The finished report: a table with its undo and next commands, or JSON.
@@ -83,7 +84,7 @@ class Output:
         if self.mode == "ndjson":
             self.item(report)
         elif self.mode == "json":
-            self.write(msgspec.json.format(_json(report), indent=2) + b"\n")
+            self.write(msgspec.json.format(to_json(report), indent=2) + b"\n")
         else:
             from somactl.cli.render import degraded_line, render
 
@@ -102,7 +103,7 @@ class Output:
     def warn(self, text: str) -> None:
         """Something a person must be told, on stderr; in the JSON modes as an object on one line."""
         self.progress.hide()
-        line = _json({"message": text}).decode() if self.is_json else printable(text)
+        line = to_json({"message": text}).decode() if self.is_json else printable(text)
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
@@ -115,7 +116,7 @@ class Output:
         error.during(command=during.command, store=during.store, namespace=during.namespace)
         code = error.exit_code if code is None else code
         if self.is_json:
-            line = _json(error_report(error, during, code)).decode()
+            line = to_json(error_report(error, during, code)).decode()
         else:
             from somactl.cli.render import render_error
 
@@ -165,22 +166,6 @@ class Standing:
     report: Report | None = None
     is_change: bool = False
     during: Invocation | None = None
-
-
-def _json(value: Any) -> bytes:
-    """The value as JSON, exactly; but bytes of a file name that are no UTF-8 become `\\udcff`."""
-    try:
-        return msgspec.json.encode(value)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(_in_unicode(msgspec.to_builtins(value)))
-
-
-def _in_unicode(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_in_unicode(name): _in_unicode(part) for name, part in value.items()}
-    return [_in_unicode(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def error_report(error: SomactlError, during: Invocation, code: int) -> ErrorReport:

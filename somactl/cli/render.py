@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from somactl.cli.render_evidence import check_lines, merge_lines
 from somactl.cli.render_migration import migration_view, migrations_view
 from somactl.cli.suggest import Invocation, in_flags
 from somactl.cli.text import columns, on_lines, shape, size, utc, when, wrapped
@@ -24,6 +25,8 @@ from somactl.report import (
     DoctorReport,
     EventsLsReport,
     EventsReport,
+    EvidenceCheckReport,
+    EvidenceMergeReport,
     ExplainReport,
     GetReport,
     InitReport,
@@ -421,6 +424,8 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     PruneReport: _prune,
     CacheWarmReport: _cache_warm,
     VerifyReport: _verify,
+    EvidenceCheckReport: check_lines,
+    EvidenceMergeReport: lambda report: merge_lines(report, _verify),
     MigrateReport: migration_view,
     MigrationsReport: migrations_view,
     ExplainReport: lambda report: report.text.splitlines(),

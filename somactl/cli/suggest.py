@@ -14,7 +14,7 @@ from somactl.cli.text import printable
 from somactl.errors import Interrupted, SecretExposed, SomactlError, Terminated, UsageError, VersionConflict
 from somactl.suggestion import Suggestion, explain, run
 
-OFFLINE = frozenset({"completion", "demo"})
+OFFLINE = frozenset({"completion", "demo", "evidence check", "evidence merge"})
 """Commands that open no store, and need no word of where it is."""
 PARAMETERS = frozenset(
     {

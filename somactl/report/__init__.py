@@ -7,6 +7,8 @@ the store's; it holds no clock reading or host name of this machine.
 from __future__ import annotations
 
 from somactl.report.auditing import (
+    MAX_RESULTS,
+    OUTCOME_CODES,
     AuditScope,
     CacheFinding,
     CacheWarmReport,
@@ -21,6 +23,13 @@ from somactl.report.base import (
     ErrorReport,
     Report,
     decide,
+)
+from somactl.report.evidencing import (
+    AuditPart,
+    EvidenceCheckReport,
+    EvidenceDocument,
+    EvidenceFile,
+    EvidenceMergeReport,
 )
 from somactl.report.looking import (
     CommitView,
@@ -74,9 +83,12 @@ from somactl.report.writing import (
 
 __all__ = [
     "EXIT_CODES",
+    "MAX_RESULTS",
+    "OUTCOME_CODES",
     "PRECEDENCE",
     "REPORTS",
     "SCHEMA_VERSION",
+    "AuditPart",
     "AuditScope",
     "CacheFinding",
     "CacheWarmReport",
@@ -95,6 +107,10 @@ __all__ = [
     "EventView",
     "EventsLsReport",
     "EventsReport",
+    "EvidenceCheckReport",
+    "EvidenceDocument",
+    "EvidenceFile",
+    "EvidenceMergeReport",
     "ExplainReport",
     "FindingView",
     "GetReport",
@@ -148,6 +164,8 @@ REPORTS: tuple[type[Report], ...] = (
     PruneReport,
     CacheWarmReport,
     VerifyReport,
+    EvidenceCheckReport,
+    EvidenceMergeReport,
     MigrateReport,
     MigrationsReport,
     CompletionReport,

@@ -9,6 +9,20 @@ import msgspec
 from somactl.core.verdict import Rigour, Verdict
 from somactl.report.base import Report
 
+OUTCOME_CODES = {
+    "violated": 3,
+    "corrupt": 3,
+    "contradicting": 3,
+    "undecided": 4,
+    "unreadable": 4,
+    "stale": 4,
+    "rejected": 11,
+}
+"""What an audit ends with that met such an outcome; those with 3 are findings."""
+
+MAX_RESULTS = 1000
+"""A report stays bounded however sick a namespace is; ndjson mode prints them all."""
+
 
 class CacheFinding(msgspec.Struct, kw_only=True):
     """A copy that the authority cannot explain, or a value that is corrupt in the authority itself."""

@@ -12,6 +12,8 @@ import numpy as np
 
 from servers.redis import RedisServer
 from somactl.cli.suggest import quote
+from somactl.report import VerifyReport
+from somactl.report.evidence import write_evidence
 from tests.cli.conftest import density, with_smallest_eigenvalue
 from tests.suggested.server_cases import Servers, configured, cut_after
 from tests.suggested.stage import KEY, SECRET, Stage
@@ -172,6 +174,17 @@ def a_namespace_over_its_limit(stage: Stage, servers: Servers) -> Iterator[Drill
     stage.ok("prune", "--keep", "1", "--order-file", "the order", "--order-id", "o")
     stage.ok("restore", "--commit", "o")
     assert stage.ok("-o", "json", "ls").json["total"] == 2
+
+
+@drill("evidence")
+def evidence_that_was_cut_short(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    data = write_evidence(VerifyReport(method="certify", checked=1, valid=1).finish())
+    stage.write("cut.json", data[:-9])
+    stage.write("whole.json", data)
+    fails(stage, 11, "evidence", "check", "cut.json")
+    fails(stage, 11, "evidence", "merge", "cut.json")
+    yield Drill({"FILE": "cut.json", "OTHER": "whole.json", "COPY": "sum.json"}, codes={"cut.json": {11}})
+    stage.ok("evidence", "check", "sum.json")
 
 
 @drill("schema-mismatch")

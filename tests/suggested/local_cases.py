@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from somactl.report import AuditScope, VerifyReport
+from somactl.report.evidence import write_evidence
 from support.pipes import wait_until_read
 from tests.cli.conftest import density, with_smallest_eigenvalue
 from tests.suggested.stage import KEY, NAMESPACE, SECRET, Case, Fault, Stage
@@ -48,6 +50,22 @@ def an_option_that_does_not_exist(stage: Stage) -> Iterator[Fault]:
 def nothing_to_verify(stage: Stage) -> Iterator[Fault]:
     stage.put()
     yield Fault(["verify-psd"])
+
+
+@case("EvidenceRejected")
+def evidence_of_two_audits(stage: Stage) -> Iterator[Fault]:
+    for name in ("the first", "-second"):
+        scope = AuditScope(match="a*", upto=name)
+        report = VerifyReport(method="certify", namespace=name, scope=scope, checked=1, valid=1)
+        stage.write(name, write_evidence(report.finish()))
+    yield Fault(["evidence", "merge", "--", "the first", "-second"])
+
+
+@case("EvidenceRejected")
+def evidence_that_was_edited(stage: Stage) -> Iterator[Fault]:
+    data = write_evidence(VerifyReport(method="certify", checked=1, valid=1).finish())
+    stage.write("audit.json", data.replace(b'"valid":1', b'"valid":2'))
+    yield Fault(["evidence", "merge", "audit.json"], codes={"evidence": {11}})
 
 
 @case("CorruptValue")

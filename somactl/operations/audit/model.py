@@ -8,20 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from somactl.core.verdict import Method, Rigour, Tolerances, Verdict
-from somactl.report import Checked, VerifyReport
-
-MAX_RESULTS = 1000  # a report stays bounded however sick a namespace is; ndjson mode prints them all
-
-EXIT_CODES = {
-    "violated": 3,
-    "corrupt": 3,
-    "contradicting": 3,
-    "undecided": 4,
-    "unreadable": 4,
-    "stale": 4,
-    "rejected": 11,
-}
-"""What each outcome that is not right means for the exit code."""
+from somactl.report import MAX_RESULTS, OUTCOME_CODES, Checked, VerifyReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +116,4 @@ class Tally:
             else:
                 report.results_omitted += 1
         self.each(checked)
-        return not (self.fail_fast and outcome in EXIT_CODES)
+        return not (self.fail_fast and outcome in OUTCOME_CODES)

@@ -1,0 +1,181 @@
+"""Evidence of an audit: its report in canonical JSON, with a digest. docs/EVIDENCE.md specifies the form.
+
+    data = write_evidence(report)
+    evidence = read_evidence(data, "audit.json")     # or it raises EvidenceRejected
+
+A digest finds what was damaged or altered by accident. It is no signature: an attacker can compute it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from somactl import __version__
+from somactl.core.canonical import canonical
+from somactl.core.text_encoding import wide_encoding, without_mark
+from somactl.errors import EvidenceRejected
+from somactl.report.auditing import AuditScope, VerifyReport
+from somactl.report.encoding import to_json
+from somactl.report.evidencing import AuditPart, Defect, EvidenceDocument
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One file of evidence that was read: where it came from, what it says, and its canonical bytes."""
+
+    name: str
+    document: EvidenceDocument
+    data: bytes
+
+    @property
+    def report(self) -> VerifyReport:
+        return self.document.report
+
+    @property
+    def parts(self) -> list[AuditPart]:
+        """Those it was added up from; of a single audit itself."""
+        return self.document.parts or [self._as_part()]
+
+    def _as_part(self) -> AuditPart:
+        report, scope = self.report, self.report.scope or AuditScope()
+        return AuditPart(
+            digest=self.document.digest,
+            shard=scope.shard,
+            after=scope.after,
+            upto=scope.upto,
+            reached=report.reached,
+            complete=report.complete,
+            codes=report.codes,
+            blas=report.blas,
+        )
+
+
+def write_evidence(report: VerifyReport, parts: Sequence[AuditPart] = ()) -> bytes:
+    """The report as evidence; the same report gives the same bytes. parts: what it was added up from."""
+    tree = {"evidence": FORMAT, "parts": list(parts), "report": report, "somactl": __version__}
+    return _with_digest(canonical(json.loads(to_json(tree))))
+
+
+def read_evidence(data: bytes, name: str) -> Evidence:
+    """The evidence in `data`, which errors call `name`. Blanks and the order of members do not matter.
+
+    Raises EvidenceRejected, whose fact `defect` is one of `evidencing.Defect`. That the numbers agree with
+    each other is not looked at here: see `evidence_check.contradictions`.
+    """
+    tree = _tree(data, name)
+    _check_format(tree, name)
+    written = _check_digest(tree, name)
+    try:
+        document = msgspec.convert(tree, EvidenceDocument)
+    except msgspec.ValidationError as exc:
+        raise rejected(name, "invalid-report", f"it is no report of an audit: {exc}") from None
+    unknown = _unknown_member(tree, msgspec.to_builtins(document))
+    if unknown is not None:
+        raise rejected(name, "unknown-member", f"the member {unknown} is not known here", hint=_newer(tree))
+    return Evidence(name, document, written)
+
+
+def rejected(name: str, defect: Defect, what: str, *, hint: str | None = None) -> EvidenceRejected:
+    return EvidenceRejected(f"{name}: {what}", hint=hint, defect=defect, file=name)
+
+
+def _with_digest(body: bytes) -> bytes:
+    """The canonical object `body` with its digest, whose name sorts before all others."""
+    return b'{"digest":"' + _digest(body).encode() + b'",' + body[1:]
+
+
+def _digest(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+class _Repeated(Exception):
+    """An object names this member twice, of which JSON parsers keep whichever they like."""
+
+
+def _tree(data: bytes, name: str) -> dict[str, Any]:
+    if (encoding := wide_encoding(data)) is not None:
+        raise rejected(name, "not-json", f"it is {encoding}, not UTF-8", hint="have it written as UTF-8")
+    try:
+        tree = json.loads(without_mark(data).decode(), object_pairs_hook=_members, parse_constant=_refuse)
+        canonical(tree)
+    except _Repeated as exc:
+        raise rejected(
+            name, "repeated-member", f"the member {exc.args[0]!r} stands twice in one object"
+        ) from None
+    except RecursionError:
+        raise rejected(name, "not-json", "it is nested too deeply") from None
+    except ValueError as exc:
+        raise rejected(name, "not-json", f"it is no JSON: {exc}") from None
+    if not isinstance(tree, dict):
+        raise rejected(name, "not-json", "it is JSON, but no object")
+    return tree
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Repeated(next(name for name in names if names.count(name) > 1))
+    return members
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _check_format(tree: dict[str, Any], name: str) -> None:
+    found = tree.get("evidence")
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise rejected(
+            name,
+            "unknown-version",
+            "it does not say which version of the form of evidence it has",
+            hint="a report is no evidence: that is a file of its own, which an audit is asked for",
+        )
+    if found != FORMAT:
+        what = f"the form of evidence has version {found}; this somactl reads {FORMAT}"
+        raise rejected(name, "unknown-version", what, hint=_newer(tree))
+
+
+def _newer(tree: dict[str, Any]) -> str:
+    writer = tree.get("somactl")
+    release = f"somactl {writer}, which wrote it," if isinstance(writer, str) else "the somactl that wrote it"
+    return f"read it with {release} or a newer one"
+
+
+def _check_digest(tree: dict[str, Any], name: str) -> bytes:
+    """The canonical bytes of the whole. Raises EvidenceRejected unless its digest is that of the rest."""
+    body = canonical({member: value for member, value in tree.items() if member != "digest"})
+    given, computed = tree.get("digest"), _digest(body)
+    if given != computed:
+        said = f"it says {given}" if isinstance(given, str) else "it has none"
+        what = (
+            f"the digest of what stands in it is {computed}, and {said}: it was changed after it was written"
+        )
+        raise rejected(name, "digest-mismatch", what, hint="fetch it again from where the audit wrote it")
+    return _with_digest(body)
+
+
+def _unknown_member(found: Any, known: Any, path: str = "") -> str | None:
+    """Where `found` has a member that `known`, its typed form, lacks; None where it has none."""
+    if isinstance(found, dict):
+        inner = [(f"{path}.{name}" if path else name, value, name) for name, value in found.items()]
+    elif isinstance(found, list):
+        inner = [(f"{path}[{at}]", value, at) for at, value in enumerate(found)]
+    else:
+        return None
+    for where, value, at in inner:
+        if isinstance(known, dict) and at not in known:
+            return where
+        deeper = _unknown_member(value, known[at], where)
+        if deeper is not None:
+            return deeper
+    return None

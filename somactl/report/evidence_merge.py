@@ -1,0 +1,214 @@
+"""Adding up the evidence of an audit's shards: whole ranges that join, and nothing twice.
+
+Files may come in any order, and may be sums themselves: the result is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain, combinations, pairwise
+from typing import Any
+
+import msgspec
+
+from somactl.errors import EvidenceRejected
+from somactl.report.auditing import MAX_RESULTS, OUTCOME_CODES, AuditScope, Checked, VerifyReport
+from somactl.report.base import decide
+from somactl.report.evidence import Evidence, read_evidence, write_evidence
+from somactl.report.evidence_check import contradictions, range_of
+from somactl.report.evidencing import AuditPart, Mismatch
+from somactl.report.ranges import KeyRange
+
+Rule = Callable[[list[Any]], Any]
+MERGED = "the sum"
+"""What errors would call the result, which is evidence as any other."""
+
+
+def _least(values: list[Any]) -> Any:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _greatest(values: list[Any]) -> Any:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _distinct(values: list[list[Any]]) -> list[Any]:
+    found: list[Any] = []
+    for value in chain.from_iterable(values):
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _by_name(values: list[dict[str, int]]) -> dict[str, int]:
+    names = sorted({name for counts in values for name in counts})
+    return {name: sum(counts.get(name, 0) for counts in values) for name in names}
+
+
+def _codes(values: list[list[int]]) -> list[int]:
+    codes = {code for codes in values for code in codes}
+    return sorted((codes - {0}) or {0})
+
+
+def _rigour(values: list[str | None]) -> str | None:
+    """One verdict that is only `computed` makes the whole `computed`."""
+    return next((word for word in ("computed", "proved") if word in values), None)
+
+
+def _worst_first(values: list[list[Checked]]) -> list[Checked]:
+    """The results in the order of their keys; of more than fit, findings stay before all others."""
+    results = list(chain.from_iterable(values))
+    ranks = [OUTCOME_CODES.get(checked.outcome) != 3 for checked in results]
+    kept = sorted(range(len(results)), key=lambda at: (ranks[at], at))[:MAX_RESULTS]
+    return [results[at] for at in sorted(kept)]
+
+
+_ALIKE = (
+    *("schema_version", "store", "address", "namespace", "incarnation", "method", "tolerances"),
+    *("scope.all", "scope.match", "scope.origin", "scope.incremental", "scope.sample", "scope.plan"),
+)
+"""What must be the same in all parts of one audit."""
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys((name for name in _ALIKE if "." not in name), lambda values: values[0]),
+    **dict.fromkeys(("checked", "valid", "clampable", *OUTCOME_CODES, "skipped", "results_omitted"), sum),
+    **dict.fromkeys(("started_at", "version_started", "lowest_lambda_min"), _least),
+    **dict.fromkeys(("ended_at", "namespace_version", "worst_trace_error"), _greatest),
+    **dict.fromkeys(("warnings", "degraded_services"), _distinct),
+    **dict.fromkeys(("undo", "next"), lambda values: None),  # they are for the place where the audit ran
+    **dict.fromkeys(("complete", "allow_empty"), all),
+    "degraded": any,
+    "codes": _codes,
+    "code": decide,
+    "rigour": _rigour,
+    "skipped_kinds": _by_name,
+    "results": _worst_first,
+}
+"""How each member of the report follows from those of the parts, in the order of their ranges. Those that are
+missing follow from the parts' entries: see `_report`."""
+
+
+def merge_evidence(given: Sequence[Evidence]) -> Evidence:
+    """The audit that they add up to; one alone is itself.
+
+    Raises EvidenceRejected naming two files: they are not of one audit, or their ranges overlap or leave a
+    gap; and where one belies itself.
+    """
+    for evidence in given:
+        for problem in contradictions(evidence):
+            raise EvidenceRejected(f"{evidence.name}: {problem}", defect="inconsistent", file=evidence.name)
+    if len(given) == 1:
+        return given[0]
+    ordered = sorted(given, key=_place)
+    _require_one_audit(ordered)
+    _require_each_once(ordered)
+    _require_joined(ordered)
+    parts = [part for evidence in ordered for part in evidence.parts]
+    return read_evidence(write_evidence(_report(ordered, parts), parts), MERGED)
+
+
+def _place(evidence: Evidence) -> tuple[Any, ...]:
+    keys = range_of(evidence.report)
+    return keys.lower, keys.upper, evidence.document.digest
+
+
+def _require_one_audit(ordered: list[Evidence]) -> None:
+    for evidence in ordered:
+        _require_range(evidence)
+    first = ordered[0]
+    for other in ordered[1:]:
+        for name in _ALIKE:
+            ours, theirs = _value(first, name), _value(other, name)
+            if ours != theirs:
+                what = f"they differ in {name.removeprefix('scope.')}: {ours!r} and {theirs!r}"
+                raise _mismatch("different", first, other, what)
+        ours, theirs = first.parts[0].shard, other.parts[0].shard
+        if _of(ours) != _of(theirs):
+            raise _mismatch("different", first, other, f"they are shards of two plans: {ours} and {theirs}")
+
+
+def _require_range(evidence: Evidence) -> None:
+    """Only what went through a range of keys adds up: nothing tells that other selections are disjoint."""
+    scope = evidence.report.scope
+    if scope is None:
+        why = "it does not say what it looked at"
+    elif scope.keys or scope.files:
+        why = "it is about named keys or files"
+    elif scope.sample is not None:
+        why = "it is about a sample"
+    else:
+        return
+    raise EvidenceRejected(
+        f"{evidence.name}: {why}, and only ranges of keys add up", defect="not-a-range", file=evidence.name
+    )
+
+
+def _value(evidence: Evidence, name: str) -> Any:
+    member, _, inner = name.partition(".")
+    value = getattr(evidence.report, member)
+    return getattr(value, inner) if inner else value
+
+
+def _of(shard: str | None) -> str | None:
+    return shard and shard.partition("/")[2]
+
+
+def _require_each_once(ordered: list[Evidence]) -> None:
+    for one, other in combinations(ordered, 2):
+        for ours in one.parts:
+            for theirs in other.parts:
+                if ours.digest == theirs.digest:
+                    raise _mismatch("repeated-part", one, other, "the same audit is in both")
+                if ours.shard is not None and ours.shard == theirs.shard:
+                    raise _mismatch("repeated-part", one, other, f"both hold shard {ours.shard}")
+
+
+def _require_joined(ordered: list[Evidence]) -> None:
+    for one, other in pairwise(ordered):
+        ours, theirs = range_of(one.report), range_of(other.report)
+        if ours.upper > theirs.lower:
+            both = KeyRange(theirs.after, min(ours, theirs, key=lambda keys: keys.upper).upto)
+            raise _mismatch("overlap", one, other, f"both hold {both}")
+        if ours.upper < theirs.lower:
+            raise _mismatch("gap", one, other, f"neither holds {KeyRange(ours.upto, theirs.after)}")
+
+
+def _mismatch(defect: Mismatch, one: Evidence, other: Evidence, what: str) -> EvidenceRejected:
+    files = [one.name, other.name]
+    return EvidenceRejected(f"{one.name} and {other.name}: {what}", defect=defect, files=files)
+
+
+def _report(ordered: list[Evidence], parts: list[AuditPart]) -> VerifyReport:
+    reports = [evidence.report for evidence in ordered]
+    merged = {name: rule([getattr(report, name) for report in reports]) for name, rule in RULES.items()}
+    merged["results_omitted"] += sum(len(report.results) for report in reports) - len(merged["results"])
+    return VerifyReport(
+        scope=_scope(reports, parts),
+        reached=_reached(parts),
+        blas="; ".join(sorted({part.blas for part in parts if part.blas})) or None,
+        **merged,
+    )
+
+
+def _scope(reports: list[VerifyReport], parts: list[AuditPart]) -> AuditScope:
+    first, last = reports[0].scope, reports[-1].scope
+    assert first is not None
+    assert last is not None
+    return msgspec.structs.replace(first, shard=_shard(parts), upto=last.upto)
+
+
+def _shard(parts: list[AuditPart]) -> str | None:
+    """`2-4/8` of those three shards; None of all there are."""
+    shards = [part.shard for part in parts if part.shard is not None]
+    if not shards or KeyRange(parts[0].after, parts[-1].upto).is_whole:
+        return None
+    indices = sorted(int(shard.partition("/")[0]) for shard in shards)
+    return f"{indices[0]}-{indices[-1]}/{_of(shards[0])}"
+
+
+def _reached(parts: list[AuditPart]) -> str | None:
+    """The last key up to which every part came without a gap; None where all came to their ends."""
+    for number, part in enumerate(parts):
+        if part.reached is not None:
+            return part.reached or (part.after if number else None) or ""
+    return None
