@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 from hypothesis import given, strategies as st
@@ -87,11 +87,18 @@ async def test_a_store_that_answers_in_time_holds_nothing_back() -> None:
     assert max(job.gaps) <= FAST * 1.01
 
 
-async def test_one_slow_answer_is_not_a_slow_store() -> None:
-    slow = iter([FAST, FAST, 5.0, FAST, FAST, 5.0, FAST, FAST])
-    job = Job(lambda now: next(slow, FAST))
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [SLOW, SLOW, SLOW, FAST, FAST],  # the store makes a checkpoint now and then
+        [SLOW, SLOW, FAST],  # this process is mostly late to look
+    ],
+)
+async def test_some_slow_answers_do_not_make_a_slow_store(answers: list[float]) -> None:
+    each = cycle(answers)
+    job = Job(lambda now: next(each))
     pace = job.pace()
-    await job.run(pace, 20)
+    await job.run(pace, 30)
     assert (pace.held_back, job.remarks) == (0.0, [])
 
 
@@ -103,8 +110,8 @@ async def test_pauses_grow_while_the_store_is_slow_up_to_a_bound_and_the_job_goe
     assert job.gaps[0] >= FIRST_SECONDS
     assert sorted(job.gaps[:7]) == job.gaps[:7]
     # No longer than that: the answers that are waited for in a pause come on top.
-    assert all(LONGEST_SECONDS <= gap < LONGEST_SECONDS + 0.2 for gap in job.gaps[8:])
-    assert pace.held_back == pytest.approx(sum(job.gaps), abs=20 * 2 * SLOW)
+    assert all(LONGEST_SECONDS <= gap < LONGEST_SECONDS + 7 * SLOW for gap in job.gaps[8:])
+    assert pace.held_back == pytest.approx(sum(job.gaps), abs=20 * 4 * SLOW)
 
 
 async def test_they_shrink_when_it_has_recovered_also_in_the_midst_of_a_pause() -> None:
