@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from somactl.cli.render_audit import audit_view
 from somactl.cli.render_evidence import check_lines, merge_lines
 from somactl.cli.render_migration import migration_view, migrations_view
 from somactl.cli.suggest import Invocation, in_flags
@@ -14,7 +15,6 @@ from somactl.core.verdict import INVARIANTS, Verdict
 from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
 from somactl.report import (
     CacheWarmReport,
-    Checked,
     CommitItem,
     CommitReport,
     CommitView,
@@ -364,41 +364,6 @@ def _cache_warm(report: CacheWarmReport) -> list[str]:
     return lines + ([f"stopped: {report.stopped}"] if report.stopped else [])
 
 
-def _verify(report: VerifyReport) -> list[str]:
-    rows = [[r.outcome, f"{r.source} ({r.store})" if r.store else r.source, _why(r)] for r in report.results]
-    counts = {
-        name: getattr(report, name)
-        for name in (
-            "valid",
-            "clampable",
-            "violated",
-            "corrupt",
-            "undecided",
-            "rejected",
-            "unreadable",
-            "stale",
-            "contradicting",
-        )
-    }
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing checked"
-    if report.skipped:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.skipped_kinds.items()))
-        told += f", {report.skipped} skipped ({kinds})"
-    lines = [f"{told} ({report.rigour or 'no verdicts'}, method {report.method})"]
-    lines += columns(["OUTCOME", "MATRIX", "WHY"], rows) if rows else []
-    if report.results_omitted:
-        lines.append(f"... and {report.results_omitted} more; --output ndjson prints them all")
-    if report.worst_trace_error is not None:
-        lines.append(f"worst trace error {report.worst_trace_error:.3e}")
-    if report.lowest_lambda_min is not None:
-        lines.append(f"smallest eigenvalue bound of all {report.lowest_lambda_min:.3e}")
-    return lines
-
-
-def _why(checked: Checked) -> str:
-    return checked.error or ("; ".join(checked.verdict.reasons) if checked.verdict else "")
-
-
 def _colored(text: str) -> str:
     return _VERDICT_WORD.sub(lambda m: f"\x1b[{STATUS_COLORS[m[0]]}m{m[0]}\x1b[0m", text)
 
@@ -423,9 +388,9 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     CompactReport: _compact,
     PruneReport: _prune,
     CacheWarmReport: _cache_warm,
-    VerifyReport: _verify,
+    VerifyReport: audit_view,
     EvidenceCheckReport: check_lines,
-    EvidenceMergeReport: lambda report: merge_lines(report, _verify),
+    EvidenceMergeReport: lambda report: merge_lines(report, audit_view),
     MigrateReport: migration_view,
     MigrationsReport: migrations_view,
     ExplainReport: lambda report: report.text.splitlines(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from somactl.cli.text import columns, shape, size, when
+from somactl.cli.text import columns, in_words, shape, size, when
 from somactl.report import MigrateReport, MigrationRow, MigrationsReport, Tally
 
 
@@ -25,20 +25,12 @@ def migrations_view(report: MigrationsReport) -> list[str]:
                 *(each.outcomes.get(name, 0) for name in ("migrate", "rejected", "conflict")),
                 each.originals,
                 when(each.began_at),
-                _age(each.age_seconds),
+                in_words(each.age_seconds),
                 each.source,
             ]
             for each in report.migrations
         ],
     )
-
-
-def _age(seconds: float) -> str:
-    """How long ago it changed last, in the largest unit of which there is one."""
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length:.0f}{unit}"
-    return f"{max(seconds, 0.0):.0f}s"
 
 
 def _named_rows(report: MigrateReport) -> list[list[str]]:

@@ -62,6 +62,14 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def in_words(seconds: float) -> str:
+    """A length of time in the largest unit of which there is one: 12d, 3h."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{max(seconds, 0.0):.0f}s"
+
+
 def size(count: int | None) -> str:
     """Bytes for people: 8.0 MiB."""
     if count is None:

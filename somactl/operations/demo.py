@@ -11,8 +11,13 @@ from somactl.core.envelope import deserialize_matrix
 from somactl.core.framing import peek
 from somactl.core.verdict import Tolerances
 from somactl.errors import InvariantViolated, SomactlError, VersionConflict
-from somactl.operations import undo, verify
+from somactl.operations import undo
 from somactl.operations.admission import Policy
+from somactl.operations.audit.finish import Demands, finish
+from somactl.operations.audit.model import Check, Tally
+from somactl.operations.audit.pages import Bounds, pages
+from somactl.operations.audit.proofs import Proofs
+from somactl.operations.audit.workers import Inline
 from somactl.operations.commit import Input, Request, commit
 from somactl.report import DemoReport, VerifyReport
 from somactl.store.contract import Store
@@ -74,8 +79,9 @@ async def _read_back(store: Store, states: dict[str, np.ndarray], say: Say) -> N
 async def _prove_all(store: Store, states: dict[str, np.ndarray], say: Say) -> None:
     """An audit proves every one of them, straight from the stored bytes."""
     report = VerifyReport(method="certify")
-    await verify.verify_matching(store, None, verify.Audit(), report)
-    verify.finish(report)
+    proofs = Proofs(Inline(store, Check()), Tally(report))
+    await proofs.prove(pages(store, Bounds()))
+    finish(report, Demands())
     _expect(report.valid == DIGITS and report.code == 0, "the audit did not prove all ten")
     say(f"   {report.valid} valid, {report.rigour}: every eigenvalue >= {report.lowest_lambda_min:.1e}")
     say(f"   worst trace error {report.worst_trace_error:.1e}; factored by {report.blas}")

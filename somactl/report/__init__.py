@@ -6,6 +6,7 @@ the store's; it holds no clock reading or host name of this machine.
 
 from __future__ import annotations
 
+from somactl.report.accepting import Acceptance
 from somactl.report.auditing import (
     MAX_RESULTS,
     OUTCOME_CODES,
@@ -13,6 +14,7 @@ from somactl.report.auditing import (
     CacheFinding,
     CacheWarmReport,
     Checked,
+    Coverage,
     VerifyReport,
 )
 from somactl.report.base import (
@@ -88,6 +90,7 @@ __all__ = [
     "PRECEDENCE",
     "REPORTS",
     "SCHEMA_VERSION",
+    "Acceptance",
     "AuditPart",
     "AuditScope",
     "CacheFinding",
@@ -100,6 +103,7 @@ __all__ = [
     "CompletionReport",
     "ConfigProblem",
     "ConfigReport",
+    "Coverage",
     "Degraded",
     "DemoReport",
     "DoctorReport",

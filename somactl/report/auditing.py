@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from somactl.core.verdict import Rigour, Verdict
+from somactl.report.accepting import Acceptance
 from somactl.report.base import Report
 
 OUTCOME_CODES = {
@@ -101,7 +102,8 @@ class Checked(msgspec.Struct, kw_only=True):
     where a file is no matrix; `unreadable` where it could not be fetched; `stale` where a cache holds what
     the authority has replaced or deleted since; `contradicting` where it holds what the authority never
     committed. store names the cache where the copy there was checked. kind stands where it is no `rho`.
-    version and digest (of the content) say which value it was, as far as it could be read.
+    version and digest (of the content) say which value it was, as far as it could be read. acceptance is what
+    the file of `--accept` says of a finding.
     """
 
     source: str
@@ -123,6 +125,35 @@ class Checked(msgspec.Struct, kw_only=True):
     digest: str | None = None
     error: str | None = None
     verdict: Verdict | None = None
+    acceptance: Acceptance | None = None
+
+
+class Coverage(msgspec.Struct, kw_only=True):
+    """What an audit of a whole namespace adds to the ledger, and how far that reaches.
+
+    kept_in    where the ledger is: `store`, or a file; empty: it is not kept, and not_kept says why
+    changed    matrices that were new since they were last proven, or known to be bad; in a full audit all
+    unchanged  matrices that were proven before as they are now, whether they were read again or not
+    rechecked  matrices that were read again although nothing changed, and their bytes
+    recheck_ended_by  what ended that before its share was done; the next run goes on with it
+    known_bad  keys that the ledger leaves out, since they are not right
+    share_read  of all matrices those, 0 to 1, that audits have read at least once
+    oldest_unread_seconds  the age, by the store's clock, of the reading that lies longest ago; None: some
+               matrix was never read
+    cycle_seconds  in what time every matrix is read once, at the pace of the last runs; None: not known yet
+    """
+
+    kept_in: str = ""
+    not_kept: str | None = None
+    changed: int = 0
+    unchanged: int = 0
+    rechecked: int = 0
+    rechecked_bytes: int = 0
+    recheck_ended_by: str | None = None
+    known_bad: int = 0
+    share_read: float | None = None
+    oldest_unread_seconds: float | None = None
+    cycle_seconds: float | None = None
 
 
 class VerifyReport(Report, tag="verify-psd"):
@@ -137,6 +168,12 @@ class VerifyReport(Report, tag="verify-psd"):
     scope is what was asked for, tolerances those it was held to, by the invariant's name; version_started is
     the namespace's version when it began. reached is the last key done by an audit that ended early, empty
     where not one was; None where it came to the end of its range.
+
+    accepted counts, by their outcome, findings that stand in `--accept`: they are among the violated and
+    corrupt, and do not count for the exit code. psd_ok is False where there is any finding, accepted or not;
+    None where nothing is wrong so far, but not everything was checked. coverage stands in an audit of a whole
+    namespace. statement is what a sample shows of the rest. held_back_seconds is how long the pace made
+    it wait for the store; resumed: it went on with what an earlier run had done.
     """
 
     method: str
@@ -157,9 +194,16 @@ class VerifyReport(Report, tag="verify-psd"):
     skipped_kinds: dict[str, int] = {}
     stale: int = 0
     contradicting: int = 0
+    accepted: dict[str, int] = {}
+    psd_ok: bool | None = None
     allow_empty: bool = False
     worst_trace_error: float | None = None
     lowest_lambda_min: float | None = None
     blas: str | None = None
+    jobs: int = 1
+    coverage: Coverage | None = None
+    statement: str | None = None
+    held_back_seconds: float = 0.0
+    resumed: bool = False
     results: list[Checked] = []
     results_omitted: int = 0

@@ -6,36 +6,51 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
 from somactl.cli import inputs
+from somactl.cli.auditing import Choice, Demanded, Kept
 from somactl.cli.command import Session, command
-from somactl.cli.output import counting
+from somactl.cli.pacing import PaceOptions
 from somactl.core.names import Pattern
+from somactl.core.sampling import Reservoir, statement
 from somactl.errors import NotFound, UsageError
-from somactl.operations import verify
-from somactl.operations.inspect import count_keys
-from somactl.operations.jobs.progress import Progress
-from somactl.operations.verify import Audit, FileInput
-from somactl.report import Checked, Report, VerifyReport
-from somactl.store.cached import cached
-from somactl.store.contract import Store
+from somactl.operations.audit import copies
+from somactl.operations.audit.accepted import Accepted
+from somactl.operations.audit.files import FileInput, prove_files
+from somactl.operations.audit.finish import finish
+from somactl.operations.audit.model import Check, Tally
+from somactl.operations.audit.pages import Bounds, named, pages, sampled
+from somactl.operations.audit.proofs import Proofs
+from somactl.operations.audit.records import Records
+from somactl.operations.audit.run import AuditRequest, audit_all
+from somactl.operations.audit.workers import Inline, Processes, Workers
+from somactl.operations.jobs.notes_file import NotesFile
+from somactl.report import Acceptance, Checked, Report, VerifyReport
+from somactl.store.cached import CachedStore, cached
+from somactl.store.contract import Stat, Store
+from somactl.store.wrapper import ReadOnly
 from somactl.suggestion import again, run
+
+FEW = 2048
+"""Up to so many keys are proven in the process itself: it would take longer to start others."""
 
 
 @command(
     checks=True,
-    epilog="Exit 0: all proven. 3: a finding. 4: nothing, or not all, was checked. 11: a file is no matrix.",
+    epilog="Exit 0: all proven. 3: a finding. 4: nothing, or not all, was checked. 11: a file is no matrix. "
+    "13: a store or a worker failed. 16: another audit is under way.",
 )
 async def verify_psd(
     session: Session,
     keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Exact keys.")] = None,
-    match: Annotated[str | None, typer.Option(metavar="PATTERN", help="All keys that match.")] = None,
     file: Annotated[list[str], typer.Option("--file", metavar="FILE|-", help="Check a file instead.")] = [],  # noqa: B006
-    all_: Annotated[bool, typer.Option("--all", help="Every key of the namespace.")] = False,
+    *,
+    choice: Choice,
     method: Annotated[
         Literal["certify", "eigen", "sampled"], typer.Option(help="certify proves; sampled can only refute.")
     ] = "certify",
@@ -43,63 +58,177 @@ async def verify_psd(
         Literal["authority", "cache", "both"],
         typer.Option("--from", help="Where a cache is before the store: which of the two."),
     ] = "authority",
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop at the first one that is not right.")
-    ] = False,
     witness: Annotated[
         bool, typer.Option("--witness", help="Report the vector that proves a violation.")
     ] = False,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Exit 0 even where there was nothing to check.")
-    ] = False,
+    demanded: Demanded,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Worker processes.", show_default="one for each processor"),
+    ] = None,
+    pace: PaceOptions,
+    kept: Kept,
 ) -> Report:
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
-    wants_store = bool(keys) or match is not None or all_
-    if not wants_store and not file:
-        raise UsageError(
-            "nothing to verify",
-            hint="name keys, or give --match PATTERN or --file FILE; --all takes every key",
-            next=again(all_=True),
-        )
-    if match is not None and all_:
-        raise UsageError("--match and --all do not go together")
-    audit = Audit(
-        tolerances=session.settings.tolerances,
+    choice.refuse_mixed(keys or [], file)
+    kept.refuse_mixed(choice)
+    check = Check(
+        session.settings.tolerances,
         method=method,
         witness=witness,
-        fail_fast=fail_fast,
-        each=_Outcomes(session),
+        every=demanded.fail_fast or session.out.mode == "ndjson",
     )
-    report = VerifyReport(method=method, allow_empty=allow_empty)
-    files = [FileInput(name, partial(inputs.read_file, name)) for name in file]
+    report = VerifyReport(
+        method=method,
+        allow_empty=demanded.allow_empty,
+        scope=choice.scope(keys or [], file, from_),
+        tolerances=asdict(check.tolerances),
+    )
+    each = session.out.item if session.out.mode == "ndjson" else lambda checked: None
+    tally = Tally(report, each, fail_fast=demanded.fail_fast)
+    audit = _Audit(session, choice, kept, pace, tally, check, jobs or processors(), demanded.accepted())
     try:
-        going = await verify.verify_files(files, audit, report)
-        if wants_store and going:
-            with _files_told_from_keys(keys or [], report):
-                async with session.store(read_only=True) as store:
-                    report.store, report.namespace = store.name, store.namespace
-                    expected = partial(
-                        _count, store, len(files) + len(keys or []), match, many=match is not None or all_
-                    )
-                    async with counting(session.out.progress, expected):
-                        going = await _verify_store(store, from_, keys or [], match, all_, audit, report)
+        await audit.prove(keys or [], file, from_)
     except asyncio.CancelledError:
-        # What was found so far is worth having; `command` adds the signal's own code.
-        return _finish(session, report, "a signal")
-    return _finish(session, report, None if going else "--fail-fast")
+        audit.ended_by = "a signal"  # what was found is worth having; `command` adds the signal's code
+    audit.finish(demanded)
+    return report
 
 
-def _finish(session: Session, report: VerifyReport, ended_by: str | None) -> VerifyReport:
-    if report.violated or report.corrupt:
-        page = "invariant-violated" if report.violated else "corrupt-value"
-        report.next = session.command("explain", page)
-    elif report.stale or report.contradicting:
-        report.next = session.command("cache-warm", reconcile=True)
-    return verify.finish(report, ended_by=ended_by)
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-async def _count(store: Store, named: int, match: str | None, *, many: bool) -> int:
-    return named + (await count_keys(store, match) if many else 0)
+@dataclass(slots=True)
+class _Audit:
+    """One run of verify-psd."""
+
+    session: Session
+    choice: Choice
+    kept: Kept
+    pace: PaceOptions
+    tally: Tally
+    check: Check
+    jobs: int
+    accepted: Accepted | None
+    ended_by: str = ""
+    code: int = 0
+
+    @property
+    def report(self) -> VerifyReport:
+        return self.tally.report
+
+    async def prove(self, keys: list[str], files: list[str], origin: str) -> None:
+        """Files first, then what the store has, then what the cache has."""
+        inputs_ = [FileInput(name, partial(inputs.read_file, name)) for name in files]
+        if not await prove_files(inputs_, self.check, self.tally):
+            self.ended_by = "--fail-fast"
+        elif keys or self.choice.match is not None or self.choice.all_ or self.choice.only_known_bad:
+            with _files_told_from_keys(keys, self.report):
+                await self._prove_stored(keys, origin)
+
+    async def _prove_stored(self, keys: list[str], origin: str) -> None:
+        choice = self.choice
+        keeps = choice.all_ and choice.sample is None and not self.kept.no_ledger and origin != "cache"
+        in_store = keeps and self.kept.ledger is None
+        async with self.session.store(read_only=not in_store, fills=False) as store:
+            self.report.store, self.report.namespace = store.name, store.namespace
+            pair = cached(store)
+            if origin != "authority" and pair is None:
+                raise UsageError(
+                    f"--from {origin}: there is no cache", hint="name one with --cache or SOMACTL_CACHE"
+                )
+            if self.accepted is not None:
+                self.tally.accept = partial(self._known, self.accepted, await store.clock())
+            if origin != "cache":
+                await self._prove_authority(pair.authority if pair else store, keys, keeps=keeps)
+            if origin != "authority" and pair is not None and not self.ended_by:
+                await self._prove_cache(pair, keys, origin)
+        self.session.done.append(self.report)
+
+    async def _prove_authority(self, store: Store, keys: list[str], *, keeps: bool) -> None:
+        choice, reading = self.choice, ReadOnly(store)
+        pace = self.pace.pace(self.session, reading)
+        workers = await self._workers(reading, many=not keys)
+        proofs = Proofs(workers, self.tally, pace, self.session.out.progress)
+        try:
+            if keys:
+                await proofs.prove(named(reading, keys), absent_is_unreadable=True)
+            if not proofs.ended_by and choice.sample is not None:
+                await self._sample(reading, proofs)
+            elif not proofs.ended_by and choice.match is not None:
+                await proofs.prove(pages(reading, Bounds(), match=choice.match))
+            elif not proofs.ended_by and (choice.all_ or choice.only_known_bad):
+                await self._all(reading, store, proofs, keeps=keeps)
+        finally:
+            await workers.close()
+        self.report.held_back_seconds = round(pace.held_back, 3)
+        self.ended_by, error = proofs.ended_by, proofs.error
+        if error is not None:
+            self.code = error.exit_code
+            self.report.next = self.session.line(error.next[0]) if error.next else None
+
+    async def _workers(self, store: Store, *, many: bool) -> Workers:
+        from somactl.runtime import AuthorityOpener
+
+        few = not many or self.jobs == 1 or (await store.summary()).keys <= FEW
+        if few:
+            return Inline(store, self.check)
+        self.report.jobs = self.jobs
+        return Processes(AuthorityOpener(self.session.settings), self.check, self.jobs)
+
+    async def _all(self, reading: Store, store: Store, proofs: Proofs, *, keeps: bool) -> None:
+        file, choice = self.kept.ledger, self.choice
+        notes = None if self.kept.no_ledger else store if file is None else NotesFile(file)
+        records = Records(notes, self.check, place=file or "store")
+        request = AuditRequest(
+            self.check,
+            incremental=choice.incremental,
+            recheck=choice.part,
+            known_bad=choice.only_known_bad,
+            resume=self.kept.resume,
+            on_overlap=self.kept.on_overlap,
+            waiting=self.session.out.talk,
+        )
+        await audit_all(reading, records, request, proofs)
+
+    async def _sample(self, store: Store, proofs: Proofs) -> None:
+        assert self.choice.sample is not None
+        seed = self.choice.drawn
+        drawn: Reservoir[Stat] = Reservoir(self.choice.sample, seed)
+        await proofs.prove(sampled(store, Bounds(), self.choice.match, drawn))
+        if not proofs.ended_by:
+            report = self.report
+            size = min(drawn.size, drawn.offered)
+            bad = size - report.valid - report.clampable
+            of = "the namespace" if self.choice.match is None else "what matches"
+            report.statement = f"{statement(size, bad, drawn.offered, of=of)}; --seed {seed}"
+
+    async def _prove_cache(self, pair: CachedStore, keys: list[str], origin: str) -> None:
+        choice = self.choice
+        many = choice.all_ or choice.match is not None
+        pattern = Pattern("*" if choice.match is None else choice.match) if many else None
+        going = await copies.prove_copies(pair.cache, keys, pattern, self.check, self.tally)
+        if going and origin == "both":
+            going = await copies.compare_copies(pair, keys, pattern, self.tally)
+        if not going:
+            self.ended_by = "--fail-fast"
+
+    def _known(self, accepted: Accepted, now: float, checked: Checked) -> Acceptance | None:
+        return accepted.judge(checked.source, checked.digest, checked.outcome, now)
+
+    def finish(self, demanded: Demanded) -> None:
+        """Set the exit code, and the command to run next."""
+        report, session = self.report, self.session
+        if report.violated or report.corrupt:
+            page = "invariant-violated" if report.violated else "corrupt-value"
+            report.next = session.command("explain", page)
+        elif report.stale or report.contradicting:
+            report.next = session.command("cache-warm", reconcile=True)
+        elif self.ended_by and self.choice.all_ and report.coverage and report.coverage.kept_in:
+            report.next = session.line(again(resume=True))
+        finish(report, demanded.demands, ended_by=self.ended_by, code=self.code)
 
 
 @contextmanager
@@ -123,47 +252,3 @@ def _meant_files(files: Sequence[str]) -> UsageError:
         f"{files[0]!r} is a file, and no key of the store: a file is checked with --file",
         next=run("verify-psd", file=files),
     )
-
-
-async def _verify_store(
-    store: Store,
-    origin: str,
-    keys: Sequence[str],
-    match: str | None,
-    everything: bool,
-    audit: Audit,
-    report: VerifyReport,
-) -> bool:
-    """Check authority, cache or both; False if `fail_fast` ended it. An audit fills no cache."""
-    pair = cached(store)
-    if origin != "authority" and pair is None:
-        raise UsageError(f"--from {origin}: there is no cache", hint="name one with --cache or SOMACTL_CACHE")
-    going, many = True, everything or match is not None
-    if origin != "cache":
-        authority = pair.authority if pair else store
-        going = await verify.verify_keys(authority, keys, audit, report)
-        if going and many:
-            going = await verify.verify_matching(authority, match, audit, report)
-    if origin != "authority" and pair and going:
-        pattern = Pattern("*" if match is None else match) if many else None
-        going = await verify.verify_cache(pair.cache, keys, pattern, audit, report)
-        if origin == "both" and going:
-            going = await verify.compare_copies(pair, keys, pattern, audit, report)
-    return going
-
-
-class _Outcomes:
-    """Prints outcomes as they come: a line each in ndjson mode, and how far the audit is."""
-
-    def __init__(self, session: Session) -> None:
-        self.out = session.out
-        self.count = 0
-        self.wrong = 0
-
-    def __call__(self, checked: Checked) -> None:
-        self.count += 1
-        self.wrong += checked.outcome in verify.EXIT_CODES
-        if self.out.mode == "ndjson":
-            self.out.item(checked)
-        note = f"{self.wrong} not right" if self.wrong else ""
-        self.out.progress(Progress(self.count, "matrices", note=note))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from somactl.core.verdict import Method, Rigour, Tolerances, Verdict
-from somactl.report import MAX_RESULTS, OUTCOME_CODES, Checked, VerifyReport
+from somactl.core.verdict import Method, Rigour, Tolerances
+from somactl.report import MAX_RESULTS, OUTCOME_CODES, Acceptance, Checked, VerifyReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,15 @@ class Proven(msgspec.Struct):
     incarnation: str = ""
     version: int = 0
 
-    def fold(self, verdict: Verdict) -> None:
-        """Keep the worst numbers seen, of one verdict more."""
-        upper, lower = verdict.lambda_min_upper, verdict.lambda_min_lower
-        self.worsen(verdict.rigour, verdict.blas, verdict.trace_error, lower if upper is None else upper)
+    @classmethod
+    def of(cls, checked: Checked) -> Proven:
+        """What one outcome comes to."""
+        found = cls(valid=int(checked.outcome == "valid"), results=[checked])
+        if (verdict := checked.verdict) is not None:
+            upper, lower = verdict.lambda_min_upper, verdict.lambda_min_lower
+            smallest = lower if upper is None else upper
+            found.worsen(verdict.rigour, verdict.blas, verdict.trace_error, smallest)
+        return found
 
     def worsen(self, rigour: Rigour | None, blas: str, trace: float | None, smallest: float | None) -> None:
         """Keep the worst numbers seen; what is only `computed` in part is computed as a whole."""
@@ -78,11 +83,13 @@ class Tally:
 
     each       called with every outcome (progress, ndjson)
     fail_fast  whether the audit is to end after the first outcome that is not right
+    accept     what is known of a finding beforehand
     """
 
     report: VerifyReport
     each: Callable[[Checked], None] = lambda checked: None
     fail_fast: bool = False
+    accept: Callable[[Checked], Acceptance | None] = lambda checked: None
 
     def add(self, proven: Proven) -> bool:
         """Count what was found of a task; False where `fail_fast` says to stop."""
@@ -106,6 +113,11 @@ class Tally:
         """Count one outcome; False where `fail_fast` says to stop."""
         report, outcome = self.report, checked.outcome
         setattr(report, outcome, getattr(report, outcome) + 1)
+        known = self.accept(checked) if outcome in OUTCOME_CODES else None
+        if known is not None:
+            checked.acceptance = known
+            if known.holds:
+                report.accepted[outcome] = report.accepted.get(outcome, 0) + 1
         if outcome in ("valid", "clampable", "violated"):
             report.checked += 1
         if outcome == "skipped" and checked.kind is not None:
@@ -116,4 +128,4 @@ class Tally:
             else:
                 report.results_omitted += 1
         self.each(checked)
-        return not (self.fail_fast and outcome in OUTCOME_CODES)
+        return not (self.fail_fast and outcome in OUTCOME_CODES and not (known and known.holds))

@@ -6,15 +6,21 @@ So what is noted of pages adds up to the whole namespace, whatever was written t
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
+from somactl.core.portions import batched, in_portions
+from somactl.core.sampling import Reservoir
 from somactl.operations.audit.model import Task
 from somactl.store.contract import Stat, Store
 
 PAGE_BYTES = 8 << 20
 PAGE_KEYS = 512
+
+Wanted: TypeAlias = Callable[[Stat], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +33,40 @@ class Bounds:
     def before_end(self, key: str) -> bool:
         return self.upto is None or key <= self.upto
 
+    def within(self, after: str | None, upto: str | None) -> Bounds | None:
+        """The part of this range that lies behind `after` up to `upto`; None where there is none."""
+        begins = [each for each in (self.after, after) if each is not None]
+        ends = [each for each in (self.upto, upto) if each is not None]
+        part = Bounds(max(begins, default=None), min(ends, default=None))
+        if part.after is not None and part.upto is not None and part.after >= part.upto:
+            return None
+        return part
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """One range of keys and what is to be proven of it.
 
+    bounds   the range; None where the keys were named or drawn
     stats    of the keys of the task: where they were when they were listed
     skipped  the values of the range that have no invariants
+    absent   keys that were named, and are not there
     keys, bytes_   how many matrices the range holds, and their size, whether they are proven now or not
-    whole    whether the task has all of them
+    whole    whether the task has all of them, but for those that this audit has proven before
     recheck  whether they are read again although nothing changed
+    listed_at  when, by this process's monotonic clock
     """
 
-    bounds: Bounds
+    bounds: Bounds | None
     task: Task
     stats: dict[str, Stat]
     skipped: list[Stat] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
     keys: int = 0
     bytes_: int = 0
     whole: bool = True
     recheck: bool = False
+    listed_at: float = field(default_factory=time.monotonic)
 
 
 def everything(stat: Stat) -> bool:
@@ -58,15 +78,16 @@ async def pages(
     bounds: Bounds,
     *,
     match: str | None = None,
-    wanted: Callable[[Stat], bool] = everything,
+    wanted: Wanted = everything,
     recheck: bool = False,
+    page_keys: int = PAGE_KEYS,
 ) -> AsyncGenerator[Page, None]:
     """The pages of a range, of whose matrices those are to be proven that are `wanted`.
 
     Raises NamespaceNotFound, StoreUnavailable.
     """
     after = bounds.after
-    async with aclosing(_listed(store, bounds, match)) as listed:
+    async with aclosing(_listed(store, bounds, match, page_keys)) as listed:
         async for stats in listed:
             upto = stats[-1].key
             yield _page(Bounds(after, upto), stats, wanted, recheck)
@@ -75,8 +96,10 @@ async def pages(
         yield _page(Bounds(after, bounds.upto), [], wanted, recheck)
 
 
-async def _listed(store: Store, bounds: Bounds, match: str | None) -> AsyncGenerator[list[Stat], None]:
-    scan = store.scan(match, bounds.after, page_bytes=PAGE_BYTES, page_keys=PAGE_KEYS)
+async def _listed(
+    store: Store, bounds: Bounds, match: str | None, page_keys: int
+) -> AsyncGenerator[list[Stat], None]:
+    scan = store.scan(match, bounds.after, page_bytes=PAGE_BYTES, page_keys=page_keys)
     async for stats in scan:
         inside = stats if bounds.before_end(stats[-1].key) else [s for s in stats if bounds.before_end(s.key)]
         if inside:
@@ -85,7 +108,7 @@ async def _listed(store: Store, bounds: Bounds, match: str | None) -> AsyncGener
             return
 
 
-def _page(bounds: Bounds, stats: Sequence[Stat], wanted: Callable[[Stat], bool], recheck: bool) -> Page:
+def _page(bounds: Bounds | None, stats: Sequence[Stat], wanted: Wanted, recheck: bool) -> Page:
     rhos = [stat for stat in stats if stat.kind == "rho"]
     chosen = rhos if wanted is everything else [stat for stat in rhos if wanted(stat)]
     return Page(
@@ -95,7 +118,7 @@ def _page(bounds: Bounds, stats: Sequence[Stat], wanted: Callable[[Stat], bool],
         skipped=[] if len(rhos) == len(stats) else [stat for stat in stats if stat.kind != "rho"],
         keys=len(rhos),
         bytes_=sum(stat.size for stat in rhos),
-        whole=len(chosen) == len(rhos),
+        whole=recheck or len(chosen) == len(rhos),
         recheck=recheck,
     )
 
@@ -103,3 +126,30 @@ def _page(bounds: Bounds, stats: Sequence[Stat], wanted: Callable[[Stat], bool],
 def task_of(stats: Iterable[Stat]) -> Task:
     stats = list(stats)
     return Task([stat.key for stat in stats], [stat.size for stat in stats])
+
+
+async def named(store: Store, keys: Sequence[str]) -> AsyncGenerator[Page, None]:
+    """Pages of exactly these keys, each once, in the order in which they are named.
+
+    Raises NamespaceNotFound, StoreUnavailable, InvalidName.
+    """
+    for some in batched(dict.fromkeys(keys), PAGE_KEYS):
+        found = (await store.stat_many(some)).stats
+        there = [found[key] for key in some if key in found]
+        absent = [key for key in some if key not in found]
+        for stats in in_portions(there, lambda stat: stat.size, PAGE_BYTES):
+            yield replace(_page(None, stats, everything, False), absent=absent)
+            absent = []
+        if absent:
+            yield replace(_page(None, [], everything, False), absent=absent)
+
+
+async def sampled(
+    store: Store, bounds: Bounds, match: str | None, reservoir: Reservoir[Stat]
+) -> AsyncGenerator[Page, None]:
+    """Pages of those matrices of a range that the reservoir draws, in key order, once it has seen all."""
+    async for page in pages(store, bounds, match=match):
+        for stat in page.stats.values():
+            reservoir.offer(stat.key, stat)
+    for stats in in_portions(reservoir.chosen(), lambda stat: stat.size, PAGE_BYTES, PAGE_KEYS):
+        yield _page(None, stats, everything, False)

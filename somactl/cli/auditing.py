@@ -1,0 +1,149 @@
+"""The options of an audit, and what may not stand together."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from somactl.cli import inputs
+from somactl.cli.quantities import parse_part
+from somactl.core.quantities import Part, Share
+from somactl.core.sampling import MAX_SEED
+from somactl.errors import UsageError
+from somactl.operations.audit.accepted import Accepted, parse_accepted
+from somactl.operations.audit.finish import Demands
+from somactl.report import AuditScope
+from somactl.suggestion import again
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The options that say which matrices are proven."""
+
+    match: Annotated[str | None, typer.Option(metavar="PATTERN", help="All keys that match.")] = None
+    all_: Annotated[bool, typer.Option("--all", help="Every key of the namespace.")] = False
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="With --all: what changed since it was last proven.")
+    ] = False
+    recheck: Annotated[
+        str | None,
+        typer.Option(metavar="5%|20GB", help="With --incremental: read that much of the rest again."),
+    ] = None
+    only_known_bad: Annotated[
+        bool, typer.Option("--only-known-bad", help="Only what earlier audits of all keys found wrong.")
+    ] = False
+    sample: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Draw N of them, and say what that shows.")
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=0, max=MAX_SEED, help="Draw the same sample again.")
+    ] = None
+
+    @property
+    def part(self) -> Part:
+        return Share(0.0) if self.recheck is None else parse_part(self.recheck, "--recheck")
+
+    @property
+    def drawn(self) -> int:
+        """The seed of the sample."""
+        return secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
+
+    def refuse_mixed(self, keys: list[str], files: list[str]) -> None:
+        """Raises UsageError where options do not go together, or nothing is chosen."""
+        ways = {"KEY": bool(keys), "--match": self.match is not None, "--all": self.all_}
+        ways["--only-known-bad"] = self.only_known_bad
+        chosen = [name for name, given in ways.items() if given]
+        if not chosen and not files:
+            raise UsageError(
+                "nothing to verify",
+                hint="name keys, or give --match PATTERN or --file FILE; --all takes every key",
+                next=again(all_=True),
+            )
+        for one, other in (
+            ("--match", "--all"),
+            ("--only-known-bad", "--all"),
+            ("--only-known-bad", "--match"),
+        ):
+            if ways[one] and ways[other]:
+                raise UsageError(f"{one} and {other} do not go together")
+        if self.incremental and not self.all_:
+            raise UsageError("--incremental goes with --all", next=again(all_=True))
+        if self.recheck is not None and not self.incremental:
+            raise UsageError("--recheck goes with --incremental", next=again(all_=True, incremental=True))
+        if self.sample is not None and (self.incremental or not (self.all_ or self.match is not None)):
+            raise UsageError("--sample draws from --all or --match PATTERN", next=again(all_=True))
+        if self.seed is not None and self.sample is None:
+            raise UsageError("--seed goes with --sample N")
+
+    def scope(
+        self, keys: list[str], files: list[str], origin: Literal["authority", "cache", "both"]
+    ) -> AuditScope:
+        return AuditScope(
+            all=self.all_,
+            match=self.match,
+            keys=keys,
+            files=files,
+            origin=origin,
+            incremental=self.incremental,
+            sample=self.sample,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The options about what an audit of all keys remembers, and about two at once."""
+
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Keep the ledger in this file, not in the store.", show_default="store"
+        ),
+    ] = None
+    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Keep none.")] = False
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run was ended, if one was.")
+    ] = False
+    on_overlap: Annotated[
+        Literal["fail", "wait", "skip"], typer.Option(help="Where another audit is under way.")
+    ] = "fail"
+
+    def refuse_mixed(self, choice: Choice) -> None:
+        """Raises UsageError where options do not go together."""
+        if self.ledger is not None and self.no_ledger:
+            raise UsageError("--ledger and --no-ledger do not go together")
+        kept = choice.all_ and choice.sample is None
+        if not (kept or choice.only_known_bad) and (self.ledger is not None or self.no_ledger):
+            raise UsageError("a ledger is kept of --all alone", next=again(all_=True))
+        if not kept and (self.resume or self.on_overlap != "fail"):
+            raise UsageError("--resume and --on-overlap go with --all", next=again(all_=True))
+        if self.no_ledger and (self.resume or choice.incremental or choice.only_known_bad):
+            raise UsageError("without a ledger it is not known what was proven", next=again(no_ledger=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Demanded:
+    """The options that say when an audit has passed."""
+
+    accept: Annotated[
+        str | None, typer.Option(metavar="FILE", help="YAML: findings that are known, and whose they are.")
+    ] = None
+    at_least: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Exit 4 where fewer were checked.", show_default=False)
+    ] = 0
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Exit 0 even where there was nothing to check.")
+    ] = False
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first one that is not right.")
+    ] = False
+
+    @property
+    def demands(self) -> Demands:
+        return Demands(self.allow_empty, self.at_least)
+
+    def accepted(self) -> Accepted | None:
+        """Raises what `parse_accepted` does."""
+        return None if self.accept is None else parse_accepted(inputs.read_file(self.accept), self.accept)

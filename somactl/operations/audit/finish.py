@@ -1,0 +1,80 @@
+"""The exit code of an audit, and the sentences that say what it did not do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from somactl.report import OUTCOME_CODES, VerifyReport
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What an audit must have done to pass.
+
+    allow_empty  that there was nothing to check is fine
+    at_least     so many matrices must have been checked
+    """
+
+    allow_empty: bool = False
+    at_least: int = 0
+
+
+def finish(report: VerifyReport, demands: Demands, *, ended_by: str = "", code: int = 0) -> VerifyReport:
+    """Set the exit code. `ended_by` says what ended the audit before everything was checked; `code` is that
+    of a failure which did."""
+    codes = {of for outcome, of in OUTCOME_CODES.items() if is_open(report, outcome)} | {code}
+    report.complete = not (ended_by or report.undecided or report.unreadable or report.rejected)
+    if ended_by:
+        codes.add(4)
+        report.warnings.append(f"ended early by {ended_by}: the rest was not checked")
+    elif is_empty(report) and not demands.allow_empty:
+        codes.add(4)
+        report.complete = False
+        report.warnings.append(_nothing_checked(report))
+    if report.checked < demands.at_least:
+        codes.add(4)
+        report.complete = False
+        report.warnings.append(
+            f"{report.checked} matrices were checked, fewer than --at-least {demands.at_least}"
+        )
+    if report.method == "sampled" and report.undecided:
+        report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
+    if report.stale or report.contradicting:
+        report.warnings.append("the cache does not hold what the authority has: reconcile it")
+    report.psd_ok = _psd_ok(report)
+    report.finish(*codes)
+    return report
+
+
+def is_empty(report: VerifyReport) -> bool:
+    """Whether there was not one matrix to look at: values of kinds without invariants do not count."""
+    counts = [getattr(report, outcome) for outcome in ("checked", *OUTCOME_CODES)]
+    return not any(counts) and not _unchanged(report)
+
+
+def _unchanged(report: VerifyReport) -> int:
+    """How many were not looked at because they had been proven as they are."""
+    return 0 if report.coverage is None else report.coverage.unchanged
+
+
+def is_open(report: VerifyReport, outcome: str) -> bool:
+    """Whether some of that outcome are not accepted."""
+    count: int = getattr(report, outcome)
+    return count > report.accepted.get(outcome, 0)
+
+
+def _psd_ok(report: VerifyReport) -> bool | None:
+    """False where a matrix breaks an invariant or its bytes are damaged, accepted or not; None where nothing
+    is wrong as far as it was checked, which was not everything."""
+    if report.violated or report.corrupt or report.contradicting:
+        return False
+    return True if report.complete and (report.checked or _unchanged(report)) else None
+
+
+def _nothing_checked(report: VerifyReport) -> str:
+    found = f"only {_kinds(report)}, which have no invariants" if report.skipped else "no key matches"
+    return f"nothing was checked: {found}; where that is to be expected, say so with --allow-empty"
+
+
+def _kinds(report: VerifyReport) -> str:
+    return ", ".join(f"{count} of kind {kind}" for kind, count in sorted(report.skipped_kinds.items()))
