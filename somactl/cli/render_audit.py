@@ -42,13 +42,12 @@ def _counts(report: VerifyReport) -> str:
 
 
 def _coverage(coverage: Coverage, *, incremental: bool) -> list[str]:
-    lines = []
-    if incremental:
-        ended = f", ended by {coverage.recheck_ended_by}" if coverage.recheck_ended_by else ""
-        read = f" ({size(coverage.rechecked_bytes)})" if coverage.rechecked else ""
-        lines.append(f"{coverage.changed} changed, {coverage.rechecked} read again{read}{ended}")
-    if coverage.not_kept is not None:
-        return [*lines, f"the ledger is not kept: {coverage.not_kept}"]
+    lost = [] if coverage.not_kept is None else [f"the ledger is not kept: {coverage.not_kept}"]
+    if not incremental:
+        return lost  # all was read just now
+    ended = f", ended by {coverage.recheck_ended_by}" if coverage.recheck_ended_by else ""
+    read = f" ({size(coverage.rechecked_bytes)})" if coverage.rechecked else ""
+    lines = [f"{coverage.changed} changed, {coverage.rechecked} read again{read}{ended}"]
     if coverage.oldest_unread_seconds is None:
         share = 100.0 * (coverage.share_read or 0.0)
         lines.append(f"{share:.3g} % of all matrices were ever read by an audit of all keys")
@@ -56,7 +55,7 @@ def _coverage(coverage: Coverage, *, incremental: bool) -> list[str]:
         lines.append(f"longest unread: {in_words(coverage.oldest_unread_seconds)}")
     if coverage.cycle_seconds is not None:
         lines.append(f"at this pace all are read again within {in_words(coverage.cycle_seconds)}")
-    return lines
+    return [*lines, *lost]
 
 
 def _why(checked: Checked) -> str:
