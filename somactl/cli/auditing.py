@@ -139,6 +139,9 @@ class Demanded:
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first one that is not right.")
     ] = False
+    evidence: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the report there, with its digest.")
+    ] = None
 
     @property
     def demands(self) -> Demands:

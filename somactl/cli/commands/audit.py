@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -31,6 +31,7 @@ from somactl.operations.audit.run import AuditRequest, audit_all
 from somactl.operations.audit.workers import Inline, Processes, Workers
 from somactl.operations.jobs.notes_file import NotesFile
 from somactl.report import Acceptance, Checked, Report, VerifyReport
+from somactl.report.evidence import write_evidence
 from somactl.store.cached import CachedStore, cached
 from somactl.store.contract import Stat, Store
 from somactl.store.wrapper import ReadOnly
@@ -87,11 +88,16 @@ async def verify_psd(
     each = session.out.item if session.out.mode == "ndjson" else lambda checked: None
     tally = Tally(report, each, fail_fast=demanded.fail_fast)
     audit = _Audit(session, choice, kept, pace, tally, check, jobs or processors(), demanded.accepted())
-    try:
-        await audit.prove(keys or [], file, from_)
-    except asyncio.CancelledError:
-        audit.ended_by = "a signal"  # what was found is worth having; `command` adds the signal's code
-    audit.finish(demanded)
+    with nullcontext() if demanded.evidence is None else session.output_file(demanded.evidence) as evidence:
+        try:
+            await audit.prove(keys or [], file, from_)
+        except asyncio.CancelledError:
+            audit.ended_by = "a signal"  # what was found is worth having; `command` adds the signal's code
+        audit.finish(demanded)
+        if evidence is not None:
+            session.date(report)
+            evidence.write(write_evidence(report))
+            evidence.keep()
     return report
 
 
