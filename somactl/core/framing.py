@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import product
 from typing import Final, TypeAlias
 
+import msgspec
 import xxhash
 
 from somactl.core.names import MAX_KEY_BYTES, validate_key, validate_namespace
@@ -23,6 +25,7 @@ from somactl.errors import (
     BadHeader,
     BadMagic,
     DigestMismatch,
+    EnvelopeError,
     InvalidName,
     LimitExceeded,
     TrailingBytes,
@@ -50,14 +53,14 @@ LAYOUTS: Final = tuple(LAYOUT_CODES)
 COMPRESSIONS: Final = tuple(COMPRESSION_CODES)
 ITEM_BYTES: Final = {"float64": 8, "complex128": 16, "float32": 4, "complex64": 8}
 
-_KINDS = {code: name for name, code in KIND_CODES.items()}
-_DTYPES = {code: name for name, code in DTYPE_CODES.items()}
-_LAYOUTS = {code: name for name, code in LAYOUT_CODES.items()}
-_COMPRESSIONS = {code: name for name, code in COMPRESSION_CODES.items()}
+_CODES = {"kind": KIND_CODES, "dtype": DTYPE_CODES, "layout": LAYOUT_CODES, "compression": COMPRESSION_CODES}
+"""The codes of a header, in the order of their bytes."""
+_NAMED = {bytes(map(dict.__getitem__, _CODES.values(), each)): each for each in product(*_CODES.values())}
+"""What each four bytes of codes mean: one look for all of them."""
 
 _START = struct.Struct("<8sHHI")
 """magic, format version, reserved, header length: what every version of the format begins with."""
-_FIXED = struct.Struct("<8sHHIQQqqd4BBBH16s16s")
+_FIXED = struct.Struct("<8sHHIQQqqd4sBBH16s16s")
 DIGEST_BYTES: Final = 16
 _MAX_NAMESPACE_BYTES = 64
 MAX_HEADER_BYTES: Final = -(-(_FIXED.size + _MAX_NAMESPACE_BYTES + MAX_KEY_BYTES + DIGEST_BYTES) // 64) * 64
@@ -67,12 +70,13 @@ _CONTENT_TAG = b"somactl.content1"
 _CANONICAL_ARRAY, _CANONICAL_FACTOR = 1, 2
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, dict=True):
     """All that an envelope says before its payload.
 
     shape is that of the array, (rows, columns); of layout `factor` that of F, (n, k). timestamp is a
     label in seconds since 1970. raw_length is the payload's size once decompressed. Digests are 16 bytes.
+
+    A struct: an audit makes one for each value, and a frozen dataclass sets a field at a time.
     """
 
     format_version: int
@@ -87,9 +91,14 @@ class Header:
     header_length: int
     payload_length: int
     raw_length: int
-    payload_digest: bytes = field(repr=False)
-    canonical_digest: bytes = field(repr=False)
-    envelope_digest: bytes = field(repr=False)
+    payload_digest: bytes
+    canonical_digest: bytes
+    envelope_digest: bytes
+
+    def __repr__(self) -> str:
+        """Without the digests, which are bytes."""
+        told = (name for name in self.__struct_fields__ if not name.endswith("_digest"))
+        return f"Header({', '.join(f'{name}={getattr(self, name)!r}' for name in told)})"
 
     @property
     def total_length(self) -> int:
@@ -105,9 +114,15 @@ class Header:
         """The envelope digest in hex: chained, by the payload digest, to every byte."""
         return self.envelope_digest.hex()
 
-    @cached_property
+    @property
     def content(self) -> str:
         """The content digest in hex: what the matrix is, whatever its layout, compression and timestamp."""
+        made: str | None = self.__dict__.get("content")
+        if made is None:
+            made = self.__dict__["content"] = self._content()
+        return made
+
+    def _content(self) -> str:
         namespace, key = self.namespace.encode(), self.key.encode()
         fixed = _CONTENT.pack(
             _CONTENT_TAG,
@@ -167,10 +182,7 @@ def build_header(
         raw_length(shape, dtype, layout),
         *shape,
         timestamp,
-        KIND_CODES[kind],
-        DTYPE_CODES[dtype],
-        LAYOUT_CODES[layout],
-        COMPRESSION_CODES[compression],
+        bytes((KIND_CODES[kind], DTYPE_CODES[dtype], LAYOUT_CODES[layout], COMPRESSION_CODES[compression])),
         len(names[0]),
         0,
         len(names[1]),
@@ -183,17 +195,13 @@ def build_header(
 
 def claimed_header_length(data: Buffer) -> int:
     """The header's length, after the checks that must come before its digest can be found."""
-    begin = bytes(data[: _START.size])
-    if begin[: len(MAGIC)] != MAGIC[: len(begin)]:
-        raise BadMagic(
-            "the bytes are no envelope: they do not begin with its magic number",
-            hint="commit .npy, .npz, legacy JSON or an envelope that somactl wrote",
-        )
-    if len(begin) >= len(MAGIC) + 2:
-        _check_version(int.from_bytes(begin[8:10], "little"))
-    if len(begin) < _START.size:
-        raise _inside_header(len(data))
-    _, _, _, size = _START.unpack(begin)
+    if len(data) < _START.size:
+        raise _too_short(bytes(data))
+    magic, version, _, size = _START.unpack_from(data)
+    if magic != MAGIC:
+        raise _bad_magic()
+    if version != FORMAT_VERSION:
+        raise unsupported_version(version)
     if size % ALIGNMENT or not _FIXED.size + DIGEST_BYTES < size <= MAX_HEADER_BYTES:
         raise _bad_header(
             f"the header claims {size} bytes; a header has a multiple of {ALIGNMENT}, "
@@ -204,16 +212,28 @@ def claimed_header_length(data: Buffer) -> int:
     return int(size)
 
 
+def _too_short(begin: bytes) -> EnvelopeError:
+    """What is wrong with so few bytes, as far as they tell."""
+    if begin[: len(MAGIC)] != MAGIC[: len(begin)]:
+        return _bad_magic()
+    version = int.from_bytes(begin[len(MAGIC) : len(MAGIC) + 2], "little")
+    if len(begin) >= len(MAGIC) + 2 and version != FORMAT_VERSION:
+        return unsupported_version(version)
+    return _inside_header(len(begin))
+
+
+def _bad_magic() -> BadMagic:
+    return BadMagic(
+        "the bytes are no envelope: they do not begin with its magic number",
+        hint="commit .npy, .npz, legacy JSON or an envelope that somactl wrote",
+    )
+
+
 def _inside_header(length: int) -> Truncated:
     return Truncated(
         f"the envelope ends after {length} bytes, inside its header",
         hint="fetch the value again: the copy is incomplete",
     )
-
-
-def _check_version(version: int) -> None:
-    if version != FORMAT_VERSION:
-        raise unsupported_version(version)
 
 
 def unsupported_version(version: int) -> UnsupportedVersion:
@@ -230,36 +250,28 @@ def parse_header(head: bytes) -> Header:
 
     The last ones are remembered: on its way through a commit an envelope is looked at four times and more.
     """
-    fields = _FIXED.unpack_from(head)
-    (_, version, reserved_a, size, payload_length, raw, rows, columns, timestamp) = fields[:9]
-    (kind, dtype, layout, compression, namespace_bytes, reserved_b, key_bytes) = fields[9:16]
+    (
+        _, version, reserved_a, size, payload_length, raw, rows, columns, timestamp,
+        codes, namespace_bytes, reserved_b, key_bytes, payload_digest, canonical_digest,
+    ) = _FIXED.unpack_from(head)  # fmt: skip
     if reserved_a or reserved_b:
         raise _bad_header("reserved bytes of the header are not zero")
-    names_end = _FIXED.size + namespace_bytes + key_bytes
+    key_start = _FIXED.size + namespace_bytes
+    names_end = key_start + key_bytes
     if size != -(-(names_end + DIGEST_BYTES) // ALIGNMENT) * ALIGNMENT:
         raise _bad_header(
             f"the header claims {size} bytes, which do not fit names of "
             f"{namespace_bytes} and {key_bytes} bytes"
         )
-    if any(head[names_end:-DIGEST_BYTES]):
+    if head[names_end:-DIGEST_BYTES].strip(b"\0"):
         raise _bad_header("the padding of the header is not zero")
+    kind, dtype, layout, compression = _NAMED.get(codes) or _names(codes)
     header = Header(
-        format_version=version,
-        kind=_name(_KINDS, kind, "kind"),
-        dtype=_name(_DTYPES, dtype, "dtype"),
-        shape=(rows, columns),
-        layout=_name(_LAYOUTS, layout, "layout"),
-        compression=_name(_COMPRESSIONS, compression, "compression"),
-        timestamp=timestamp,
-        namespace=_text(head[_FIXED.size : _FIXED.size + namespace_bytes], "namespace"),
-        key=_text(head[_FIXED.size + namespace_bytes : names_end], "key"),
-        header_length=size,
-        payload_length=payload_length,
-        raw_length=raw,
-        payload_digest=fields[16],
-        canonical_digest=fields[17],
-        envelope_digest=head[-DIGEST_BYTES:],
-    )
+        version, kind, dtype, (rows, columns), layout, compression, timestamp,
+        _namespace(head[_FIXED.size : key_start]),
+        _text(head[key_start:names_end], "key", validate_key),
+        size, payload_length, raw, payload_digest, canonical_digest, head[-DIGEST_BYTES:],
+    )  # fmt: skip
     _check_consistency(header)
     return header
 
@@ -271,16 +283,23 @@ def _bad_header(defect: str) -> BadHeader:
     )
 
 
-def _name(names: dict[int, str], code: int, field_name: str) -> str:
-    if code not in names:
-        raise _bad_header(f"the header has the unknown {field_name} code {code}")
-    return names[code]
+def _names(codes: bytes) -> tuple[str, ...]:
+    """What the four codes mean; raises BadHeader for the first that means nothing."""
+    for (field_name, known), code in zip(_CODES.items(), codes, strict=True):
+        if code not in known.values():
+            raise _bad_header(f"the header has the unknown {field_name} code {code}")
+    return _NAMED[codes]
 
 
-def _text(data: bytes, field_name: str) -> str:
+@lru_cache(maxsize=64)
+def _namespace(data: bytes) -> str:
+    """Remembered, as one audit reads one namespace."""
+    return _text(data, "namespace", validate_namespace)
+
+
+def _text(data: bytes, field_name: str, validate: Callable[[str], str]) -> str:
     try:
-        text = data.decode("utf-8")
-        return validate_key(text) if field_name == "key" else validate_namespace(text)
+        return validate(data.decode())
     except UnicodeDecodeError:
         raise _bad_header(f"the {field_name} in the header is not valid UTF-8: {data[:40]!r}") from None
     except InvalidName as exc:
@@ -298,9 +317,10 @@ def _check_consistency(header: Header) -> None:
     if not math.isfinite(header.timestamp):
         raise _bad_header(f"the timestamp in the header of {header.key!r} is not finite")
     raw = raw_length(header.shape, header.dtype, header.layout)
-    if header.header_length + max(raw, header.payload_length) > MAX_ENVELOPE_BYTES:
+    stored = header.payload_length
+    if header.header_length + max(raw, stored) > MAX_ENVELOPE_BYTES:
         raise _bad_header(
-            f"the header of {header.key!r} claims {max(raw, header.payload_length)} bytes of payload; "
+            f"the header of {header.key!r} claims {max(raw, stored)} bytes of payload; "
             f"an envelope has at most {MAX_ENVELOPE_BYTES}"
         )
     if header.raw_length != raw:
@@ -308,12 +328,11 @@ def _check_consistency(header: Header) -> None:
             f"the header of {header.key!r} claims a raw payload of {header.raw_length} bytes; "
             f"{rows} x {columns} {header.dtype} in layout {header.layout} has {raw}"
         )
-    if header.compression == "none" and header.payload_length != raw:
+    if stored != raw and header.compression == "none":
         raise _bad_header(
-            f"the header of {header.key!r} claims {header.payload_length} uncompressed bytes "
-            f"where {raw} belong"
+            f"the header of {header.key!r} claims {stored} uncompressed bytes where {raw} belong"
         )
-    if header.payload_length == 0:
+    if stored == 0:
         raise _bad_header(f"the header of {header.key!r} claims an empty payload")
     if header.canonical_payload and header.canonical_digest != header.payload_digest:
         raise _bad_header(f"the header of {header.key!r} has two digests for one and the same payload")
@@ -359,23 +378,39 @@ def verify(data: Buffer, *, namespace: str | None = None, key: str | None = None
     Raises what `peek` does, and Truncated, TrailingBytes, DigestMismatch, WrongAddress.
     """
     header = peek(data)
-    if len(data) < header.total_length:
-        raise Truncated(
-            f"the envelope of {header.key!r} ends after {len(data)} of {header.total_length} bytes",
-            hint="fetch the value again: the copy is incomplete",
-        )
-    if len(data) > header.total_length:
-        raise TrailingBytes(
-            f"the envelope of {header.key!r} has {len(data) - header.total_length} bytes after its end",
-            hint="an envelope ends where its header says; cut off what follows",
-        )
-    if digest(payload(data, header)) != header.payload_digest:
+    if len(data) != header.total_length:
+        raise _wrong_length(len(data), header)
+    if digest(memoryview(data)[header.header_length :]) != header.payload_digest:
         raise DigestMismatch(
             f"the payload of {header.key!r} does not match its digest: it changed after it was written",
             hint="fetch the value again from where it was committed",
         )
-    _check_address(header, namespace, key)
+    if namespace not in (None, header.namespace) or key not in (None, header.key):
+        raise _wrong_address(header, namespace, key)
     return header
+
+
+def _wrong_length(length: int, header: Header) -> Truncated | TrailingBytes:
+    if length < header.total_length:
+        return Truncated(
+            f"the envelope of {header.key!r} ends after {length} of {header.total_length} bytes",
+            hint="fetch the value again: the copy is incomplete",
+        )
+    return TrailingBytes(
+        f"the envelope of {header.key!r} has {length - header.total_length} bytes after its end",
+        hint="an envelope ends where its header says; cut off what follows",
+    )
+
+
+def _wrong_address(header: Header, namespace: str | None, key: str | None) -> WrongAddress:
+    """The error for the one that is wrong, the namespace where both are."""
+    what, wanted, found = "namespace", namespace, header.namespace
+    if wanted in (None, found):
+        what, wanted, found = "key", key, header.key
+    return WrongAddress(
+        f"{what} {wanted!r} holds an envelope that was written for {what} {found!r}",
+        hint="re-encode the matrix for its key; an envelope is not valid at another address",
+    )
 
 
 def payload(data: Buffer, header: Header) -> memoryview:
@@ -413,12 +448,3 @@ def from_text(text: str) -> bytes:
 
 
 _BASE64_HINT = "strict base64 has only A-Z a-z 0-9 + /, padding, and no white space"
-
-
-def _check_address(header: Header, namespace: str | None, key: str | None) -> None:
-    for wanted, found, what in ((namespace, header.namespace, "namespace"), (key, header.key, "key")):
-        if wanted is not None and wanted != found:
-            raise WrongAddress(
-                f"{what} {wanted!r} holds an envelope that was written for {what} {found!r}",
-                hint="re-encode the matrix for its key; an envelope is not valid at another address",
-            )

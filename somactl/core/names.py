@@ -31,6 +31,8 @@ def validate_namespace(namespace: str) -> str:
 
 def validate_key(key: str) -> str:
     """1-1024 bytes of UTF-8 without control characters; never normalised. Raises InvalidName."""
+    if key.isascii() and key.isprintable() and 0 < len(key) <= MAX_KEY_BYTES:  # as nearly all are
+        return key
     try:
         size = len(key.encode("utf-8"))
     except UnicodeEncodeError:
