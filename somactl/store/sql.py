@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from somactl.errors import StoreDamaged
 from somactl.store.contract import Head, Retention, Revision, Stat
 from somactl.store.reading import recoverable_until
@@ -82,8 +84,17 @@ def revision(row: Row) -> Revision:
 
 def loads(text: str | None) -> dict[str, Any] | None:
     """The JSON object that was written; raises StoreDamaged."""
+    if text is None:
+        return None
     try:
-        value: dict[str, Any] | None = None if text is None else json.loads(text)
+        value: dict[str, Any] = _decoded(text)
     except (ValueError, RecursionError) as exc:
         raise StoreDamaged(f"a verdict or commit record is not the JSON that was written ({exc})") from exc
     return value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)  # five times as fast; an audit decodes a verdict for each value
+    except msgspec.DecodeError:
+        return json.loads(text)  # which takes half a surrogate pair too, as `json.dumps` writes it

@@ -50,6 +50,31 @@ class CorruptionChapter(ContractTests):
         assert (list(snapshot.entries), snapshot.absent, list(snapshot.corrupt)) == (["b"], ("c",), ["a"])
         assert isinstance(snapshot.corrupt["a"], CorruptValue)
 
+    async def test_damaged_bytes_among_many_small_values_are_told_apart(
+        self, backend: Backend, store: Store, writer: Store
+    ) -> None:
+        """Stores read many small values together, and on another way than a large one."""
+        good = {f"k{number:02}": envelope(f"k{number:02}", number, n=20) for number in range(30)}
+        await write(writer, good)
+        broken = {
+            "k00": good["k00"][:-1],
+            "k03": bytes(len(good["k03"])),
+            "k11": good["k11"][:-1] + bytes([good["k11"][-1] ^ 1]),
+            "k17": envelope("k17", 18, n=20),
+            "k29": envelope("k28", 29, n=20),
+        }
+        for key, data in broken.items():
+            await backend.overwrite("default", key, 1, data)
+        snapshot = await store.read_many([*reversed(good), "never"])
+        assert {key: bytes(each.data) for key, each in snapshot.entries.items()} == {
+            key: data for key, data in good.items() if key not in broken
+        }
+        assert (set(snapshot.corrupt), snapshot.absent) == (set(broken), ("never",))
+        defects = {key: each.facts["defect"] for key, each in snapshot.corrupt.items()}
+        assert (defects["k11"], defects["k17"], defects["k29"]) == (
+            "DigestMismatch", "OtherEnvelope", "WrongAddress",
+        )  # fmt: skip
+
     async def test_a_corrupt_value_is_listed_and_can_be_replaced(
         self, backend: Backend, store: Store, writer: Store
     ) -> None:

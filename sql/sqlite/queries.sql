@@ -41,6 +41,16 @@ FROM namespace WHERE :namespace IS NULL OR name = :namespace ORDER BY name;
 -- name: newest_revision
 SELECT * FROM revision WHERE namespace = :id AND key = :key ORDER BY version DESC LIMIT 1;
 
+-- The newest row of each of many keys, in the order of the JSON array `:keys`, with the bytes of those values that
+-- are smaller than `:inline`, if they are of the right length. The length is told without reading the bytes.
+-- name: newest_values
+SELECT wanted.value AS key, newest.version, commit_id, committed_at, size, content, envelope, verdict, newest.id,
+    CASE WHEN length(data) = size AND typeof(data) = 'blob' THEN data END AS data
+FROM json_each(:keys) AS wanted
+LEFT JOIN revision AS newest ON newest.id = (
+    SELECT id FROM revision WHERE namespace = :id AND key = wanted.value ORDER BY version DESC LIMIT 1)
+LEFT JOIN payload ON payload.id = newest.id AND size < :inline AND content IS NOT NULL;
+
 -- name: revision_as_of
 SELECT * FROM revision WHERE namespace = :id AND key = :key AND version <= :version
 ORDER BY version DESC LIMIT 1;

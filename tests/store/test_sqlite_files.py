@@ -289,6 +289,31 @@ async def test_damaged_pages_of_one_value_are_that_value_s_fault(tmp_path: Path,
     assert (list(snapshot.entries), list(snapshot.corrupt)) == (["b"], ["a"])
 
 
+@pytest.mark.parametrize("damaged", ["k00", "k20", "k39"])
+async def test_a_damaged_page_hides_no_other_small_value(
+    tmp_path: Path, opener: Opener, damaged: str
+) -> None:
+    """Small values come with their rows, many in one statement, which ends at the damaged page."""
+    path = tmp_path / "pages.db"
+    values = {f"k{seed:02}": envelope(f"k{seed:02}", seed, n=80) for seed in range(40)}
+    assert len(values[damaged]) < 64 << 10
+    store = opener(path)
+    await write(store, values)
+    await store.close()
+    file = bytearray(path.read_bytes())
+    # An overflow page begins with the number of the next: the bytes lie in the first of three.
+    page = file.find(values[damaged][10_000:10_100]) // 16_384 * 16_384
+    assert page > 0
+    file[page : page + 4] = b"\x00\xff\xff\xff"
+    path.write_bytes(file)
+    snapshot = await opener(path).read_many([*values, "never"])
+    assert {key: each.facts["defect"] for key, each in snapshot.corrupt.items()} == {damaged: "DamagedPages"}
+    assert {key: each.data for key, each in snapshot.entries.items()} == {
+        key: data for key, data in values.items() if key != damaged
+    }
+    assert snapshot.absent == ("never",)
+
+
 async def test_a_missing_payload_is_corrupt_not_absent(tmp_path: Path, opener: Opener) -> None:
     path = tmp_path / "gone.db"
     store = opener(path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import mmap
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import msgspec
 
 from somactl.errors import CorruptValue
 from somactl.store import events, reading as rules, sql
@@ -32,7 +35,8 @@ NAME = "sqlite"
 DURABILITY = "fsync"
 _CHUNK_BYTES = 1 << 20
 _MAPPED_BYTES = 64 << 10
-"""From this size on a value gets pages of its own: aligned, and given back as soon as it is dropped."""
+"""From this size on a value gets pages of its own: aligned, and given back as soon as it is dropped. Smaller
+ones come with their rows, where many are read."""
 _SCANNED_ROWS = 10_000
 """A page ends after this many rows, so that a pattern that matches little does not hold up other reads."""
 
@@ -101,24 +105,62 @@ def read(connection: sqlite3.Connection, namespace: str, key: str, version: int 
             row = connection.execute(queries()["revision_as_of"], parameters).fetchone()
             rules.require_as_of(namespace, here.head.version, here.floor, key, version, _held(row))
         assert row is not None  # or it would have been refused
-        return _entry(connection, here, row)
+        return _entry(connection, here, Value(*(row[name] for name in Value._fields[:-1])))
+
+
+class Value(NamedTuple):
+    """A row of `newest_values`; all but the key are None where the key was never written."""
+
+    key: str
+    version: int
+    commit_id: str
+    committed_at: float
+    size: int
+    content: str | None
+    envelope: str
+    verdict: str | None
+    id: int
+    data: bytes | None = None
 
 
 def read_many(connection: sqlite3.Connection, namespace: str, keys: Sequence[str]) -> Snapshot:
+    try:
+        with transaction(connection):
+            here = existing(connection, namespace)
+            return _snapshot(connection, here, _newest(connection, here, keys, _MAPPED_BYTES))
+    except sqlite3.DatabaseError as exc:
+        if failures.primary(exc) != failures.CORRUPT:
+            raise
+    # One damaged page must not hide the other keys: now none has its bytes read by a statement. A transaction
+    # in which a statement met such a page can only be rolled back, so this is another one.
+    with transaction(connection):
+        here = existing(connection, namespace)
+        return _snapshot(connection, here, _newest(connection, here, keys, 0))
+
+
+def _newest(
+    connection: sqlite3.Connection, here: NamespaceHead, keys: Sequence[str], inline: int
+) -> Iterator[Value]:
+    """The newest row of each key, in order, with the bytes of values smaller than `inline`."""
+    cursor = connection.cursor()
+    cursor.row_factory = None  # plain tuples: a look into a sqlite3.Row is a search among its names
+    parameters = {"id": here.id, "keys": msgspec.json.encode(keys).decode(), "inline": inline}
+    with closing(cursor.execute(queries()["newest_values"], parameters)) as rows:
+        yield from map(Value._make, rows)
+
+
+def _snapshot(connection: sqlite3.Connection, here: NamespaceHead, values: Iterable[Value]) -> Snapshot:
     entries: dict[str, Entry] = {}
     absent: list[str] = []
     corrupt: dict[str, CorruptValue] = {}
-    with transaction(connection):
-        here = existing(connection, namespace)
-        for key in keys:
-            row = newest_revision(connection, here, key)
-            if row is None or row["content"] is None:
-                absent.append(key)
-                continue
-            try:
-                entries[key] = _entry(connection, here, row)
-            except CorruptValue as exc:
-                corrupt[key] = exc
+    for value in values:
+        if value.content is None:
+            absent.append(value.key)
+            continue
+        try:
+            entries[value.key] = _entry(connection, here, value)
+        except CorruptValue as exc:
+            corrupt[value.key] = exc
     return Snapshot(here.head.incarnation, here.head.version, entries, tuple(absent), corrupt)
 
 
@@ -233,37 +275,31 @@ def _held(row: sqlite3.Row | None) -> Held | None:
     return Held(row["version"], row["content"] is None, row["superseded_version"], bool(row["compacted"]))
 
 
-def _entry(connection: sqlite3.Connection, here: NamespaceHead, row: sqlite3.Row) -> Entry:
-    return Entry(
-        key=row["key"],
-        version=row["version"],
-        incarnation=here.head.incarnation,
-        commit_id=row["commit_id"],
-        committed_at=row["committed_at"],
-        data=_verified_payload(connection, here.head.namespace, row),
-        verdict=sql.loads(row["verdict"]),
-        served_by=NAME,
-    )
+def _entry(connection: sqlite3.Connection, here: NamespaceHead, value: Value) -> Entry:
+    """The value, if it is byte for byte what was committed; raises CorruptValue."""
+    key, version, head = value.key, value.version, here.head
+    data = _payload(connection, value) if value.data is None else value.data
+    rules.verify(head.namespace, key, version, data, value.content or "", value.envelope)
+    verdict = sql.loads(value.verdict)
+    return Entry(key, version, head.incarnation, value.commit_id, value.committed_at, data, verdict, NAME)
 
 
-def _verified_payload(connection: sqlite3.Connection, namespace: str, row: sqlite3.Row) -> bytes | memoryview:
-    """The envelope of a revision, if it is byte for byte what was committed; raises CorruptValue."""
-    key, version = row["key"], row["version"]
+def _payload(connection: sqlite3.Connection, value: Value) -> bytes | memoryview:
+    """The bytes of a value that did not come with its row; raises CorruptValue."""
     try:
-        data = _payload(connection, row)
+        return _pieces(connection, value)
     except sqlite3.DatabaseError as exc:
         if failures.primary(exc) != failures.CORRUPT:
             raise
-        raise rules.corrupt(key, version, f"its pages are damaged ({exc})", "DamagedPages") from exc
-    rules.verify(namespace, key, version, data, row["content"], row["envelope"])
-    return data
+        defect = f"its pages are damaged ({exc})"
+        raise rules.corrupt(value.key, value.version, defect, "DamagedPages") from exc
 
 
-def _payload(connection: sqlite3.Connection, row: sqlite3.Row) -> bytes | memoryview:
+def _pieces(connection: sqlite3.Connection, value: Value) -> bytes | memoryview:
     """The bytes of one payload, read piece by piece into one buffer: the peak is the value and a piece."""
-    key, version, size = row["key"], row["version"], row["size"]
+    key, version, size = value.key, value.version, value.size
     try:
-        blob = connection.blobopen("payload", "data", row["id"], readonly=True)
+        blob = connection.blobopen("payload", "data", value.id, readonly=True)
     except sqlite3.OperationalError as exc:
         if failures.primary(exc) != 1:  # SQLITE_ERROR: no such row, or no blob in it
             raise
