@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,27 +47,23 @@ def head(row: Row) -> Head:
     return Head(row["name"], row["incarnation"], row["version"], row["created_at"], retention(row))
 
 
-def stat(row: Row, kept_seconds: float | None = None) -> Stat:
-    """A live value; or a tombstone, where it is told how long the namespace keeps one without a grace."""
-    deleted = kept_seconds is not None
-    return Stat(
-        key=row["key"],
-        version=row["version"],
-        commit_id=row["commit_id"],
-        committed_at=row["committed_at"],
-        size=row["size"] or 0,
-        content=row["content"] or "",
-        kind=row["kind"] or "",
-        dtype=row["dtype"] or "",
-        shape=tuple(map(int, row["shape"].split(","))) if row["shape"] else (),
-        layout=row["layout"] or "",
-        deleted=deleted,
-        recoverable_until=(
-            None
-            if kept_seconds is None
-            else recoverable_until(row["committed_at"], row["expires_at"], kept_seconds)
-        ),
-    )
+def stat(row: Sequence[Any], kept_seconds: float | None = None) -> Stat:
+    """A live value; or a tombstone, where it is told how long the namespace keeps one without a grace.
+
+    row  columns in the order of Stat's fields, up to `layout`, then for a tombstone when its own grace ends
+    """
+    key, version, commit_id, at, size, content, kind, dtype, shape, layout, *grace = row
+    if kept_seconds is None:
+        return Stat(key, version, commit_id, at, size, content, kind, dtype, _shape(shape), layout)
+    until = recoverable_until(at, grace[0], kept_seconds)
+    described = (size or 0, content or "", kind or "", dtype or "", _shape(shape or ""), layout or "")
+    return Stat(key, version, commit_id, at, *described, True, until)
+
+
+@lru_cache(maxsize=1024)
+def _shape(text: str) -> tuple[int, ...]:
+    """Remembered: the values of a namespace have few shapes, and a listing decodes one for each."""
+    return tuple(map(int, text.split(","))) if text else ()
 
 
 def revision(row: Row) -> Revision:

@@ -51,6 +51,13 @@ LEFT JOIN revision AS newest ON newest.id = (
     SELECT id FROM revision WHERE namespace = :id AND key = wanted.value ORDER BY version DESC LIMIT 1)
 LEFT JOIN payload ON payload.id = newest.id AND size < :inline AND content IS NOT NULL;
 
+-- Those of many keys that are live, described; a row of nothing but its key for each other. `:keys` as above
+-- name: live_stats
+SELECT wanted.value, version, commit_id, committed_at, size, content, kind, dtype, shape, layout
+FROM json_each(:keys) AS wanted
+LEFT JOIN revision INDEXED BY revision_live ON namespace = :id AND revision.key = wanted.value
+    AND superseded_version IS NULL AND content IS NOT NULL;
+
 -- name: revision_as_of
 SELECT * FROM revision WHERE namespace = :id AND key = :key AND version <= :version
 ORDER BY version DESC LIMIT 1;

@@ -40,6 +40,8 @@ _BACK = f"ROLLBACK TO SAVEPOINT portion; {_DONE}"
 Data: TypeAlias = "dict[int, bytes | Damage]"
 LOOKED_ROWS = 10_000
 """A page ends after this many rows, so that a pattern that matches little does not hold up the server."""
+_STAT = slice(4, None)
+"""The columns of a listing that describe a key, behind those that describe the namespace or the page."""
 _SURROGATES = (0xD800, 0xDFFF)
 
 
@@ -111,7 +113,7 @@ async def stat_many(session: Session, namespace: str, keys: Sequence[str]) -> St
     rows = await session.rows("live_stats", namespace, list(keys))
     if not rows:
         raise no_namespace(namespace)
-    stats = {row["key"]: sql.stat(row) for row in rows if row["key"] is not None}
+    stats = {row["key"]: sql.stat(row[_STAT]) for row in rows if row["key"] is not None}
     absent = tuple(row["wanted"] for row in rows if row["key"] is None and row["wanted"] is not None)
     return Stats(rows[0]["head_incarnation"], rows[0]["head_version"], stats, absent)
 
@@ -252,7 +254,7 @@ async def page(
         raise no_namespace(namespace)
     first = rows[0]
     kept_seconds = first["keep_seconds"] if listing.deleted else None
-    stats = [sql.stat(row, kept_seconds) for row in rows if row["key"] is not None]
+    stats = [sql.stat(row[_STAT], kept_seconds) for row in rows if row["key"] is not None]
     if len(stats) < first["matching"] or first["matching"] == most:
         return stats, stats[-1].key
     if first["looked"] < LOOKED_ROWS:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import mmap
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -142,11 +142,8 @@ def _newest(
     connection: sqlite3.Connection, here: NamespaceHead, keys: Sequence[str], inline: int
 ) -> Iterator[Value]:
     """The newest row of each key, in order, with the bytes of values smaller than `inline`."""
-    cursor = connection.cursor()
-    cursor.row_factory = None  # plain tuples: a look into a sqlite3.Row is a search among its names
-    parameters = {"id": here.id, "keys": msgspec.json.encode(keys).decode(), "inline": inline}
-    with closing(cursor.execute(queries()["newest_values"], parameters)) as rows:
-        yield from map(Value._make, rows)
+    rows = _tuples(connection, "newest_values", id=here.id, keys=_json(keys), inline=inline)
+    yield from map(Value._make, rows)
 
 
 def _snapshot(connection: sqlite3.Connection, here: NamespaceHead, values: Iterable[Value]) -> Snapshot:
@@ -169,13 +166,27 @@ def stat_many(connection: sqlite3.Connection, namespace: str, keys: Sequence[str
     absent: list[str] = []
     with transaction(connection):
         here = existing(connection, namespace)
-        for key in keys:
-            row = newest_revision(connection, here, key)
-            if row is None or row["content"] is None:
-                absent.append(key)
+        for row in _tuples(connection, "live_stats", id=here.id, keys=_json(keys)):
+            if row[1] is None:
+                absent.append(row[0])
             else:
-                stats[key] = sql.stat(row)
+                stats[row[0]] = sql.stat(row)
     return Stats(here.head.incarnation, here.head.version, stats, tuple(absent))
+
+
+def _tuples(
+    connection: sqlite3.Connection, statement: str, **parameters: str | int
+) -> Generator[tuple[Any, ...], None, None]:
+    """The rows of a statement that returns many, as plain tuples: a look into a sqlite3.Row is a search
+    among its names, and making one takes as long as the look."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    with closing(cursor.execute(queries()[statement], parameters)) as rows:
+        yield from rows
+
+
+def _json(keys: Sequence[str]) -> str:
+    return msgspec.json.encode(keys).decode()
 
 
 def history(connection: sqlite3.Connection, namespace: str, key: str) -> list[Revision]:
@@ -240,14 +251,14 @@ def page(
     stats: list[Stat] = []
     size = 0
     last = after
-    statement = queries()["tombstones_from" if listing.deleted else "live_keys_from"]
+    statement = "tombstones_from" if listing.deleted else "live_keys_from"
     with transaction(connection):
         here = existing(connection, namespace)
         kept_seconds = here.head.retention.seconds if listing.deleted else None
-        parameters = {"id": here.id, "start": max(after or "", listing.prefix)}
-        with closing(connection.execute(statement, parameters)) as rows:
+        start = max(after or "", listing.prefix)
+        with closing(_tuples(connection, statement, id=here.id, start=start)) as rows:
             for number, row in enumerate(rows):
-                key = row["key"]
+                key: str = row[0]
                 if not key.startswith(listing.prefix):
                     break  # keys of one prefix stand together, and the rest lies behind them
                 if number >= _SCANNED_ROWS:
