@@ -1,16 +1,62 @@
-"""Many envelopes proven together, so that a small matrix costs little more than its factorisation."""
+"""Many envelopes proven together, so that a small matrix costs little more than its factorisation.
+
+Those of one order, type and layout form a group. The first of a group goes through the check of one envelope;
+the others are stacked (`stack`), and those that it proves have the first one's verdict but for their numbers.
+Whatever is not proven in a stack, for whatever reason, goes through the check of one envelope too, from the
+bytes it came in: so outcomes, and the numbers in them, are those of that check.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from somactl.core.framing import Header
-from somactl.core.verdict import Method, Rigour, Tolerances, Verdict
+from somactl.core.byte_shuffle import decompress
+from somactl.core.certificate import FROM_ORDER
+from somactl.core.framing import Header, digest, payload
+from somactl.core.lapack import limited, rounds_to_nearest
+from somactl.core.portions import batched
+from somactl.core.stack import Form, Proof, prove
+from somactl.core.verdict import (
+    FINITE,
+    HERMITIAN,
+    INVARIANTS,
+    PSD,
+    SQUARE,
+    TRACE,
+    Method,
+    Rigour,
+    Tolerances,
+    Verdict,
+)
 from somactl.core.verification import check_envelope
 from somactl.errors import CorruptValue, EnvelopeError, SomactlError
 
 Item = tuple[bytes | memoryview, Header]
+
+STACK_BYTES = 1 << 20
+"""Of a stack: what stays in a processor's own cache from the copy to the factorisation."""
+WORTH_STACKING = 4
+"""How many must remain in a group, or numpy's overhead for a stack exceeds what it saves."""
+
+_COMPLETE = INVARIANTS == (FINITE, SQUARE, HERMITIAN, TRACE, PSD)
+"""Whether a proof in a stack covers all invariants there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Like:
+    """A verdict that is another one's but for its numbers."""
+
+    first: Verdict
+    proof: Proof
+
+    def verdict(self) -> Verdict:
+        trace_error, lower, tolerances = self.proof
+        return replace(self.first, trace_error=trace_error, lambda_min_lower=lower, tolerances=tolerances)
+
+
+Outcome = Verdict | _Like | SomactlError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +81,15 @@ class Batch:
     rigour: Rigour | None
     blas: str
     others: Mapping[int, Verdict | SomactlError]
-    _verdicts: Mapping[int, Verdict] = field(repr=False)
+    _outcomes: Mapping[int, Outcome] = field(repr=False)
 
     def verdict(self, index: int) -> Verdict:
         """The verdict on a valid member: what the check of that envelope alone gives. Raises KeyError."""
-        return self._verdicts[index]
+        if index in self.others:
+            raise KeyError(index)
+        found = self._outcomes[index]
+        assert not isinstance(found, SomactlError)
+        return found.verdict() if isinstance(found, _Like) else found
 
 
 def check_envelopes(
@@ -51,40 +101,118 @@ def check_envelopes(
 ) -> Batch:
     """The verdicts of `check_envelope` on envelopes whose framing and digests are verified already.
 
-    A payload that does not decode is an outcome in `others`, not an error of the call.
+    A payload that does not decode is an outcome in `others`, not an error of the call. Takes a few MB beside
+    the envelopes, and what the check of the largest of them takes.
     """
-    found: dict[int, Verdict] = {}
-    others: dict[int, Verdict | SomactlError] = {}
-    for index, (data, header) in enumerate(items):
+    tolerances = tolerances or Tolerances()
+
+    def alone(index: int) -> Verdict | SomactlError:
+        data, header = items[index]
         try:
-            verdict = check_envelope(data, header, tolerances, method=method, spectrum=spectrum)
+            return check_envelope(data, header, tolerances, method=method, spectrum=spectrum)
         except (EnvelopeError, CorruptValue) as exc:
-            others[index] = exc
+            return exc
+
+    found: dict[int, Outcome] = {}
+    if _COMPLETE and method == "certify" and not spectrum:
+        for form, members in _groups(items):
+            found.update(_of_group(form, iter(members), items, tolerances, alone))
+    found.update((index, alone(index)) for index in range(len(items)) if index not in found)
+    return _summed_up(found)
+
+
+def _groups(items: Sequence[Item]) -> Iterator[tuple[Form, list[int]]]:
+    """The indices of envelopes that may be stacked, by what they have in common."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, (_, header) in enumerate(items):
+        groups.setdefault((header.shape, header.dtype, header.layout), []).append(index)
+    for (shape, dtype, layout), members in groups.items():
+        # From FROM_ORDER on a matrix may be proven by fewer columns, and is large enough to go alone.
+        if layout != "factor" and shape[0] == shape[1] < FROM_ORDER and len(members) > WORTH_STACKING:
+            yield Form(shape[0], dtype, layout), members
+
+
+def _of_group(
+    form: Form,
+    members: Iterator[int],
+    items: Sequence[Item],
+    tolerances: Tolerances,
+    alone: Callable[[int], Verdict | SomactlError],
+) -> dict[int, Outcome]:
+    """What is found of those members that prove in a stack, and of those that had to go first."""
+    found: dict[int, Outcome] = {}
+    first = _first(form, members, alone, found)
+    remaining = list(members)
+    if first is None or len(remaining) < WORTH_STACKING:
+        return found
+    with limited(form.n):
+        for portion in batched(remaining, max(1, STACK_BYTES // form.row_bytes)):
+            stored = {index: _stored(*items[index], form) for index in portion}
+            payloads = {index: each for index, each in stored.items() if each is not None}
+            proofs = zip(payloads, prove(list(payloads.values()), form, tolerances), strict=True)
+            if not rounds_to_nearest():
+                break
+            found.update((index, _Like(first, proof)) for index, proof in proofs if proof is not None)
+    return found
+
+
+def _first(
+    form: Form,
+    members: Iterator[int],
+    alone: Callable[[int], Verdict | SomactlError],
+    found: dict[int, Outcome],
+) -> Verdict | None:
+    """The first verdict that others may share: proven as a stack proves, by a BLAS that the theorem covers."""
+    route = "packed" if form.packed else "cholesky"
+    for index in members:
+        outcome = found[index] = alone(index)
+        if isinstance(outcome, Verdict) and outcome.valid and outcome.rigour == "proved":
+            usual = outcome.route == route and outcome.lambda_min_upper is None
+            if usual and outcome.hermitian_error == 0.0:
+                return outcome
+    return None
+
+
+def _stored(data: bytes | memoryview, header: Header, form: Form) -> Any | None:
+    """The payload, decompressed and as long as a row; None where the check of one envelope must see it."""
+    stored: Any = payload(data, header)
+    if header.compression == "zstd":
+        try:
+            stored = decompress(stored, header.raw_length, form.stored, header.key)
+        except EnvelopeError:
+            return None
+        if header.layout == "full" and digest(stored) != header.canonical_digest:
+            return None
+    return stored if stored.nbytes == form.row_bytes else None
+
+
+def _summed_up(found: Mapping[int, Outcome]) -> Batch:
+    """The batch of these outcomes, one for each index below their number."""
+    trace_errors, bounds, rigours = [], [], set()
+    others: dict[int, Verdict | SomactlError] = {}
+    blas = ""
+    for index in range(len(found)):
+        outcome = found[index]
+        if isinstance(outcome, _Like):
+            trace_errors.append(outcome.proof.trace_error)
+            bounds.append(outcome.proof.lower)
             continue
-        (found if verdict.valid else others)[index] = verdict
-    return _summed_up(len(items), found, others)
-
-
-def _summed_up(
-    count: int, valid: Mapping[int, Verdict], others: Mapping[int, Verdict | SomactlError]
-) -> Batch:
-    everyone = dict(sorted({**valid, **others}.items())).values()
-    verdicts = [each for each in everyone if isinstance(each, Verdict)]
-    traces = [each.trace_error for each in verdicts if each.trace_error is not None]
-    bounds = [
-        bound
-        for each in verdicts
-        if (bound := each.lambda_min_lower if each.lambda_min_upper is None else each.lambda_min_upper)
-        is not None
-    ]
-    rigours: set[Rigour] = {each.rigour for each in verdicts}
+        if isinstance(outcome, SomactlError) or not outcome.valid:
+            others[index] = outcome
+        if isinstance(outcome, Verdict):
+            trace_errors.append(outcome.trace_error)
+            upper = outcome.lambda_min_upper
+            bounds.append(outcome.lambda_min_lower if upper is None else upper)
+            rigours.add(outcome.rigour)
+            blas = blas or outcome.blas
+    known = [bound for bound in bounds if bound is not None]
     return Batch(
-        count=count,
-        valid=len(valid),
-        worst_trace_error=max(traces, default=None),
-        lowest_lambda_min=min(0.0, *bounds) if bounds else None,
-        rigour="computed" if "computed" in rigours else ("proved" if rigours else None),
-        blas=next((each.blas for each in verdicts if each.blas), ""),
+        count=len(found),
+        valid=len(found) - len(others),
+        worst_trace_error=max((error for error in trace_errors if error is not None), default=None),
+        lowest_lambda_min=min(0.0, *known) if known else None,
+        rigour="computed" if "computed" in rigours else "proved" if rigours else None,
+        blas=blas,
         others=others,
-        _verdicts=valid,
+        _outcomes=found,
     )

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -45,20 +47,44 @@ class Bounds:
         return self.witness is not None and self.witness.value < -eps
 
 
-def rounding_bound(diagonal: Array, eps: float, charge: float, is_complex: bool) -> float:
+def rounding_bounds(diagonals: Array, eps: Array | float, charge: float, is_complex: bool) -> Array:
     """c of the theorem, for a factorisation whose shifted diagonal is at most `diagonal + eps`.
 
     c = (1 + 2^-20) (u (sum_j w_j D_j + max_j D_j + eps) + charge) + 2^-960, D_j = max(fl(d_j + eps), 0),
     w_j = j + 4 for real and 2.8284272 (j + 2) for complex matrices. O(n); infinite or NaN for such input.
+
+    diagonals  shape (n,), or (n, m), a column for each of m matrices; eps of shape (m,) then, as the result
     """
-    shifted = np.maximum(diagonal + eps, 0.0)
-    total = float((weights(len(diagonal), is_complex) * shifted).sum())
-    return SLACK * (U * (total + float(shifted.max()) + eps) + charge) + UNDERFLOW
+    shifted = np.maximum(diagonals + eps, 0.0)
+    weighted = (weights(len(diagonals), is_complex) * shifted.T).T
+    # One after the other, so that the sum of a column is the same alone and among others. `sum` adds up in an
+    # order that depends on the array's shape.
+    total = np.add.accumulate(weighted)[-1]
+    bounds: Array = SLACK * (U * (total + shifted.max(axis=0) + eps) + charge) + UNDERFLOW
+    return bounds
+
+
+def rounding_bound(diagonal: Array, eps: float, charge: float, is_complex: bool) -> float:
+    """`rounding_bounds` of one matrix."""
+    return float(rounding_bounds(diagonal, eps, charge, is_complex))
+
+
+def smallest_tolerances(diagonals: Array, charge: float, is_complex: bool) -> Array:
+    """The least e for which a matrix with lambda_min = 0 is sure to be certified: a hair above 2c."""
+    tolerances: Array = 2.0 * (1.0 + 2.0**-10) * rounding_bounds(diagonals, 0.0, charge, is_complex)
+    return tolerances
 
 
 def smallest_tolerance(diagonal: Array, charge: float, is_complex: bool) -> float:
-    """The least e for which a matrix with lambda_min = 0 is sure to be certified: a hair above 2c."""
-    return 2.0 * (1.0 + 2.0**-10) * rounding_bound(diagonal, 0.0, charge, is_complex)
+    """`smallest_tolerances` of one matrix."""
+    return float(smallest_tolerances(diagonal, charge, is_complex))
+
+
+def proving_shifts(diagonals: Array, eps: Array, charge: float, is_complex: bool) -> Array:
+    """For each column the shift that proves lambda_min >= -eps; NaN if eps is within rounding."""
+    c = rounding_bounds(diagonals, eps, charge, is_complex)
+    shifts: Array = np.where((c > 0.0) & (c < eps), eps - c, np.nan)
+    return shifts
 
 
 def proving_shift(diagonal: Array, eps: float, charge: float, is_complex: bool) -> float | None:
@@ -123,11 +149,14 @@ def certify_packed(packed: Array, positions: Array, diagonal: Array, eps: float)
     return None
 
 
-def positive(diagonal: Array) -> bool:
-    """Whether a factor's diagonal is finite, real and positive: OpenBLAS reports success on NaN and Inf."""
-    real = diagonal.real
-    fine = bool(real.min() > 0.0 and real.max() < np.inf)  # a NaN fails both
-    return fine and (diagonal.dtype.kind != "c" or not np.any(diagonal.imag))
+def positive(diagonals: Array) -> Any:
+    """Whether a factor's diagonal is finite, real and positive: OpenBLAS reports success on NaN and Inf.
+
+    diagonals  shape (..., n), of which the result has the first ones
+    """
+    real = diagonals.real
+    fine = (real.min(axis=-1) > 0.0) & (real.max(axis=-1) < np.inf)  # a NaN fails both
+    return fine & ~diagonals.imag.any(axis=-1) if diagonals.dtype.kind == "c" else fine
 
 
 def _plan(part: HermitianPart, smallest: float, eps: float) -> Iterator[tuple[float, float]]:
@@ -148,8 +177,9 @@ def _plan(part: HermitianPart, smallest: float, eps: float) -> Iterator[tuple[fl
         yield (shift + c2) * SLACK, shift
 
 
+@lru_cache(maxsize=32)
 def weights(n: int, is_complex: bool, limit: int | None = None) -> Array:
-    """w_1 .. w_n: `j + 4` (real), `2.8284272 (j + 2)` (complex), with j capped at `limit`; shape (n,).
+    """w_1 .. w_n: `j + 4` (real), `2.8284272 (j + 2)` (complex), with j capped at `limit`; read-only.
 
     An entry of column j is an inner product of length j: j + 1 roundings, or 2j in each part of a complex
     one, whose two parts together weigh sqrt(2). The rest is spare (docs/CERTIFICATE.md, section 3).
@@ -158,6 +188,7 @@ def weights(n: int, is_complex: bool, limit: int | None = None) -> Array:
     if limit is not None:
         np.minimum(j, limit, out=j)
     weighted: Array = 2.8284272 * (j + 2.0) if is_complex else j + 4.0
+    weighted.flags.writeable = False
     return weighted
 
 

@@ -31,11 +31,11 @@ import ctypes
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from threading import Lock
 from types import ModuleType
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+HELD_UP_TO = 32
+"""The largest n whose rows are factored without letting go of the GIL: that takes longer than the work."""
 
 _ARGUMENT: dict[str, Any] = {"c": c_char_p, "i": ctypes.POINTER(c_int), "p": c_void_p}
 _SIGNATURES = {
@@ -89,16 +92,27 @@ def _load(extension: str, public: str) -> ModuleType:
 
 
 @cache
-def _routine(name: str, letter: str) -> Callable[..., None]:
-    """The machine code of one routine; each character argument takes its hidden length at the end."""
+def _address(name: str, letter: str) -> int:
     real = {"herk": "syrk"}.get(name, name) if letter == "d" else name
     module = flapack() if name in {"potrf", "pftrf"} else fblas()
     address = ctypes.pythonapi.PyCapsule_GetPointer
     address.restype, address.argtypes = c_void_p, [ctypes.py_object, c_char_p]
-    pointer = address(getattr(module, letter + real)._cpointer, None)
+    return int(address(getattr(module, letter + real)._cpointer, None))
+
+
+@cache
+def _routine(name: str, letter: str) -> Callable[..., None]:
+    """The machine code of one routine; each character argument takes its hidden length at the end."""
     signature = _SIGNATURES[name]
     lengths = [c_size_t] * signature.count("c")
-    return ctypes.CFUNCTYPE(None, *(_ARGUMENT[kind] for kind in signature), *lengths)(pointer)
+    prototype = ctypes.CFUNCTYPE(None, *(_ARGUMENT[kind] for kind in signature), *lengths)
+    return prototype(_address(name, letter))
+
+
+@cache
+def _untyped(name: str, letter: str, held: bool) -> Callable[..., None]:
+    """The same for arguments that are objects of ctypes already, with the GIL `held` or without it."""
+    return (ctypes.PYFUNCTYPE if held else ctypes.CFUNCTYPE)(None)(_address(name, letter))
 
 
 def _letter(array: Array) -> str:
@@ -129,6 +143,27 @@ def pftrf(packed: Array, n: int) -> int:
     return info.value
 
 
+def factor_rows(rows: Array, n: int, which: Iterable[int], *, packed: bool) -> list[int]:
+    """Factor the matrices in those rows in place, as `pftrf` does or, each n x n, `potrf`; which ones failed.
+
+    rows  C-contiguous; a row may be longer than its matrix
+    """
+    info, at, length = c_int(), c_void_p(), c_size_t(1)
+    order = byref(c_int(n))
+    arguments: tuple[Any, ...] = (c_char_p(b"L"), order, at, order, byref(info), length)
+    if packed:
+        arguments = (c_char_p(b"N"), c_char_p(b"L"), order, at, byref(info), length, length)
+    call = _untyped("pftrf" if packed else "potrf", _letter(rows), n <= HELD_UP_TO)
+    first, step = rows.ctypes.data, rows.strides[0]
+    failed = []
+    for row in which:
+        at.value = first + row * step
+        call(*arguments)
+        if info.value:
+            failed.append(row)
+    return failed
+
+
 def eliminate(work: Array, k: int) -> None:
     """Given the leading k x k factor L11 in W, form L21 = W21 L11^-H and S = W22 - L21 L21^H in place.
 
@@ -153,8 +188,9 @@ def solve_adjoint(work: Array, k: int, vector: Array) -> None:
     )
 
 
+@lru_cache(maxsize=32)
 def rfp_diagonal(n: int) -> Array:
-    """Positions of the n diagonal entries in an RFP array (transr N, uplo L), shape (n,), int64.
+    """Positions of the n diagonal entries in an RFP array (transr N, uplo L), shape (n,), int64, read-only.
 
     LAPACK Working Note 199: with m = (n + 1) // 2 columns of n + (n even) rows, the first m entries stand
     on the array's diagonal (one row down for even n), the others on the diagonal of the folded triangle.
@@ -165,7 +201,9 @@ def rfp_diagonal(n: int) -> Array:
     j = np.arange(n, dtype=np.int64)
     head = j[:first] * (rows + 1) + below
     fold = j[: n - first] * (rows + 1) + (rows if n % 2 else 0)
-    return np.concatenate([head, fold])
+    positions = np.concatenate([head, fold])
+    positions.flags.writeable = False
+    return positions
 
 
 SINGLE_THREADED_UP_TO = 256

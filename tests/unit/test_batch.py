@@ -1,0 +1,228 @@
+"""A batch finds what the check of each envelope alone finds, to the last bit: of matrices at every edge."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from somactl.core import batch, byte_shuffle, framing
+from somactl.core.batch import Batch, check_envelopes
+from somactl.core.certificate import proving_shift, rounding_bound, smallest_tolerance
+from somactl.core.envelope import encode
+from somactl.core.framing import Header, build_header, digest
+from somactl.core.hermitian import pack
+from somactl.core.verdict import Tolerances, Verdict
+from somactl.core.verification import check_envelope
+from somactl.errors import CorruptValue, EnvelopeError, SomactlError
+from support.arithmetic import run
+from support.exact import at_least
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Item = tuple[bytes, Header]
+
+MATRICES = 100_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 10_000
+A_CALL = 1_000
+TYPES = ("float64", "complex128", "float32", "complex64")
+MULTIPLES = (-1e4, -10.0, -2.1, -1.1, -0.9, -0.1, 0.0, 0.1, 0.9, 1.1, 1.9, 2.1, 10.0, 1e4)
+"""Of c: how far lambda_min is put from an edge."""
+
+EPS = 2.0**-27
+TOLERANCES = (
+    Tolerances(),
+    Tolerances(psd=EPS, trace=EPS, hermitian=0.0),
+    Tolerances(psd=1e-14, trace=2.0),
+    Tolerances(psd=2.0**-48, trace=2.0),
+    Tolerances(psd=math.inf, trace=math.inf, hermitian=math.inf),
+    Tolerances(psd=0.0, trace=0.0, hermitian=0.0),
+    Tolerances(psd=math.nan),
+    Tolerances(trace=math.nan),
+    Tolerances(hermitian=math.nan),
+    Tolerances(hermitian=-1.0),
+)
+"""Those of the calls, in turn; the first three come more often."""
+
+
+def stored(raw: Array, n: int, layout: str, *, zstd: bool = False, canonical: bytes | None = None) -> Item:
+    """The envelope of a payload that `encode` might refuse, with its header."""
+    data = byte_shuffle.compress(raw) if zstd else raw.tobytes()
+    of_payload = digest(data)
+    head = build_header(
+        kind="rho",
+        dtype=raw.dtype.name,
+        shape=(n, raw.size // n if layout == "factor" else n),
+        layout=layout,
+        compression="zstd" if zstd else "none",
+        timestamp=0.0,
+        namespace="default",
+        key="k",
+        payload_length=len(data),
+        payload_digest=of_payload,
+        canonical_digest=canonical or (digest(raw.tobytes()) if zstd else of_payload),
+    )
+    return head + data, framing.verify(head + data)
+
+
+def alone(item: Item, tolerances: Tolerances | None, **options: Any) -> Verdict | SomactlError:
+    try:
+        return check_envelope(*item, tolerances, **options)
+    except (EnvelopeError, CorruptValue) as exc:
+        return exc
+
+
+def bits(outcome: Verdict | SomactlError) -> Any:
+    """What two outcomes must have in common: unlike `==`, this tells -0.0 from 0.0, and NaN is NaN."""
+    if isinstance(outcome, Verdict):
+        return repr(outcome), repr(outcome.witness and outcome.witness.vector)
+    return type(outcome), outcome.message
+
+
+def assert_same(found: Batch, expected: Sequence[Verdict | SomactlError]) -> None:
+    """Outcome by outcome; and their sums, as an audit adds verdicts up one by one."""
+    assert found.count == len(expected)
+    for index, outcome in enumerate(expected):
+        valid = isinstance(outcome, Verdict) and outcome.valid
+        assert (index in found.others) is not valid
+        assert bits(found.verdict(index) if valid else found.others[index]) == bits(outcome), index
+    verdicts = [each for each in expected if isinstance(each, Verdict)]
+    assert found.valid == sum(each.valid for each in verdicts)
+    worst = lowest = None
+    for each in verdicts:
+        if each.trace_error is not None:
+            worst = max(worst or 0.0, each.trace_error)
+        bound = each.lambda_min_lower if each.lambda_min_upper is None else each.lambda_min_upper
+        if bound is not None:
+            lowest = min(bound, lowest or 0.0)
+    assert (found.worst_trace_error, found.lowest_lambda_min) == (worst, lowest)
+    rigours = {each.rigour for each in verdicts}
+    assert found.rigour == ("computed" if "computed" in rigours else "proved" if rigours else None)
+    assert found.blas == next((each.blas for each in verdicts if each.blas), "")
+    assert list(found.others) == sorted(found.others)
+
+
+class Edges:
+    """Matrices that a rounding error more or less would put on the other side of some edge."""
+
+    def __init__(self, seed: int, tolerances: Tolerances) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.tolerances = tolerances
+        self._unitary: dict[tuple[int, bool], Array] = {}
+
+    def unitary(self, n: int, cplx: bool) -> Array:
+        if (n, cplx) not in self._unitary or self.rng.random() < 0.02:
+            x = self.rng.standard_normal((n, n)) + (1j * self.rng.standard_normal((n, n)) if cplx else 0.0)
+            self._unitary[n, cplx] = np.linalg.qr(x)[0]
+        return self._unitary[n, cplx]
+
+    def spectral(self, n: int, cplx: bool) -> Array:
+        """lambda_min at some multiple of c from -eps, from the lowest provable -2c, from -c, or from 0."""
+        rng = self.rng
+        values = rng.random(n) if rng.random() < 0.7 else np.eye(1, n, int(rng.integers(n)))[0] + 1e-18
+        values /= values.sum()
+        c = rounding_bound(values, 0.0, 0.0, cplx)
+        eps = self.tolerances.psd if 0.0 < self.tolerances.psd < 1e-6 else 1e-8
+        if rng.random() < 0.6:
+            values[0] = float(rng.choice([-eps, -2.0 * c, -c, 0.0])) + float(rng.choice(MULTIPLES)) * c
+        u = self.unitary(n, cplx)
+        h = (u * values) @ u.conj().T
+        return (h + h.conj().T) / 2
+
+    def graded(self, n: int, cplx: bool) -> Array:
+        """A pivot that is 0 to a few units in its last place, at the shift of the proof."""
+        rng = self.rng
+        order = rng.permutation(n)
+        h = np.zeros((n, n), np.complex128 if cplx else np.float64)
+        d = np.zeros(n)
+        d[order[: max(1, n - 2)]] = 1.0 / max(1, n - 2)
+        i, j = (order[-1], order[-2]) if n > 1 else (0, 0)
+        paired = n > 2 and bool(rng.random() < 0.5)
+        x, y = float(rng.random()) * 1e-16, 0.0
+        for _ in range(4):  # the shift depends, a little, on what is put there
+            d[i], d[j] = (x, x) if paired else (y, d[j])
+            e = smallest_tolerance(d, 0.0, cplx)
+            shift = proving_shift(d, e, 0.0, cplx) or 0.0
+            y = x + shift if paired else -shift
+        y += int(rng.integers(-2, 3)) * float(np.spacing(y))
+        h[np.diag_indices(n)] = d
+        if paired:
+            phase = rng.choice([1, -1, 1j, -1j] if cplx else [1, -1])
+            h[i, j], h[j, i] = y * phase, y * np.conj(phase)
+        else:
+            h[i, i] = y
+        return h
+
+    def traced(self, n: int, cplx: bool) -> Array:
+        """The trace's error at the tolerance, a unit in the last place off, or off by what rounding hides."""
+        rng = self.rng
+        wanted = self.tolerances.trace if 0.0 <= self.tolerances.trace < 1.0 else EPS
+        d = np.full(n, 2.0 ** -math.ceil(math.log2(n)))
+        d[0] += (1.0 - math.fsum(d)) + float(rng.choice([1.0, -1.0])) * wanted
+        d[0] += int(rng.integers(-1, 2)) * float(np.spacing(d[0]))
+        if n > 1:
+            d[1] += float(rng.choice([0.0, 2.0**-53, -(2.0**-53), 2.0**-80]))
+            d[-1] = d[-1] if n < 3 else float(rng.choice([d[-1], 2.0**-90, -(2.0**-90)]))
+        return np.diag(d).astype(np.complex128 if cplx else np.float64)
+
+    def poisoned(self, payload: Array) -> None:
+        """A number that no matrix has, or that is seldom seen, anywhere in the payload; or its scale."""
+        rng = self.rng
+        flat = payload.view(payload.real.dtype)
+        at = int(rng.integers(flat.size))
+        tiny = float(np.finfo(flat.dtype).smallest_subnormal)
+        choice = int(rng.integers(9))
+        if choice == 8:
+            flat *= float(rng.choice([1e300, 1e38, 1e-300, 1e-30]))
+        else:
+            some = (np.nan, np.inf, -np.inf, -0.0, tiny, -tiny, float(np.finfo(flat.dtype).max), 1.0)
+            flat[at] = some[choice]
+
+    def item(self, n: int, dtype: str, layout: str) -> Item:
+        rng = self.rng
+        cplx = dtype.startswith("complex")
+        if layout == "factor":
+            payload = self.unitary(n, cplx)[:, : int(rng.integers(1, n + 1))].copy()
+            payload /= np.linalg.norm(payload)
+        else:
+            kind = rng.choice([self.spectral, self.spectral, self.graded, self.traced])
+            matrix = np.ascontiguousarray(kind(n, cplx))
+            if layout == "full" and rng.random() < 0.1:
+                matrix[0, -1] += float(rng.choice([1e-18, 1e-15, 1e-9, 1e-7]))
+            payload = pack(matrix) if layout == "hermitian" else matrix
+        payload = np.ascontiguousarray(payload, dtype).reshape(-1)
+        if rng.random() < 0.15:
+            with np.errstate(all="ignore"):
+                self.poisoned(payload)
+        zstd = bool(rng.random() < 0.1)
+        wrong = b"\1" * 16 if zstd and rng.random() < 0.1 else None
+        return stored(payload, n, layout, zstd=zstd, canonical=wrong)
+
+    def call(self, count: int) -> Iterator[Item]:
+        """The envelopes of one call: a few orders, so that there is something to stack."""
+        rng = self.rng
+        orders = [
+            *rng.integers(1, 41, 4).tolist(),
+            int(rng.integers(1, 4)),
+            int(rng.choice([48, 64, 65, 96])),
+        ]
+        forms = [
+            (n, str(rng.choice(TYPES, p=(0.6, 0.2, 0.1, 0.1))), str(rng.choice(LAYOUTS, p=(0.55, 0.4, 0.05))))
+            for n in orders
+            for _ in range(4)
+        ]
+        for index in rng.integers(len(forms), size=count).tolist():
+            yield self.item(*forms[index])
+
+
+LAYOUTS = ("hermitian", "full", "factor")
+
+
+@pytest.mark.parametrize("call", range(MATRICES // A_CALL))
+def test_a_batch_finds_what_each_check_finds(call: int) -> None:
+    tolerances = TOLERANCES[call % 4 if call % 3 else call // 3 % len(TOLERANCES)]
+    items = list(Edges(call, tolerances).call(A_CALL))
+    assert_same(check_envelopes(items, tolerances), [alone(item, tolerances) for item in items])
