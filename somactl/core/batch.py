@@ -162,7 +162,7 @@ def _first(
     alone: Callable[[int], Verdict | SomactlError],
     found: dict[int, Outcome],
 ) -> Verdict | None:
-    """The first verdict that others may share: proven as a stack proves, by a BLAS that the theorem covers."""
+    """The first verdict that others may share: proven as a stack proves, by a BLAS that can be trusted."""
     route = "packed" if form.packed else "cholesky"
     for index in members:
         outcome = found[index] = alone(index)
@@ -188,7 +188,9 @@ def _stored(data: bytes | memoryview, header: Header, form: Form) -> Any | None:
 
 def _summed_up(found: Mapping[int, Outcome]) -> Batch:
     """The batch of these outcomes, one for each index below their number."""
-    trace_errors, bounds, rigours = [], [], set()
+    trace_errors: list[float | None] = []
+    bounds: list[float | None] = []
+    rigours: set[Rigour] = set()
     others: dict[int, Verdict | SomactlError] = {}
     blas = ""
     for index in range(len(found)):

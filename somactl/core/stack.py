@@ -99,7 +99,8 @@ def _rows(payloads: Sequence[Any], form: Form) -> Array:
 
 
 def _square(row: Array, form: Form) -> Array:
-    return row[..., : form.entries].reshape(*row.shape[:-1], form.n, form.n)
+    square: Array = row[..., : form.entries].reshape(*row.shape[:-1], form.n, form.n)
+    return square
 
 
 def _widened(given: Array, row: Array, diagonal: Array, form: Form, tolerances: Tolerances) -> Tolerances:
@@ -139,12 +140,12 @@ def _plain(rows: Array, on_diagonal: Array, form: Form) -> Array:
     if not form.packed:
         square = _square(rows, form)
         mirrored = square.transpose(0, 2, 1)
-        equal: Array = (square == np.conjugate(mirrored)).all(axis=(1, 2))
-        return equal & (on_diagonal.real.min(axis=1) >= 0.0)
+        equal = np.all(square == np.conjugate(mirrored), axis=(1, 2))
+        return np.asarray(equal & (on_diagonal.real.min(axis=1) >= 0.0))
     if rows.dtype.kind != "c":
         return np.ones(len(rows), bool)
     bits = np.ascontiguousarray(on_diagonal.imag).view(np.int64)
-    return ~bits.any(axis=1)
+    return np.asarray(np.all(bits == 0, axis=1))  # those of +0.0
 
 
 def _within(trace_error: float, e: float, tolerances: Tolerances) -> bool:

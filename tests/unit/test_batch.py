@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from somactl.core import batch, byte_shuffle, framing
+from somactl.core import byte_shuffle, framing
 from somactl.core.batch import Batch, check_envelopes
 from somactl.core.certificate import proving_shift, rounding_bound, smallest_tolerance
-from somactl.core.envelope import encode
 from somactl.core.framing import Header, build_header, digest
 from somactl.core.hermitian import pack
 from somactl.core.verdict import Tolerances, Verdict
 from somactl.core.verification import check_envelope
 from somactl.errors import CorruptValue, EnvelopeError, SomactlError
-from support.arithmetic import run
-from support.exact import at_least
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Item = tuple[bytes, Header]
 
-MATRICES = 100_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 10_000
-A_CALL = 1_000
+MATRICES = 100_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 5_000
+A_CALL = 500
 TYPES = ("float64", "complex128", "float32", "complex64")
 MULTIPLES = (-1e4, -10.0, -2.1, -1.1, -0.9, -0.1, 0.0, 0.1, 0.9, 1.1, 1.9, 2.1, 10.0, 1e4)
 """Of c: how far lambda_min is put from an edge."""
@@ -161,11 +157,10 @@ class Edges:
         rng = self.rng
         wanted = self.tolerances.trace if 0.0 <= self.tolerances.trace < 1.0 else EPS
         d = np.full(n, 2.0 ** -math.ceil(math.log2(n)))
-        d[0] += (1.0 - math.fsum(d)) + float(rng.choice([1.0, -1.0])) * wanted
-        d[0] += int(rng.integers(-1, 2)) * float(np.spacing(d[0]))
         if n > 1:
-            d[1] += float(rng.choice([0.0, 2.0**-53, -(2.0**-53), 2.0**-80]))
-            d[-1] = d[-1] if n < 3 else float(rng.choice([d[-1], 2.0**-90, -(2.0**-90)]))
+            d[-1] = float(rng.choice([d[-1], 2.0**-90, -(2.0**-90)]))
+        d[0] += (1.0 - math.fsum(d)) + float(rng.choice([1.0, -1.0])) * wanted
+        d[0] += int(rng.choice([0, 0, 1, -1])) * float(np.spacing(d[0]))
         return np.diag(d).astype(np.complex128 if cplx else np.float64)
 
     def poisoned(self, payload: Array) -> None:
