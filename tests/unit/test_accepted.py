@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from somactl.core.names import validate_key
 from somactl.errors import ConfigurationError, InvalidName
@@ -232,6 +232,8 @@ KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_s
 OUTCOMES: list[Literal["violated", "corrupt", "contradicting"]] = ["violated", "corrupt", "contradicting"]
 
 
+@example("a\u2028\u2029\ufeff\ufffe\xad\U000f0000", "corrupt")
+@example("\U0001f600 \\ \"'#: ", "corrupt")
 @given(KEYS, st.sampled_from(OUTCOMES))
 def test_a_template_wants_only_what_an_operator_knows(
     key: str, outcome: Literal["violated", "corrupt", "contradicting"]

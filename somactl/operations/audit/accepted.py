@@ -122,7 +122,7 @@ class Accepted:
     def _needs(self, entry: Entry, digests: dict[str, set[str | None]]) -> bool:
         found = digests.get(entry.key, set())
         others = {other.digest for other in self._of_key[entry.key] if other is not entry}
-        return entry.digest in found or bool(found - others)
+        return bool(found - others)
 
 
 def parse_accepted(text: str | bytes, name: str) -> Accepted:
@@ -136,7 +136,7 @@ def parse_accepted(text: str | bytes, name: str) -> Accepted:
     if len(data) > MAX_BYTES:
         raise _refusal(f"{what} are larger than {MAX_BYTES >> 10} KiB", "mend what is accepted for so long")
     try:
-        root = parse_yaml(data.decode("utf-8-sig"), deepest=4, most=MAX_BYTES // 16)
+        root = parse_yaml(data.decode(), deepest=4, most=MAX_BYTES // 16)
         entries = _entries(root)
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
