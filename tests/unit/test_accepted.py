@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,11 +14,12 @@ from hypothesis import example, given, strategies as st
 
 from somactl.core.names import validate_key
 from somactl.errors import ConfigurationError, InvalidName
+from somactl.operations.audit import accepted as accepted_module
 from somactl.operations.audit.accepted import MAX_BYTES, MAX_TEXT, Accepted, parse_accepted, template
-from somactl.operations.audit.model import EXIT_CODES
-from somactl.report import Checked
+from somactl.report import OUTCOME_CODES, Checked
 from somactl.report.accepting import Acceptance
 
+ROOT = Path(__file__).resolve().parents[2]
 KEY = "acme:(9.0, 14.0, 43.0):data"
 DIGEST = "4f0c7a52b19d3e8860f1c2ab94d75e36"
 OTHER = "00000000000000000000000000000000"
@@ -64,6 +67,18 @@ def test_a_file_is_read() -> None:
     assert (first.until, first.expires, first.line) == ("2027-01-31", END, 4)
     assert (second.reason, second.outcome, second.line) == ("4711", None, 12)
     assert second.expires == datetime(2027, 1, 31, 10, tzinfo=UTC).timestamp() + 0.5
+
+
+def test_the_file_in_the_documents_is_one() -> None:
+    page = (ROOT / "docs/ACCEPTED_FINDINGS.md").read_text(encoding="utf-8")
+    block = page.partition("```yaml\n")[2].partition("```")[0]
+    written = textwrap.dedent((accepted_module.__doc__ or "").partition("::\n\n")[2].partition("\n\nAn ")[0])
+    (first,), (second,) = parse_accepted(block, "page").entries, parse_accepted(written, "module").entries
+    assert (
+        (first.key, first.digest, first.expires)
+        == (second.key, second.digest, second.expires)
+        == (KEY, DIGEST, END)
+    )
 
 
 def test_bytes_text_and_a_byte_order_mark_are_the_same() -> None:
@@ -181,10 +196,10 @@ def test_what_the_file_says_nothing_of() -> None:
     assert ("b" in accepted, "c" in accepted) == (True, False)
 
 
-@pytest.mark.parametrize("outcome", [*EXIT_CODES, "valid", "clampable", "skipped"])
+@pytest.mark.parametrize("outcome", [*OUTCOME_CODES, "valid", "clampable", "skipped"])
 def test_only_a_finding_can_be_accepted(outcome: str) -> None:
     said = parse_accepted(entry(), "a").judge("b", OTHER, outcome, 0)
-    assert (said is not None and said.holds) == (EXIT_CODES.get(outcome) == 3)
+    assert (said is not None and said.holds) == (outcome in ("violated", "corrupt", "contradicting"))
 
 
 def test_of_two_values_of_a_key_each_is_judged_by_its_own_entry() -> None:

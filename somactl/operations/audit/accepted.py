@@ -29,15 +29,15 @@ from somactl.core.names import validate_key
 from somactl.core.rfc3339 import from_rfc3339
 from somactl.core.strict_yaml import Listing, Mapping, Node, Scalar, YamlError, parse_yaml
 from somactl.errors import ConfigurationError, InvalidName
-from somactl.report import Checked
+from somactl.report import OUTCOME_CODES, Checked
 from somactl.report.accepting import Acceptance, State
 from somactl.suggestion import again
 
 MAX_BYTES: Final = 1 << 20
 """Some 5,000 entries. A list that long is no list of exceptions any more."""
 MAX_TEXT: Final = 1000
-ACCEPTABLE: Final = ("violated", "corrupt", "contradicting")
-"""The outcomes that end an audit with 3. The others say that something was not checked (4)."""
+ACCEPTABLE: Final = tuple(outcome for outcome, code in OUTCOME_CODES.items() if code == 3)
+"""The outcomes that are findings. The others say that something was not checked."""
 
 T = TypeVar("T")
 _REQUIRED = ("key", "digest", "owner", "reason", "expires")
