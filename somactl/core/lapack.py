@@ -282,6 +282,18 @@ def _is_reference(path: str) -> bool:
     return re.search(r"/(blas|lapack)/lib\1\.so[.\d]*$", path) is not None
 
 
+def _allow(controller: Any, threads: int) -> None:
+    """Hold one BLAS library to so many threads, whichever thread asks.
+
+    threadpoolctl 3.7 and later hear none but the first thread that ever asked, for as long as it lives. Every
+    other one would factor small matrices on all cores, which takes ten times as long.
+    """
+    clear = getattr(controller, "clear_controlling_thread", lambda force: None)
+    clear(force=True)
+    controller.set_num_threads(threads)
+    clear(force=True)
+
+
 class _Threads:
     """The shared account of the process-wide thread limits."""
 
@@ -297,7 +309,7 @@ class _Threads:
                 self._found = [(c, c.get_num_threads() or 1) for c in pools]
                 for controller, threads in self._found:
                     if controller is not blas().controller and threads != 1:
-                        controller.set_num_threads(1)
+                        _allow(controller, 1)
             self._wishes.append(single)
             self._apply()
 
@@ -309,14 +321,14 @@ class _Threads:
                 return
             for controller, threads in self._found:
                 if controller.get_num_threads() != threads:
-                    controller.set_num_threads(threads)
+                    _allow(controller, threads)
 
     def _apply(self) -> None:
         for controller, threads in self._found:
             if controller is blas().controller:
                 share = 1 if all(self._wishes) else max(1, threads // len(self._wishes))
                 if controller.get_num_threads() != share:
-                    controller.set_num_threads(share)
+                    _allow(controller, share)
 
 
 _threads = _Threads()
@@ -341,7 +353,7 @@ def share_threads(parts: int) -> None:
     """Hold this process, one of `parts` that compute side by side, to its share of the machine's threads."""
     controller = blas().controller
     if controller is not None:
-        controller.set_num_threads(max(1, threads_allowed() // parts))
+        _allow(controller, max(1, threads_allowed() // parts))
 
 
 NOT_TO_NEAREST = "arithmetic does not round to nearest"

@@ -171,6 +171,7 @@ def test_threads_are_limited_and_restored(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_checks_in_many_threads_agree_and_restore_the_limits() -> None:
+    blas()  # whose library is loaded by now
     before = pools()
     rng = np.random.default_rng(0)
 
@@ -184,3 +185,32 @@ def test_checks_in_many_threads_agree_and_restore_the_limits() -> None:
         statuses = list(threads.map(one, rng.integers(2, 400, 60).tolist()))
     assert statuses == ["valid"] * 60
     assert pools() == before
+
+
+def test_a_limit_holds_whichever_thread_asks_for_it() -> None:
+    """threadpoolctl may hear the first thread alone, which here is another one that goes on living."""
+    controller = blas().controller
+    if controller is None:
+        pytest.skip("the BLAS here cannot be told how many threads to use")
+    found = controller.get_num_threads()
+    asked, over = threading.Event(), threading.Event()
+
+    def first() -> None:
+        getattr(controller, "clear_controlling_thread", lambda force: None)(force=True)
+        controller.set_num_threads(2)
+        asked.set()
+        over.wait()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    try:
+        asked.wait()
+        with limited(64):
+            assert controller.get_num_threads() == 1
+        assert controller.get_num_threads() == 2
+        lapack.share_threads(2)
+        assert controller.get_num_threads() == 1
+    finally:
+        over.set()
+        thread.join()
+        lapack._allow(controller, found)
