@@ -97,11 +97,6 @@ class Pace:
             return f"paused while {self.pause_file} exists"
         return f"held back: {self._answers()}" if self._throttle.pause else ""
 
-    @property
-    def account(self) -> str:
-        """What the throttle came to, for a report: `held back for 312 s by --max-latency`; empty: nothing."""
-        return f"held back for {self.held_back:.3g} s by --max-latency" if self.held_back else ""
-
     def did(self, items: int, bytes_: int) -> None:
         """So much more was read or moved."""
         self._done_items += items
