@@ -109,6 +109,10 @@ class SomactlError(Exception):
         self.facts: dict[str, Any] = facts
         self.command = self.store = self.namespace = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it travels from a worker process: as it is, without calling a constructor that wants more."""
+        return _restored, (type(self), self.args), self.__dict__
+
     def during(self, *, command: str = "", store: str = "", namespace: str = "") -> None:
         """Note where it came up; what is known already stays, since the inner frame knows best."""
         self.command = self.command or command
@@ -122,6 +126,10 @@ class SomactlError(Exception):
             self.args = (self.message,)
         self.facts.setdefault("subject", subject)
         return self
+
+
+def _restored(kind: type[SomactlError], args: tuple[Any, ...]) -> SomactlError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(SomactlError):
