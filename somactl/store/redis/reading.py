@@ -6,6 +6,7 @@ fetched later, from wherever they lie by then.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,12 +16,20 @@ import msgspec
 
 from somactl.core.names import commit_id_time
 from somactl.core.portions import in_portions
-from somactl.errors import CorruptValue, NotPrimary, StoreBusy, StoreDamaged, VersionCompacted
+from somactl.errors import (
+    CorruptValue,
+    NotPrimary,
+    SomactlError,
+    StoreBusy,
+    StoreDamaged,
+    VersionCompacted,
+)
 from somactl.store import reading as rules
 from somactl.store.base import offloaded
 from somactl.store.calls import hear
 from somactl.store.contract import CommitRecord, CommitStatus, Entry, Revision, Snapshot, Stats
 from somactl.store.redis import layout
+from somactl.store.redis.connection import TooMuch
 from somactl.store.redis.failures import reply as error_reply
 from somactl.store.redis.layout import HEAD_FIELDS, HistoryEntry, Names, NamespaceHead, seconds
 from somactl.store.redis.link import ClusterLink, Link, is_replica
@@ -286,12 +295,45 @@ class Reader:
     ) -> dict[str, Entry | CorruptValue]:
         found: dict[str, Entry | CorruptValue] = {}
         for batch in in_portions(wanted.items(), lambda item: item[1].about.size, _BATCH_BYTES):
-            asked = (self._beginning(self._place_of(key, line)) for key, line in batch)
-            for (key, line), first in zip(batch, await self.link.ask(*asked), strict=True):
+            data = await self._together([self._place_of(key, line) for key, line in batch], batch)
+            size = sum(line.about.size for _, line in batch)
+            found |= await offloaded(size, partial(self._intact, here, batch, data))
+            for (key, line), first in zip(batch, data, strict=True):
+                if key in found:
+                    continue
                 try:
                     found[key] = await self._fetch(here, key, line, first)
                 except CorruptValue as exc:
                     found[key] = exc
+        return found
+
+    async def _together(self, names: Sequence[str], batch: Sequence[tuple[str, HistoryEntry]]) -> list[Reply]:
+        """What lies under the names, or its beginning, in one round trip; None for what MGET does not tell.
+
+        One reply for all takes redis-py a third of the time of a reply for each. But MGET gives all that is
+        there, so it is for small values alone; where a foreign one is too large, beginnings are asked for.
+        """
+        if all(line.about.size < _WHOLE_BYTES for _, line in batch):
+            try:
+                (reply,) = await self.link.ask(("MGET", *names))
+            except SomactlError as exc:
+                if not isinstance(exc.__cause__, TooMuch):
+                    raise
+            else:
+                if not isinstance(reply, Exception):
+                    return list(reply)
+        return await self.link.ask(*map(self._beginning, names))
+
+    def _intact(
+        self, here: NamespaceHead, batch: Sequence[tuple[str, HistoryEntry]], data: Sequence[Reply]
+    ) -> dict[str, Entry | CorruptValue]:
+        """Those that are what was committed; about each other is asked again."""
+        namespace, incarnation = self.names.namespace, here.head.incarnation
+        found: dict[str, Entry | CorruptValue] = {}
+        for (key, line), first in zip(batch, data, strict=True):
+            if isinstance(first, bytes) and len(first) == line.about.size:
+                with contextlib.suppress(CorruptValue):
+                    found[key] = layout.entry(namespace, incarnation, key, line, first)
         return found
 
     async def stat_many(self, keys: Sequence[str]) -> Stats:
