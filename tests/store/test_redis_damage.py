@@ -13,7 +13,7 @@ from somactl.errors import (
     StoreDamaged,
 )
 from somactl.store.contract import Retention, Stat
-from somactl.store.redis import RedisStore, layout
+from somactl.store.redis import RedisStore, connection, layout, reading
 from somactl.suggestion import run
 from somactl.testing.values import compact_fully, delete, envelope, listed, put, write
 from store.redis_backend import RedisBackend, backend as backend, store as store
@@ -232,6 +232,32 @@ async def test_a_foreign_value_of_another_type_is_corrupt(backend: RedisBackend,
         assert caught.value.facts["defect"] == {"lpush": "WrongType", "set": "WrongLength"}[foreign]
         snapshot = await store.read_many(["a", "b"])
         assert (list(snapshot.entries), list(snapshot.corrupt)) == (["b"], ["a"])
+
+
+async def test_large_foreign_values_are_told_by_their_keys(
+    backend: RedisBackend, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MGET would give all of them; what is more than a reply may take is not read."""
+    monkeypatch.setattr(connection, "TALK_BYTES", 50_000)
+    monkeypatch.setattr(connection, "PAYLOAD_BYTES", 20_000)
+    monkeypatch.setattr(reading, "_WHOLE_BYTES", 10_000)
+    values = await put(store, "a", "b", "c", "d")
+    assert len((await store.read_many(values.keys)).entries) == 4
+    for key in ("b", "c"):
+        await backend.overwrite("default", key, 1, bytes(1 << 20))
+    snapshot = await store.read_many(list(values.keys))
+    assert (list(snapshot.entries), sorted(snapshot.corrupt)) == (["a", "d"], ["b", "c"])
+    assert {each.facts["defect"] for each in snapshot.corrupt.values()} == {"WrongLength"}
+
+
+async def test_many_are_read_without_the_right_to_mget(backend: RedisBackend, store: RedisStore) -> None:
+    values = await put(store, "a", "b")
+    backend.raw.acl_setuser("default", enabled=True, commands=["-mget"])
+    try:
+        assert list((await store.read_many(list(values.keys))).entries) == ["a", "b"]
+        assert len(backend.raw.acl_log()) > 0
+    finally:
+        backend.raw.acl_setuser("default", enabled=True, commands=["+mget"])
 
 
 async def test_a_foreign_registry(backend: RedisBackend, store: RedisStore) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -87,11 +87,16 @@ async def read(session: Session, namespace: str, key: str, version: int | None) 
         if held is not None:
             held = Held(held.version, held.deleted, row["superseded_version"], row["compacted"])
         rules.require_as_of(namespace, row["head_version"], row["floor"], key, version, held)
-    return await _entry(row, data, namespace)
+    return await offloaded(row["size"], partial(_entry, row, data, namespace))
 
 
 async def read_many(session: Session, namespace: str, keys: Sequence[str]) -> Snapshot:
     rows, data = await _with_data(session, namespace, list(keys), None)
+    size = sum(row["size"] for row in rows if row["content"] is not None)
+    return await offloaded(size, partial(_snapshot, rows, data, namespace))
+
+
+def _snapshot(rows: list[Row], data: Data, namespace: str) -> Snapshot:
     entries: dict[str, Entry] = {}
     absent: list[str] = []
     corrupt: dict[str, CorruptValue] = {}
@@ -103,7 +108,7 @@ async def read_many(session: Session, namespace: str, keys: Sequence[str]) -> Sn
             absent.append(key)
             continue
         try:
-            entries[key] = await _entry(row, data, namespace)
+            entries[key] = _entry(row, data, namespace)
         except CorruptValue as exc:
             corrupt[key] = exc
     return Snapshot(rows[0]["head_incarnation"], rows[0]["head_version"], entries, tuple(absent), corrupt)
@@ -207,31 +212,17 @@ async def _portion(session: Session, rows: list[Row]) -> Data:
     return {row["id"]: row["data"] for row in found}
 
 
-async def _entry(row: Row, data: Data, namespace: str) -> Entry:
+def _entry(row: Row, data: Data, namespace: str) -> Entry:
     """The value of a row, if it is byte for byte what was committed; raises CorruptValue."""
-    found: Any = data.get(row["id"])
-    await offloaded(row["size"], partial(_verify, row, found, namespace))
-    return Entry(
-        key=row["key"],
-        version=row["version"],
-        incarnation=row["head_incarnation"],
-        commit_id=row["commit_id"],
-        committed_at=row["committed_at"],
-        data=found,
-        verdict=sql.loads(row["verdict"]),
-        served_by=NAME,
-    )
-
-
-def _verify(row: Row, data: bytes | Damage | None, namespace: str) -> None:
-    """Raises CorruptValue."""
-    key, version = row["key"], row["version"]
-    if isinstance(data, Damage):
-        raise rules.corrupt(key, version, f"its pages are damaged ({data.text})", "DamagedPages")
+    key, version, found = row["key"], row["version"], data.get(row["id"])
+    if isinstance(found, Damage):
+        raise rules.corrupt(key, version, f"its pages are damaged ({found.text})", "DamagedPages")
     rules.check_length(key, version, row["length"], row["size"])
-    if data is None:
+    if found is None:
         raise StoreDamaged(f"the bytes of {key!r} (version {version}) vanished while they were read")
-    rules.verify(namespace, key, version, data, row["content"], row["envelope"])
+    rules.verify(namespace, key, version, found, row["content"], row["envelope"])
+    commit_id, at, verdict = row["commit_id"], row["committed_at"], sql.loads(row["verdict"])
+    return Entry(key, version, row["head_incarnation"], commit_id, at, found, verdict, NAME)
 
 
 async def page(
