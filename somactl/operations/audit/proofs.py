@@ -108,7 +108,7 @@ class Proofs:
     def _tell(self) -> None:
         report = self.report
         wrong = sum(getattr(report, outcome) for outcome in OUTCOME_CODES)
-        note = ", ".join(filter(None, (f"{wrong} not right" if wrong else "", self.pace.reason)))
+        note = f"{wrong} not right" if wrong else ""
         told = report.checked + wrong - report.violated + report.skipped
         self.watch(Progress(told, "matrices", self.total, self._read, note))
 

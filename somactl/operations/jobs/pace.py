@@ -17,7 +17,9 @@ _LOOK_SECONDS = 0.5
 ASK_SECONDS = 0.25
 """The store is asked for its latency no more often than this."""
 TRIES = 3
-"""The best answer of so many in a row counts: a process that is busy with proofs is often late to look."""
+"""The best answer of so many counts: a process that is busy with proofs is often late to look."""
+BETWEEN_TRIES_SECONDS = 0.02
+"""An answer comes just when the store is free: asked again at once, it would be free for that."""
 CALM_SECONDS = 10.0
 """Only when nothing held the job back for so long is that over: a sentence each time would be no news."""
 
@@ -149,14 +151,15 @@ class Pace:
         if self.now() - self._asked < ASK_SECONDS or not self._may_wait(stop):
             return
         self._asked = self.now()
-        best = math.inf
-        for _ in range(TRIES):
-            latency = await self._latency(probe, stop)
-            if latency is None:
-                return
-            best = min(best, latency)
-            if best <= self._throttle.limit or latency == math.inf:
+        best = await self._latency(probe, stop)
+        for _ in range(TRIES - 1):
+            if best is None or best <= self._throttle.limit or best == math.inf:
                 break
+            await self._sleep(BETWEEN_TRIES_SECONDS, stop)
+            latency = await self._latency(probe, stop)
+            best = None if latency is None else min(best, latency)
+        if best is None:
+            return
         self._throttle.heard(best, in_pause=in_pause)
         self._tell()
 
