@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from somactl.operations.audit.ledger import (
 from somactl.operations.audit.ranges import Range
 from somactl.store.contract import Note
 
+EXAMPLES = 10_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 100
 TOLERANCES = {"psd": 1e-8, "trace": 1e-8, "hermitian": 1e-8}
 KEYS = ["a", "a ", "aa", "b:(9.0, 14.0)", "bé", "b\uffff", "b\U0001f600", "z"]
 """In the order of code points, which is that of their UTF-8 bytes."""
@@ -185,8 +187,8 @@ def act(world: World, step: tuple[Any, ...]) -> None:
     getattr(world, name)(*flat)
 
 
-@settings(max_examples=150)
-@given(st.sampled_from([1.0, 25.0, 100.0]), st.lists(steps, max_size=40))
+@settings(max_examples=EXAMPLES)
+@given(st.sampled_from([1.0, 25.0, 100.0]), st.lists(steps, min_size=20, max_size=50))
 def test_no_history_makes_it_claim_what_was_not_proven(gap: float, history: list[tuple[Any, ...]]) -> None:
     world = World(gap)
     for step in history:
@@ -260,6 +262,18 @@ def test_known_and_unknown_are_joined_last() -> None:
     assert ends(ledger.compacted(1)) == [(None, None, None)]
 
 
+def test_the_known_are_joined_as_far_as_they_go() -> None:
+    known = [Range(key, 1, 100.0 * number, 1, 1) for number, key in enumerate("abcdef")]
+    ledger = blank(ranges=(*known, Range(None, None, None, 9, 9)))
+    assert ends(ledger.compacted(2)) == [("f", 1, 0.0), (None, None, None)]
+
+
+def test_what_is_joined_is_spread_over_all_of_it() -> None:
+    even = [Range(key, 1, 100.0 * number, 1, 1) for number, key in enumerate([*"abcdefg", None])]
+    times = [each.read_at for each in blank(ranges=tuple(even)).compacted(4).ranges]
+    assert times == [0.0, 200.0, 400.0, 600.0]
+
+
 def test_neighbours_that_lose_least_are_joined_first() -> None:
     times = [0.0, 100.0, 110.0, 400.0]
     ranges = tuple(
@@ -279,6 +293,12 @@ def test_a_part_that_is_read_again_splits_its_range() -> None:
     assert (ledger.keys, ledger.bytes) == (100, 1000)
     ledger = ledger.record("c", None, version=9, read_at=500.0, keys=95, bytes=950)
     assert ledger.ranges == (Range(None, 9, 500.0, 105, 1050),)
+
+
+def test_a_part_that_is_read_again_at_once_is_not_joined_with_the_rest() -> None:
+    ledger = blank().record(None, None, version=5, read_at=0.0, keys=100, bytes=1000)
+    ledger = ledger.record("f", "g", version=9, read_at=1.0, keys=1, bytes=10)
+    assert ends(ledger) == [("f", 5, 0.0), ("g", 9, 1.0), (None, 5, 0.0)]
 
 
 def test_a_catch_up_in_pages_leaves_no_trace_of_them() -> None:

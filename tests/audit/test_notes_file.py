@@ -276,6 +276,29 @@ async def test_the_lock_of_another_process_is_waited_for_and_not_for_ever(
     thread.join()
 
 
+async def test_a_file_that_was_replaced_while_its_lock_was_waited_for_is_read_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await NotesFile(str(path)).write_notes({"n": b"1"})
+    await NotesFile(f"{path}2").write_notes({"n": b"1", "other": b"x"})
+    lock = notes_file._lock
+
+    def late(descriptor: int) -> bool:
+        monkeypatch.undo()
+        os.replace(f"{path}2", path)
+        return lock(descriptor)
+
+    monkeypatch.setattr(notes_file, "_lock", late)
+    await NotesFile(str(path)).write_notes({"n": b"2"}, {"n": 1, "other": 1})
+    assert await kept(path) == {"n": b"2", "other": b"x"}
+
+
+async def test_what_a_killed_writer_left_is_used_up(path: Path) -> None:
+    (path.parent / ".ledger.json.new").write_bytes(b"half of")
+    await NotesFile(str(path)).write_notes({"n": b"1"})
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
 async def test_the_event_loop_goes_on_while_a_file_is_waited_for(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
