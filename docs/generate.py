@@ -1,7 +1,7 @@
 """Write the pages and schemas that follow from the code, or check that they are up to date.
 
-    python docs/generate.py            write docs/{EXIT_CODES,CLI,CONFIGURATION,INVARIANTS}.md, schemas
-    python docs/generate.py --check    change nothing; exit 1 and name what is out of date
+    python docs/generate.py          write docs/{CLI,CONFIGURATION,EXIT_CODES,INVARIANTS,METRICS}.md, schemas
+    python docs/generate.py --check  change nothing; exit 1 and name what is out of date
 
 A schema of a released version is frozen: a change of a report's shape raises `report.SCHEMA_VERSION` and
 gives new files with `_v2` in their names.
@@ -28,6 +28,7 @@ from somactl.cli.app import COMMANDS, load
 from somactl.cli.command import COMMON, Command, default_in_words
 from somactl.cli.pages import invariant_page
 from somactl.core.verdict import INVARIANTS
+from somactl.telemetry import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "<!-- Generated from the code by `make docs`: do not edit. -->\n\n"
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
         ROOT / "docs/CLI.md": cli_page(),
         ROOT / "docs/CONFIGURATION.md": configuration_page(),
         ROOT / "docs/INVARIANTS.md": invariants_page(),
+        ROOT / "docs/METRICS.md": metrics_page(),
         **{ROOT / "schemas" / name: text for name, text in schemas()},
     }
     stale = [path for path, text in wanted.items() if _read(path) != text]
@@ -244,6 +246,39 @@ def invariants_page() -> str:
         "Refused, a commit writes nothing, and an audit that finds one broken ends with 3.",
     ]
     return HEADER + "\n".join(lines).rstrip() + "\n"
+
+
+def metrics_page() -> str:
+    """docs/METRICS.md: every metric that is ever pushed, the labels, and what an operator asks."""
+    told = re.sub(r"\n\n +\S.*\n\n", "\n\n", inspect.cleandoc(catalogue.__doc__ or "")).split("\n\n")
+    lines = [
+        "# Metrics",
+        "",
+        *(f"{part}\n" for part in told[1:]),
+        "Every metric has the labels of its group, the grouping key of the Pushgateway:",
+        "",
+        *(f"- `{label}`: {what}" for label, what in catalogue.GROUPING.items()),
+        "",
+        "No label ever names a key, a machine or a process. `server` is a process that lives long.",
+        "",
+        "| metric | type | unit | labels | what it says | given by |",
+        "|---|---|---|---|---|---|",
+        *(_metric_row(metric) for metric in catalogue.METRICS.values()),
+        "",
+        f"Edges of the histograms, in seconds: {', '.join(map(str, catalogue.BUCKETS))}.",
+        "",
+        "## What an operator asks",
+        "",
+        *(f"- {question}\n\n  ```text\n  {query}\n  ```" for question, query in catalogue.QUESTIONS.items()),
+    ]
+    return HEADER + "\n".join(lines) + "\n"
+
+
+def _metric_row(metric: catalogue.Metric) -> str:
+    labels = [f"`{name}`: {', '.join(values)}" for name, values in metric.labels.items()]
+    given = ", ".join(metric.sources) if metric.sources != catalogue.JOBS else "every job"
+    cells = [f"`{metric.name}`", metric.type, metric.unit, "; ".join(labels), metric.help, given]
+    return f"| {' | '.join(map(_cell, cells))} |"
 
 
 def _setting_row(name: str, setting: config.Setting) -> str:

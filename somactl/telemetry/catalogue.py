@@ -1,0 +1,250 @@
+"""Every metric of somactl, as data: docs/METRICS.md is generated from this, and nothing else is ever pushed.
+
+    METRICS["somabrain_rho_psd_ok"].help
+
+A time is a value in seconds since 1970, by the store's clock, since a Pushgateway takes no time of a sample:
+`time() - x` is an age, which grows by itself when nothing is pushed any more. What a job has not found out it
+leaves out, so that what was pushed before stands, with its time. `push-metrics` says how things are now: of
+what it cannot find out it pushes NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from somactl.report import OUTCOME_CODES
+
+PREFIX = "somabrain_"
+SLOW_SECONDS = 0.06
+"""The promise for reads and commits; an edge of the histograms, so that it can be asked about exactly."""
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, SLOW_SECONDS, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper edges of the histograms, in seconds."""
+
+GROUPING = {
+    "job": "the name of the job, which is that of the command unless another one was given",
+    "namespace": "the namespace",
+    "shard": "the shard of an audit, `2/8`; only where the run has one",
+}
+"""The grouping key: labels that every metric of a push has, and no metric names."""
+
+OUTCOMES = ("valid", "clampable", *OUTCOME_CODES, "skipped")
+FINDINGS = tuple(outcome for outcome, code in OUTCOME_CODES.items() if code == 3)
+STATES = ("open", "accepted")
+JUDGEMENTS = ("outdated", "deleted", "newer", "unknown", "contradicting", "foreign", "corrupt")
+MIGRATION_STATES = ("pending", "copied", "conflict", "rejected", "not-a-matrix", "finalized")
+PRUNE_OUTCOMES = ("deleted", "unknown", "changed", "withheld", "beyond-limit")
+REMOVED = ("revisions", "tombstones", "records", "orders", "events")
+STATUSES = ("ok", "warning", "problem", "unknown")
+STORES = ("sqlite", "postgres", "redis", "cache", "other")
+OPERATIONS = ("read", "commit")
+STATS = ("p50", "p95", "max")
+
+Type = Literal["gauge", "histogram"]
+Source = Literal["verify-psd", "prune", "compact", "cache-warm", "migrate-json", "push-metrics", "server"]
+JOBS: tuple[Source, ...] = ("verify-psd", "prune", "compact", "cache-warm", "migrate-json", "push-metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family.
+
+    unit     as Prometheus names base units; empty for a number without one
+    labels   name -> every value it can have
+    sources  the commands whose reports give it; `server` stands for a process that lives long
+    """
+
+    name: str
+    help: str
+    sources: tuple[Source, ...]
+    unit: str = ""
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    type: Type = "gauge"
+
+
+def _metric(
+    name: str,
+    sources: tuple[Source, ...],
+    help: str,
+    unit: str = "",
+    *,
+    type: Type = "gauge",
+    **labels: tuple[str, ...],
+) -> Metric:
+    return Metric(PREFIX + name, help, sources, unit, labels, type)
+
+
+_AUDIT: tuple[Source, ...] = ("verify-psd",)
+_LOOK: tuple[Source, ...] = ("push-metrics",)
+_SERVER: tuple[Source, ...] = ("server",)
+
+_RHO = (
+    _metric("rho_psd_ok", _AUDIT, "1: every density matrix is right; 0: one is not, accepted or not."),
+    _metric(
+        "rho_verdict_timestamp_seconds",
+        _AUDIT,
+        "When it was last known whether every density matrix is right.",
+        "seconds",
+    ),
+    _metric(
+        "rho_last_audit_timestamp_seconds",
+        _AUDIT,
+        "When an audit of the whole namespace, or of its shard, last came to its end, whatever it found.",
+        "seconds",
+    ),
+    _metric(
+        "rho_last_success_timestamp_seconds",
+        _AUDIT,
+        "When an audit of the whole namespace, or of its shard, last ended with 0.",
+        "seconds",
+    ),
+    _metric("rho_trace_norm_error", _AUDIT, "The largest |tr rho - 1| of the last audit that found one."),
+    _metric(
+        "rho_lambda_min_bound",
+        _AUDIT,
+        "The lowest bound for an eigenvalue, proven or by a witness, of the last audit that found one.",
+    ),
+    _metric("rho_matrices", _AUDIT, "Matrices of the last audit, by outcome.", outcome=OUTCOMES),
+    _metric(
+        "rho_findings",
+        _AUDIT,
+        "Findings of the last audit; accepted ones stand in the file of --accept.",
+        kind=FINDINGS,
+        state=STATES,
+    ),
+    _metric(
+        "rho_known_bad_keys",
+        (*_AUDIT, *_LOOK),
+        "Keys that audits have found wrong, and that none has proven since.",
+    ),
+    _metric(
+        "rho_oldest_read_timestamp_seconds",
+        (*_AUDIT, *_LOOK),
+        "Every matrix was read by an audit at this time or later; 0: one never was.",
+        "seconds",
+    ),
+    _metric(
+        "rho_read_ratio",
+        (*_AUDIT, *_LOOK),
+        "Of all matrices the share that audits have read at least once.",
+        "ratio",
+    ),
+    _metric(
+        "rho_cycle_seconds",
+        (*_AUDIT, *_LOOK),
+        "In what time every matrix is read once, at the pace of the last audits; NaN: not known.",
+        "seconds",
+    ),
+    _metric(
+        "rho_commit_latency_seconds",
+        _SERVER,
+        "How long commits took.",
+        "seconds",
+        type="histogram",
+    ),
+    _metric("rho_read_latency_seconds", _SERVER, "How long reads took.", "seconds", type="histogram"),
+)
+_JOB = (
+    _metric("job_last_run_timestamp_seconds", JOBS, "When the job last ended, in whatever way.", "seconds"),
+    _metric("job_last_success_timestamp_seconds", JOBS, "When the job last ended with 0.", "seconds"),
+    _metric("job_duration_seconds", JOBS, "How long the last run took.", "seconds"),
+    _metric("job_exit_code", JOBS, "The exit code of the last run: docs/EXIT_CODES.md."),
+    _metric("job_complete", JOBS, "1: the last run did all that it was asked for; 0: it did not."),
+    _metric(
+        "job_latency_seconds",
+        JOBS,
+        "How long calls of the store took in the last run that made any.",
+        "seconds",
+        operation=OPERATIONS,
+        stat=STATS,
+    ),
+    _metric("degraded_mode", JOBS, "1: the last run went on without a service; 0: none was missing."),
+    _metric("unknown_outcomes", JOBS, "Writes of which it is not known whether they happened."),
+    _metric("conflicts", ("prune", "migrate-json"), "Keys that were not at the expected version."),
+)
+_WORK = (
+    _metric("prune_items", ("prune",), "Items of the last order, by outcome.", outcome=PRUNE_OUTCOMES),
+    _metric(
+        "prune_backlog_keys",
+        ("prune", "push-metrics"),
+        "Keys that prune orders have chosen, and that were not looked at yet.",
+    ),
+    _metric("prune_over_limit", ("prune",), "Keys or bytes by which the namespace is over its limit."),
+    _metric("prune_freed_bytes", ("prune",), "Bytes of what the last run deleted.", "bytes"),
+    _metric("compact_removed", ("compact",), "What the last run removed.", kind=REMOVED),
+    _metric("compact_freed_bytes", ("compact",), "Bytes that the last run freed.", "bytes"),
+    _metric(
+        "migration_values",
+        ("migrate-json", "push-metrics"),
+        "Matrices (or values without one) of migrations; finalized: values that were taken out.",
+        state=MIGRATION_STATES,
+    ),
+    _metric(
+        "cache_outdated_copies",
+        ("cache-warm", "push-metrics"),
+        "Copies in the cache that are not what the store has, and were not mended.",
+        judgement=JUDGEMENTS,
+    ),
+    _metric(
+        "cache_compared_copies",
+        ("cache-warm", "push-metrics"),
+        "Copies in the cache that were compared with the store.",
+    ),
+    _metric(
+        "cache_compared_timestamp_seconds",
+        ("cache-warm", "push-metrics"),
+        "When copies in the cache were last compared with the store.",
+        "seconds",
+    ),
+)
+_STORE = (
+    _metric("store_up", _LOOK, "1: the store answers; 0: it does not.", store=STORES),
+    _metric("store_findings", _LOOK, "What `doctor` finds of it.", store=STORES, status=STATUSES),
+    _metric("namespace_version", _LOOK, "The version of the namespace."),
+    _metric("namespace_keys", _LOOK, "Live keys of the namespace."),
+    _metric("namespace_bytes", _LOOK, "Bytes of the live values of the namespace.", "bytes"),
+    _metric("namespace_tombstones", _LOOK, "Deleted keys that can still be restored."),
+    _metric(
+        "namespace_seen_timestamp_seconds",
+        _LOOK,
+        "When version, keys, bytes and tombstones were last counted.",
+        "seconds",
+    ),
+    _metric("events_publishing", _LOOK, "1: events wait until they are published; 0: they do not."),
+    _metric("events_unpublished", _LOOK, "Events that wait to be published."),
+    _metric(
+        "events_oldest_unpublished_timestamp_seconds",
+        _LOOK,
+        "When the oldest event that waits was recorded; where none waits, when that was seen.",
+        "seconds",
+    ),
+    _metric("events_dropped", _LOOK, "Events that were removed before they were published."),
+)
+
+METRICS: dict[str, Metric] = {each.name: each for each in (*_RHO, *_JOB, *_WORK, *_STORE)}
+"""name -> metric."""
+
+QUESTIONS: dict[str, str] = {
+    "Is every density matrix right?": 'min by (namespace) (somabrain_rho_psd_ok{job="verify-psd"})',
+    "Since when, in seconds, is that not known?": (
+        'time() - min by (namespace) (somabrain_rho_verdict_timestamp_seconds{job="verify-psd"})'
+    ),
+    "Which namespaces are wrong?": 'min by (namespace) (somabrain_rho_psd_ok{job="verify-psd"}) == 0',
+    "How many seconds ago was the matrix read that was not read for longest?": (
+        'time() - min by (namespace) (somabrain_rho_oldest_read_timestamp_seconds{job="push-metrics"})'
+    ),
+    "Did last night's audit come to its end?": (
+        "time() - min by (namespace) "
+        '(somabrain_rho_last_audit_timestamp_seconds{job="verify-psd"}) < bool 86400'
+    ),
+    "Is the cache what the store has? (0: no, or not known)": (
+        'sum by (namespace) (somabrain_cache_outdated_copies{job="push-metrics"}) == bool 0'
+    ),
+    "How many events wait to be published?": (
+        'sum by (namespace) (somabrain_events_unpublished{job="push-metrics"})'
+    ),
+    "How far is the migration?": (
+        'sum by (namespace, state) (somabrain_migration_values{job="push-metrics"})'
+    ),
+}
+"""What an operator asks, and the query that answers it."""
