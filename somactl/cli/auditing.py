@@ -86,6 +86,7 @@ class Choice:
             match=self.match,
             keys=keys,
             files=files,
+            known_bad=self.only_known_bad,
             origin=origin,
             incremental=self.incremental,
             sample=self.sample,

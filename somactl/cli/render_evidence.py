@@ -46,6 +46,7 @@ def _file(file: EvidenceFile) -> Iterator[str]:
         yield from (f"  {problem}" for problem in file.problems)
         return
     found = _count(file.findings, "finding") if file.findings else "no finding"
+    found += f", {file.accepted} accepted" if file.accepted else ""
     whole = "" if file.complete else ", and is not complete"
     yield f"{file.file}: intact; it reports {found}{whole} (exit {file.code})"
     yield f"  {file.digest}"
@@ -74,6 +75,7 @@ def _scope(scope: AuditScope) -> str:
         *([] if scope.match is None else [f"keys that match {scope.match!r}"]),
         *([_count(len(scope.keys), "named key")] if scope.keys else []),
         *([_count(len(scope.files), "file")] if scope.files else []),
+        *(["what is known to be bad"] if scope.known_bad else []),
     ]
     keys = KeyRange(scope.after, scope.upto)
     narrowed = [

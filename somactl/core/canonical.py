@@ -9,9 +9,46 @@ and 1e-8 here), and a digest must not change with a release of either; so it is 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
+
+EXACT = 2**53
+"""Up to here every integer is a float64; larger ones are read as the nearest float64, as JCS has it."""
+
+
+class RepeatedMember(ValueError):
+    """An object names this member twice, of which JSON parsers keep whichever they like."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the member {name!r} stands twice in one object")
+
+
+def read(text: str) -> Any:
+    """The tree of a JSON text, of which `canonical` gives the canonical form.
+
+    Raises ValueError for what is no JSON, NaN and Infinity, and RepeatedMember; RecursionError where it is
+    nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_members, parse_int=_integer, parse_constant=_refuse)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise RepeatedMember(next(name for name, count in counts.items() if count > 1))
+    return members
+
+
+def _integer(digits: str) -> float:
+    as_float = float(digits)
+    return int(digits) if abs(as_float) <= EXACT else as_float
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def canonical(value: Any) -> bytes:

@@ -75,17 +75,19 @@ class CacheWarmReport(Report, tag="cache-warm"):
 class AuditScope(msgspec.Struct, kw_only=True):
     """What an audit was asked to look at.
 
-    all, match (a pattern), keys and files say how it was selected, origin which of two stores was read where
-    a cache stands before the authority. incremental: only what changed since it was last proven, and a share
-    of the rest. sample: so many were drawn instead of taking all. A shard (`2/8`) takes the keys behind
-    `after` up to and with `upto`, in the order of their bytes; None is the first or the last end. plan names
-    what its bounds come from, which all shards of one audit share.
+    all, match (a pattern), keys, files and known_bad (what earlier audits found) say how it was selected,
+    origin which of two stores was read where a cache stands before the authority. incremental: only what
+    changed since it was last proven, and a share of the rest. sample: so many were drawn instead of taking
+    all. A shard (`2/8`) takes the keys behind `after` up to and with `upto`, in the order of their bytes;
+    None is the first or the last end. plan names what its bounds come from, which all shards of one audit
+    share.
     """
 
     all: bool = False
     match: str | None = None
     keys: list[str] = []
     files: list[str] = []
+    known_bad: bool = False
     origin: Literal["authority", "cache", "both"] = "authority"
     incremental: bool = False
     sample: int | None = None
@@ -207,3 +209,12 @@ class VerifyReport(Report, tag="verify-psd"):
     resumed: bool = False
     results: list[Checked] = []
     results_omitted: int = 0
+
+
+def psd_ok(report: VerifyReport) -> bool | None:
+    """False where a matrix breaks an invariant or its bytes are damaged, accepted or not; None where nothing
+    is wrong as far as it was checked, which was not everything."""
+    if report.violated or report.corrupt or report.contradicting:
+        return False
+    unchanged = 0 if report.coverage is None else report.coverage.unchanged
+    return True if report.complete and (report.checked or unchanged) else None

@@ -9,7 +9,6 @@ A digest finds what was damaged or altered by accident. It is no signature: an a
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 
 from somactl import __version__
-from somactl.core.canonical import canonical
+from somactl.core.canonical import RepeatedMember, canonical, read
 from somactl.core.text_encoding import wide_encoding, without_mark
 from somactl.errors import EvidenceRejected
 from somactl.report.auditing import AuditScope, VerifyReport
@@ -61,7 +60,7 @@ class Evidence:
 def write_evidence(report: VerifyReport, parts: Sequence[AuditPart] = ()) -> bytes:
     """The report as evidence; the same report gives the same bytes. parts: what it was added up from."""
     tree = {"evidence": FORMAT, "parts": list(parts), "report": report, "somactl": __version__}
-    return _with_digest(canonical(json.loads(to_json(tree))))
+    return _with_digest(canonical(read(to_json(tree).decode())))
 
 
 def read_evidence(data: bytes, name: str) -> Evidence:
@@ -96,20 +95,14 @@ def _digest(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-class _Repeated(Exception):
-    """An object names this member twice, of which JSON parsers keep whichever they like."""
-
-
 def _tree(data: bytes, name: str) -> dict[str, Any]:
     if (encoding := wide_encoding(data)) is not None:
         raise rejected(name, "not-json", f"it is {encoding}, not UTF-8", hint="have it written as UTF-8")
     try:
-        tree = json.loads(without_mark(data).decode(), object_pairs_hook=_members, parse_constant=_refuse)
+        tree = read(without_mark(data).decode())
         canonical(tree)
-    except _Repeated as exc:
-        raise rejected(
-            name, "repeated-member", f"the member {exc.args[0]!r} stands twice in one object"
-        ) from None
+    except RepeatedMember as exc:
+        raise rejected(name, "repeated-member", str(exc)) from None
     except RecursionError:
         raise rejected(name, "not-json", "it is nested too deeply") from None
     except ValueError as exc:
@@ -117,18 +110,6 @@ def _tree(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise rejected(name, "not-json", "it is JSON, but no object")
     return tree
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Repeated(next(name for name in names if names.count(name) > 1))
-    return members
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _check_format(tree: dict[str, Any], name: str) -> None:

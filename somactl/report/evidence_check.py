@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from somactl.errors import EvidenceRejected
-from somactl.report.auditing import MAX_RESULTS, OUTCOME_CODES, VerifyReport
+from somactl.report.auditing import MAX_RESULTS, OUTCOME_CODES, VerifyReport, psd_ok
 from somactl.report.base import decide
 from somactl.report.evidence import Evidence, read_evidence
 from somactl.report.evidencing import EvidenceFile
@@ -51,6 +51,7 @@ def examined(data: bytes, name: str) -> EvidenceFile:
         scope=report.scope,
         checked=report.checked,
         findings=findings(report),
+        accepted=sum(report.accepted.values()),
         complete=report.complete,
         code=report.code,
         codes=report.codes,
@@ -64,6 +65,7 @@ def contradictions(evidence: Evidence) -> list[str]:
     return [
         *_counts(report),
         *_codes(report),
+        *_verdict(report),
         *_order(report),
         *_range(report),
         *_results(report),
@@ -92,19 +94,38 @@ def _counts(report: VerifyReport) -> Iterator[str]:
 
 def _codes(report: VerifyReport) -> Iterator[str]:
     codes = set(report.codes)
-    if report.code != decide(codes) or report.codes != sorted(codes or {0}):
+    if report.code != decide(codes) or report.codes != (sorted(codes - {0}) or [0]):
         yield f"code is {report.code}, and codes {report.codes}"
-    for outcome, code in OUTCOME_CODES.items():
-        if getattr(report, outcome) and code not in codes:
-            yield f"{getattr(report, outcome)} {outcome}, and {code} is not among the codes"
-    for code in {3, 11} & codes:
-        if not any(getattr(report, outcome) for outcome, its in OUTCOME_CODES.items() if its == code):
+    reasons = [(outcome, count) for outcome in OUTCOME_CODES if (count := _open(report, outcome)) > 0]
+    for outcome, count in reasons:
+        if OUTCOME_CODES[outcome] not in codes:
+            yield f"{count} {outcome}, and {OUTCOME_CODES[outcome]} is not among the codes"
+    for code in {3, 11} & codes if report.complete else ():  # else a failure may have been the reason
+        if code not in {OUTCOME_CODES[outcome] for outcome, _ in reasons}:
             yield f"{code} is among the codes, and nothing was found that is a reason for it"
     unchecked = [name for name in ("undecided", "unreadable", "rejected") if getattr(report, name)]
     if report.complete and (unchecked or report.reached is not None):
         yield f"complete, and yet {unchecked[0] if unchecked else 'it ended early'}"
     if not report.complete and not codes - {0, 3}:
         yield f"not complete, and no code says so: {report.codes}"
+
+
+def _open(report: VerifyReport, outcome: str) -> int:
+    """How many of that outcome are not accepted."""
+    count: int = getattr(report, outcome)
+    return count - report.accepted.get(outcome, 0)
+
+
+def _verdict(report: VerifyReport) -> Iterator[str]:
+    for outcome, count in report.accepted.items():
+        if OUTCOME_CODES.get(outcome) != 3 or not 0 <= count <= getattr(report, outcome):
+            yield f"{count} {outcome} are accepted, and no such findings were counted"
+    if report.psd_ok is not psd_ok(report):
+        yield f"psd_ok is {_word(report.psd_ok)}, and should be {_word(psd_ok(report))}"
+
+
+def _word(value: bool | None) -> str:
+    return {None: "null", True: "true", False: "false"}[value]
 
 
 def _order(report: VerifyReport) -> Iterator[str]:
@@ -159,7 +180,7 @@ def _misplaced(report: VerifyReport) -> Iterator[str]:
     if scope is None:
         return
     named, keys = {*scope.keys, *scope.files}, range_of(report)
-    scanned = scope.all or scope.match is not None
+    scanned = scope.all or scope.match is not None or scope.known_bad
     for checked in report.results:
         if checked.source not in named and not (scanned and checked.source in keys):
             yield f"a result is about {checked.source!r}, which is not in its scope"

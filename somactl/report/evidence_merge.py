@@ -12,8 +12,17 @@ from typing import Any
 import msgspec
 
 from somactl.errors import EvidenceRejected
-from somactl.report.auditing import MAX_RESULTS, OUTCOME_CODES, AuditScope, Checked, VerifyReport
+from somactl.report.auditing import (
+    MAX_RESULTS,
+    OUTCOME_CODES,
+    AuditScope,
+    Checked,
+    Coverage,
+    VerifyReport,
+    psd_ok,
+)
 from somactl.report.base import decide
+from somactl.report.encoding import to_json
 from somactl.report.evidence import Evidence, read_evidence, write_evidence
 from somactl.report.evidence_check import contradictions, range_of
 from somactl.report.evidencing import AuditPart, Mismatch
@@ -33,11 +42,9 @@ def _greatest(values: list[Any]) -> Any:
 
 
 def _distinct(values: list[list[Any]]) -> list[Any]:
-    found: list[Any] = []
-    for value in chain.from_iterable(values):
-        if value not in found:
-            found.append(value)
-    return found
+    """Each once, in an order that does not depend on that of the files."""
+    by_text = {to_json(value): value for value in chain.from_iterable(values)}
+    return [by_text[text] for text in sorted(by_text)]
 
 
 def _by_name(values: list[dict[str, int]]) -> dict[str, int]:
@@ -48,6 +55,35 @@ def _by_name(values: list[dict[str, int]]) -> dict[str, int]:
 def _codes(values: list[list[int]]) -> list[int]:
     codes = {code for codes in values for code in codes}
     return sorted((codes - {0}) or {0})
+
+
+def _coverage(values: list[Coverage | None]) -> Coverage | None:
+    """What the parts added to the ledger; how far that reaches, as the least favourable of them has it."""
+    given = [value for value in values if value is not None]
+    if not given:
+        return None
+    rules = COVERAGE_RULES.items()
+    return Coverage(**{name: rule([getattr(one, name) for one in given]) for name, rule in rules})
+
+
+def _said(values: list[str | None]) -> str | None:
+    said = {word for value in values if value for word in value.split("; ")}
+    return "; ".join(sorted(said)) or None
+
+
+def _longest(values: list[float | None]) -> float | None:
+    """None, which is for ever, where one is."""
+    return None if None in values else max(value for value in values if value is not None)
+
+
+COVERAGE_RULES: dict[str, Rule] = {
+    **dict.fromkeys(("changed", "unchanged", "rechecked", "rechecked_bytes"), sum),
+    **dict.fromkeys(("not_kept", "recheck_ended_by"), _said),
+    **dict.fromkeys(("oldest_unread_seconds", "cycle_seconds"), _longest),
+    "kept_in": lambda values: _said(values) or "",
+    "known_bad": max,  # each of them counts those of the whole namespace
+    "share_read": _least,
+}
 
 
 def _rigour(values: list[str | None]) -> str | None:
@@ -65,7 +101,15 @@ def _worst_first(values: list[list[Checked]]) -> list[Checked]:
 
 _ALIKE = (
     *("schema_version", "store", "address", "namespace", "incarnation", "method", "tolerances"),
-    *("scope.all", "scope.match", "scope.origin", "scope.incremental", "scope.sample", "scope.plan"),
+    *(
+        "scope.all",
+        "scope.match",
+        "scope.origin",
+        "scope.incremental",
+        "scope.known_bad",
+        "scope.sample",
+        "scope.plan",
+    ),
 )
 """What must be the same in all parts of one audit."""
 
@@ -81,11 +125,16 @@ RULES: dict[str, Rule] = {
     "codes": _codes,
     "code": decide,
     "rigour": _rigour,
-    "skipped_kinds": _by_name,
+    **dict.fromkeys(("skipped_kinds", "accepted"), _by_name),
+    "coverage": _coverage,
+    "statement": lambda values: None,  # a sample does not add up
+    "jobs": sum,
+    "held_back_seconds": max,  # the parts may have waited at the same time
+    "resumed": any,
     "results": _worst_first,
 }
 """How each member of the report follows from those of the parts, in the order of their ranges. Those that are
-missing follow from the parts' entries: see `_report`."""
+missing follow from the parts' entries, or from the others: see `_report`."""
 
 
 def merge_evidence(given: Sequence[Evidence]) -> Evidence:
@@ -103,13 +152,19 @@ def merge_evidence(given: Sequence[Evidence]) -> Evidence:
     _require_one_audit(ordered)
     _require_each_once(ordered)
     _require_joined(ordered)
-    parts = [part for evidence in ordered for part in evidence.parts]
+    parts = sorted((part for evidence in ordered for part in evidence.parts), key=_place_of_part)
     return read_evidence(write_evidence(_report(ordered, parts), parts), MERGED)
 
 
 def _place(evidence: Evidence) -> tuple[Any, ...]:
     keys = range_of(evidence.report)
     return keys.lower, keys.upper, evidence.document.digest
+
+
+def _place_of_part(part: AuditPart) -> tuple[Any, ...]:
+    """Of several ranges without a key at one place, the shards' numbers decide."""
+    keys = KeyRange(part.after, part.upto)
+    return keys.lower, keys.upper, _indices(part.shard), part.digest
 
 
 def _require_one_audit(ordered: list[Evidence]) -> None:
@@ -149,6 +204,11 @@ def _value(evidence: Evidence, name: str) -> Any:
     return getattr(value, inner) if inner else value
 
 
+def _indices(shard: str | None) -> tuple[int, ...]:
+    """Of `2/8` 2, of `2-4/8` 2 and 4."""
+    return () if shard is None else tuple(map(int, shard.partition("/")[0].split("-")))
+
+
 def _of(shard: str | None) -> str | None:
     return shard and shard.partition("/")[2]
 
@@ -182,12 +242,14 @@ def _report(ordered: list[Evidence], parts: list[AuditPart]) -> VerifyReport:
     reports = [evidence.report for evidence in ordered]
     merged = {name: rule([getattr(report, name) for report in reports]) for name, rule in RULES.items()}
     merged["results_omitted"] += sum(len(report.results) for report in reports) - len(merged["results"])
-    return VerifyReport(
+    report = VerifyReport(
         scope=_scope(reports, parts),
         reached=_reached(parts),
         blas="; ".join(sorted({part.blas for part in parts if part.blas})) or None,
         **merged,
     )
+    report.psd_ok = psd_ok(report)
+    return report
 
 
 def _scope(reports: list[VerifyReport], parts: list[AuditPart]) -> AuditScope:
@@ -202,8 +264,8 @@ def _shard(parts: list[AuditPart]) -> str | None:
     shards = [part.shard for part in parts if part.shard is not None]
     if not shards or KeyRange(parts[0].after, parts[-1].upto).is_whole:
         return None
-    indices = sorted(int(shard.partition("/")[0]) for shard in shards)
-    return f"{indices[0]}-{indices[-1]}/{_of(shards[0])}"
+    indices = [index for shard in shards for index in _indices(shard)]
+    return f"{min(indices)}-{max(indices)}/{_of(shards[0])}"
 
 
 def _reached(parts: list[AuditPart]) -> str | None:

@@ -62,7 +62,8 @@ class EvidenceFile(msgspec.Struct, kw_only=True):
     intact: it is what an audit wrote, and its numbers agree with each other. Otherwise defect names what is
     wrong, problems say it, and of the rest there is what could be read. somactl is the release that wrote it.
     The other members are those of the audit's report, not of this command's: findings counts the violated,
-    the corrupt and the contradicting, and parts the audits that were added up.
+    the corrupt and the contradicting, accepted those of them that are, and parts the audits that were added
+    up.
     """
 
     file: str
@@ -81,6 +82,7 @@ class EvidenceFile(msgspec.Struct, kw_only=True):
     scope: AuditScope | None = None
     checked: int = 0
     findings: int = 0
+    accepted: int = 0
     complete: bool | None = None
     code: int | None = None
     codes: list[int] = []

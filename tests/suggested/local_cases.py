@@ -56,14 +56,14 @@ def nothing_to_verify(stage: Stage) -> Iterator[Fault]:
 def evidence_of_two_audits(stage: Stage) -> Iterator[Fault]:
     for name in ("the first", "-second"):
         scope = AuditScope(match="a*", upto=name)
-        report = VerifyReport(method="certify", namespace=name, scope=scope, checked=1, valid=1)
+        report = VerifyReport(method="certify", namespace=name, scope=scope, checked=1, valid=1, psd_ok=True)
         stage.write(name, write_evidence(report.finish()))
     yield Fault(["evidence", "merge", "--", "the first", "-second"])
 
 
 @case("EvidenceRejected")
 def evidence_that_was_edited(stage: Stage) -> Iterator[Fault]:
-    data = write_evidence(VerifyReport(method="certify", checked=1, valid=1).finish())
+    data = write_evidence(VerifyReport(method="certify", checked=1, valid=1, psd_ok=True).finish())
     stage.write("audit.json", data.replace(b'"valid":1', b'"valid":2'))
     yield Fault(["evidence", "merge", "audit.json"], codes={"evidence": {11}})
 

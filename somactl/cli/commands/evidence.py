@@ -19,7 +19,7 @@ from somactl.suggestion import run
 
 Files = Annotated[
     list[str],
-    typer.Argument(metavar="FILE|-...", help="Evidence, as an audit or `evidence merge` wrote it."),
+    typer.Argument(metavar="FILE|-...", help="What `verify-psd --evidence` or `evidence merge` wrote."),
 ]
 
 

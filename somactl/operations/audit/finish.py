@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from somactl.report import OUTCOME_CODES, VerifyReport
+from somactl.report.auditing import psd_ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ def finish(report: VerifyReport, demands: Demands, *, ended_by: str = "", code: 
         report.warnings.append("the sampled method can prove a violation but never accepts a matrix")
     if report.stale or report.contradicting:
         report.warnings.append("the cache does not hold what the authority has: reconcile it")
-    report.psd_ok = _psd_ok(report)
-    report.finish(*codes)
+    report.psd_ok = psd_ok(report)
+    report.finish(*(codes - {0}))
     return report
 
 
@@ -61,14 +62,6 @@ def is_open(report: VerifyReport, outcome: str) -> bool:
     """Whether some of that outcome are not accepted."""
     count: int = getattr(report, outcome)
     return count > report.accepted.get(outcome, 0)
-
-
-def _psd_ok(report: VerifyReport) -> bool | None:
-    """False where a matrix breaks an invariant or its bytes are damaged, accepted or not; None where nothing
-    is wrong as far as it was checked, which was not everything."""
-    if report.violated or report.corrupt or report.contradicting:
-        return False
-    return True if report.complete and (report.checked or _unchanged(report)) else None
 
 
 def _nothing_checked(report: VerifyReport) -> str:
