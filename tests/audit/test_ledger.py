@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from somactl.errors import CorruptValue, SchemaMismatch
 from somactl.operations.audit.ledger import (
+    KEEP_DOUBTS,
     KEEP_RUNS,
     MAX_RANGE_BYTES,
     MAX_RANGES,
@@ -399,6 +400,19 @@ def test_two_ledgers_claim_together_what_either_claims() -> None:
     assert ends(merge(one, two)) == ends(merge(two, one)) == expected
     assert [each.keys for each in merge(one, two).ranges] == [2, 2, 0, 6]  # the later read's counts
     assert merge(one, one) == one
+
+
+def test_another_ledger_is_believed_what_it_read_after_the_doubts_it_does_not_know_of() -> None:
+    read = blank(ranges=tuple(Range(key, 9, 100.0 * n) for n, key in enumerate(["a", "b", "c", None])))
+    doubting = blank().doubt("x", None, at=50.0).doubt("y", None, at=150.0)
+    expected = [("b", None, None), ("c", 9, 200.0), (None, 9, 300.0)]
+    assert ends(merge(read, doubting)) == ends(merge(doubting, read)) == expected
+    knowing = blank(ranges=read.ranges, doubts=(50.0,))
+    assert ends(merge(knowing, doubting)) == expected
+    assert ends(merge(knowing, blank(doubts=(50.0,)))) == ends(read)
+    for number in range(2 * KEEP_DOUBTS):
+        doubting = doubting.doubt("x", None, at=200.0 + number)
+    assert doubting.doubts == tuple(200.0 + KEEP_DOUBTS + number for number in range(KEEP_DOUBTS))
 
 
 @pytest.mark.parametrize(

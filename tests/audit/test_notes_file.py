@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
 import json
 import os
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ async def test_a_right_that_is_missing_is_told(path: Path, monkeypatch: pytest.M
         await NotesFile(str(path)).write_notes({"n": b"x"})
 
 
-@contextmanager
+@contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -276,19 +276,25 @@ async def test_the_lock_of_another_process_is_waited_for_and_not_for_ever(
     thread.join()
 
 
-async def test_a_file_that_was_replaced_while_its_lock_was_waited_for_is_read_anew(
+async def test_a_lock_on_a_file_that_was_replaced_meanwhile_is_none(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await NotesFile(str(path)).write_notes({"n": b"1"})
     await NotesFile(f"{path}2").write_notes({"n": b"1", "other": b"x"})
     lock = notes_file._lock
+    with contextlib.ExitStack() as held:
 
-    def late(descriptor: int) -> bool:
-        monkeypatch.undo()
-        os.replace(f"{path}2", path)
-        return lock(descriptor)
+        def late(descriptor: int) -> bool:
+            """Between opening and locking another process replaces the file, and has the new one's lock."""
+            monkeypatch.setattr(notes_file, "_lock", lock)
+            os.replace(f"{path}2", path)
+            held.enter_context(notes_file._locked(str(path)))
+            return lock(descriptor)
 
-    monkeypatch.setattr(notes_file, "_lock", late)
+        monkeypatch.setattr(notes_file, "_lock", late)
+        monkeypatch.setattr(notes_file, "LOCK_SECONDS", 0.05)
+        with pytest.raises(StoreBusy):
+            await NotesFile(str(path)).write_notes({"n": b"2"})
     await NotesFile(str(path)).write_notes({"n": b"2"}, {"n": 1, "other": 1})
     assert await kept(path) == {"n": b"2", "other": b"x"}
 
@@ -364,7 +370,7 @@ async def test_a_killed_writer_tears_nothing_and_loses_nothing_acknowledged(
         process.stdin.flush()
         lines = [process.stdout.readline() for _ in range(2 + number)]
         process.kill()
-        lines += process.communicate()[0].splitlines()
+        lines += process.stdout.readlines()
         acknowledged = int(lines[-1])
         there = await kept(path)
         counted = int(there["sum"] or b"")
