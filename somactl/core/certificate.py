@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from somactl.core.hermitian import SLACK, TILE, Array, HermitianPart, U
-from somactl.core.lapack import eliminate, pftrf, potrf
+from somactl.core.lapack import eliminate, factor_rows, potrf
 from somactl.core.verdict import Witness
 from somactl.core.witness import UNDERFLOW, axis, prove_negative, quotient_error, schur_direction
 
@@ -60,7 +60,7 @@ def rounding_bounds(diagonals: Array, eps: Array | float, charge: float, is_comp
     # One after the other, so that the sum of a column is the same alone and among others. `sum` adds up in an
     # order that depends on the array's shape.
     total = np.add.accumulate(weighted)[-1]
-    bounds: Array = SLACK * (U * (total + shifted.max(axis=0) + eps) + charge) + UNDERFLOW
+    bounds: Array = SLACK * (U * (total + np.maximum.reduce(shifted) + eps) + charge) + UNDERFLOW
     return bounds
 
 
@@ -144,9 +144,8 @@ def certify_packed(packed: Array, positions: Array, diagonal: Array, eps: float)
     if shift is None or not e <= eps:
         return None
     packed[positions] = diagonal + shift
-    if pftrf(packed, len(diagonal)) == 0 and positive(packed[positions]):
-        return -e
-    return None
+    failed = factor_rows(packed.reshape(1, -1), len(diagonal), (0,), packed=True)
+    return -e if not failed and positive(packed[positions]) else None
 
 
 def positive(diagonals: Array) -> Any:
@@ -155,7 +154,8 @@ def positive(diagonals: Array) -> Any:
     diagonals  shape (..., n), of which the result has the first ones
     """
     real = diagonals.real
-    fine = (real.min(axis=-1) > 0.0) & (real.max(axis=-1) < np.inf)  # a NaN fails both
+    # A NaN fails both. The methods `min` and `max` do the same by way of Python.
+    fine = (np.minimum.reduce(real, axis=-1) > 0.0) & (np.maximum.reduce(real, axis=-1) < np.inf)
     return fine & ~diagonals.imag.any(axis=-1) if diagonals.dtype.kind == "c" else fine
 
 

@@ -65,6 +65,7 @@ MAX_PRODUCT_BYTES = 2 * MAX_ENVELOPE_BYTES
 """How large F F^H may become when a `factor` is multiplied out: as large as a hermitian array may be."""
 
 _JSON_STARTS = b'{["'
+_LITTLE_ENDIAN = {name: np.dtype(name).newbyteorder("<") for name in ITEM_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +280,7 @@ def factor(data: Buffer, header: Header) -> Array:
 def _raw(data: Buffer, header: Header) -> Array:
     """The uncompressed payload, 1-D, read-only, finite; a view of `data` where it is aligned there."""
     stored: Any = payload(data, header)
-    dtype = np.dtype(header.dtype).newbyteorder("<")
+    dtype = _LITTLE_ENDIAN[header.dtype]
     if header.compression == "zstd":
         stored = byte_shuffle.decompress(stored, header.raw_length, dtype, header.key)
     raw = np.frombuffer(stored, dtype=dtype)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -114,7 +115,7 @@ class FullMatrix(Subject):
     """A matrix whose Hermitian part has been read."""
 
     def __init__(self, part: HermitianPart, dtype: np.dtype[Any], method: Method, spectrum: bool) -> None:
-        self.n, self.dtype, self.asymmetry = part.n, dtype.name, part.asymmetry
+        self.n, self.dtype, self.asymmetry = part.n, name_of(dtype), part.asymmetry
         self.diagonal = part.diagonal
         self._part, self._single = part, is_single(dtype)
         self._method, self._spectrum = method, spectrum
@@ -163,12 +164,13 @@ class PackedMatrix(Subject):
     """A Hermitian matrix in rectangular full packed form; where it is valid it is never unpacked."""
 
     def __init__(self, array: Array, n: int, spectrum: bool) -> None:
-        self.n, self.dtype = n, array.dtype.name
+        self.n, self.dtype = n, name_of(array.dtype)
         self._array, self._spectrum = array, spectrum
         self._positions = rfp_diagonal(n)
         self._on_diagonal = array[self._positions]
         self.diagonal = self._on_diagonal.real.astype(np.float64)
-        self.asymmetry = 2.0 * float(np.max(np.abs(self._on_diagonal.imag)))
+        if array.dtype.kind == "c":
+            self.asymmetry = 2.0 * float(np.max(np.abs(self._on_diagonal.imag)))
 
     def finite(self, draft: Draft) -> Sizes | None:
         if not np.isfinite(self._on_diagonal).all():
@@ -218,7 +220,7 @@ class Factor(Subject):
     route = "factor"
 
     def __init__(self, array: Array, spectrum: bool) -> None:
-        self.n, self.dtype = len(array), array.dtype.name
+        self.n, self.dtype = len(array), name_of(array.dtype)
         self._single, self._spectrum = is_single(array.dtype), spectrum
         self._factor: Array = np.ascontiguousarray(array, dtype=working_type(array.dtype))
 
@@ -264,6 +266,12 @@ def read(array: Any) -> Array | str:
 def is_trusted(n: int) -> bool:
     """Whether the theorem covers the BLAS that factors, in each of the threads that an n x n matrix takes."""
     return blas().conventional and (n <= SINGLE_THREADED_UP_TO or blas_threads_round_to_nearest())
+
+
+@lru_cache(maxsize=64)
+def name_of(dtype: np.dtype[Any]) -> str:
+    """`dtype.name`, which numpy puts together anew each time."""
+    return dtype.name
 
 
 def is_single(dtype: np.dtype[Any]) -> bool:
@@ -321,7 +329,7 @@ def check_packed(
         array = read(packed)
         if isinstance(array, str):
             return _walk(Misshapen(array), tolerances)
-        order = int(n) if isinstance(n, int | np.integer) else 0
+        order = int(n) if isinstance(n, (int, np.integer)) else 0
         if array.ndim != 1 or order < 1 or len(array) != order * (order + 1) // 2:
             shape = f"packed entries of shape {array.shape}"
             return _walk(Misshapen(f"square: {shape} are no matrix of order {n!r}", array), tolerances)

@@ -54,7 +54,6 @@ HELD_UP_TO = 32
 _ARGUMENT: dict[str, Any] = {"c": c_char_p, "i": ctypes.POINTER(c_int), "p": c_void_p}
 _SIGNATURES = {
     "potrf": "cipii",
-    "pftrf": "ccipi",
     "trsm": "cccciippipi",
     "herk": "cciippippi",
     "trsv": "ccci" + "pipi",
@@ -136,17 +135,12 @@ def potrf(work: Array, order: int) -> int:
     return int(info.value)
 
 
-def pftrf(packed: Array, n: int) -> int:
-    """Factor a Hermitian matrix in RFP form (transr N, uplo L) in place; info as for `potrf`."""
-    info = c_int()
-    _routine("pftrf", _letter(packed))(b"N", b"L", byref(c_int(n)), packed.ctypes.data, byref(info), 1, 1)
-    return info.value
-
-
 def factor_rows(rows: Array, n: int, which: Iterable[int], *, packed: bool) -> list[int]:
-    """Factor the matrices in those rows in place, as `pftrf` does or, each n x n, `potrf`; which ones failed.
+    """Factor the Hermitian matrices in those rows in place; those that LAPACK could not.
 
-    rows  C-contiguous; a row may be longer than its matrix
+    rows    C-contiguous, float64 or complex128; a row may be longer than its matrix
+    packed  a row holds a matrix in RFP form (transr N, uplo L), for `?pftrf`; else it is a C-ordered n x n
+            one, which is factored as `potrf` does it
     """
     info, at, length = c_int(), c_void_p(), c_size_t(1)
     order = byref(c_int(n))
@@ -294,6 +288,11 @@ def _allow(controller: Any, threads: int) -> None:
     clear(force=True)
 
 
+@cache
+def _pools() -> tuple[Any, ...]:
+    return tuple(c for c in (blas().controller, *blas().others) if c is not None)
+
+
 class _Threads:
     """The shared account of the process-wide thread limits."""
 
@@ -301,34 +300,31 @@ class _Threads:
         self._lock = Lock()
         self._wishes: list[bool] = []
         self._found: list[tuple[Any, int]] = []
+        self._set: list[int] = []
 
     def enter(self, single: bool) -> None:
         with self._lock:
             if not self._wishes:
-                pools = [c for c in (blas().controller, *blas().others) if c is not None]
-                self._found = [(c, c.get_num_threads() or 1) for c in pools]
-                for controller, threads in self._found:
-                    if controller is not blas().controller and threads != 1:
-                        _allow(controller, 1)
+                self._found = [(c, c.get_num_threads() or 1) for c in _pools()]
+                self._set = [threads for _, threads in self._found]
             self._wishes.append(single)
             self._apply()
 
     def leave(self, single: bool) -> None:
         with self._lock:
             self._wishes.remove(single)
-            if self._wishes:
-                self._apply()
-                return
-            for controller, threads in self._found:
-                if controller.get_num_threads() != threads:
-                    _allow(controller, threads)
+            self._apply()
 
     def _apply(self) -> None:
-        for controller, threads in self._found:
-            if controller is blas().controller:
-                share = 1 if all(self._wishes) else max(1, threads // len(self._wishes))
-                if controller.get_num_threads() != share:
-                    _allow(controller, share)
+        ours, wishes = blas().controller, self._wishes
+        for index, (controller, threads) in enumerate(self._found):
+            wanted = threads if not wishes else 1
+            if controller is ours and not all(wishes):
+                wanted = max(1, threads // len(wishes))
+            # Each question to a library takes a microsecond: what was set is remembered.
+            if self._set[index] != wanted:
+                _allow(controller, wanted)
+                self._set[index] = wanted
 
 
 _threads = _Threads()
@@ -339,7 +335,8 @@ def limited(n: int) -> Iterator[None]:
     """Hold the BLAS libraries to what an n x n check can use, and restore what was set before.
 
     Safe from several threads at once. Code of other threads that computes through numpy's BLAS meanwhile
-    runs single-threaded, and a limit it sets meanwhile is overwritten when the last check leaves.
+    runs single-threaded, and a limit it sets meanwhile is overwritten when the last check leaves, unless
+    that finds nothing to restore.
     """
     single = n <= SINGLE_THREADED_UP_TO
     _threads.enter(single)

@@ -27,5 +27,5 @@ def check_envelope(
     if header.layout == "hermitian" and method == "certify":
         packed = envelope.packed(data, header)
         return invariants.check_packed(packed, header.shape[0], tolerances, spectrum=spectrum)
-    matrix = envelope.deserialize_matrix(data)
+    matrix = envelope.decode(data, header)
     return invariants.check(matrix.array, tolerances, method=method, spectrum=spectrum)
