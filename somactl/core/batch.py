@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from somactl.core.byte_shuffle import decompress
 from somactl.core.certificate import FROM_ORDER
@@ -44,8 +44,7 @@ _COMPLETE = INVARIANTS == (FINITE, SQUARE, HERMITIAN, TRACE, PSD)
 """Whether a proof in a stack covers all invariants there are."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Like:
+class _Like(NamedTuple):
     """A verdict that is another one's but for its numbers."""
 
     first: Verdict
@@ -147,12 +146,15 @@ def _of_group(
         return found
     with limited(form.n):
         for portion in batched(remaining, max(1, STACK_BYTES // form.row_bytes)):
-            stored = {index: _stored(*items[index], form) for index in portion}
-            payloads = {index: each for index, each in stored.items() if each is not None}
-            proofs = zip(payloads, prove(list(payloads.values()), form, tolerances), strict=True)
+            payloads = {
+                index: each for index in portion if (each := _stored(*items[index], form)) is not None
+            }
+            proofs = prove(list(payloads.values()), form, tolerances) if payloads else []
             if not rounds_to_nearest():
                 break
-            found.update((index, _Like(first, proof)) for index, proof in proofs if proof is not None)
+            for index, proof in zip(payloads, proofs, strict=True):
+                if proof is not None:
+                    found[index] = _Like(first, proof)
     return found
 
 
@@ -176,7 +178,7 @@ def _first(
 def _stored(data: bytes | memoryview, header: Header, form: Form) -> Any | None:
     """The payload, decompressed and as long as a row; None where the check of one envelope must see it."""
     stored: Any = payload(data, header)
-    if header.compression == "zstd":
+    if header.compression != "none":
         try:
             stored = decompress(stored, header.raw_length, form.stored, header.key)
         except EnvelopeError:
@@ -212,7 +214,7 @@ def _summed_up(found: Mapping[int, Outcome]) -> Batch:
         count=len(found),
         valid=len(found) - len(others),
         worst_trace_error=max((error for error in trace_errors if error is not None), default=None),
-        lowest_lambda_min=min(0.0, *known) if known else None,
+        lowest_lambda_min=min(0.0, min(known)) if known else None,
         rigour="computed" if "computed" in rigours else "proved" if rigours else None,
         blas=blas,
         others=others,

@@ -9,7 +9,7 @@ is condemned (docs/CERTIFICATE.md, section 8).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import repeat
 from math import fsum, nan
 from typing import Any, NamedTuple
 
@@ -35,35 +35,21 @@ class Proof(NamedTuple):
     tolerances: Tolerances
 
 
-@dataclass(frozen=True, slots=True)
 class Form:
-    """What the matrices of a stack have in common: order, type (numpy's name), layout full or hermitian."""
+    """What the matrices of a stack have in common: order, type (numpy's name), layout full or hermitian.
 
-    n: int
-    dtype: str
-    layout: str
+    packed     whether the layout is hermitian
+    stored     the type of an entry in an envelope
+    entries    how many are stored of a matrix, and row_bytes how long they are
+    diagonal   where among them the diagonal stands, shape (n,)
+    """
 
-    @property
-    def packed(self) -> bool:
-        return self.layout == "hermitian"
-
-    @property
-    def entries(self) -> int:
-        return packed_size(self.n) if self.packed else self.n * self.n
-
-    @property
-    def stored(self) -> np.dtype[Any]:
-        return np.dtype(self.dtype).newbyteorder("<")
-
-    @property
-    def row_bytes(self) -> int:
-        """Of one matrix as it is stored."""
-        return self.entries * self.stored.itemsize
-
-    @property
-    def diagonal(self) -> Array:
-        """Where in a row the diagonal stands."""
-        return rfp_diagonal(self.n) if self.packed else np.arange(self.n) * (self.n + 1)
+    def __init__(self, n: int, dtype: str, layout: str) -> None:
+        self.n, self.dtype, self.packed = n, dtype, layout == "hermitian"
+        self.stored: np.dtype[Any] = np.dtype(dtype).newbyteorder("<")
+        self.entries = packed_size(n) if self.packed else n * n
+        self.row_bytes = self.entries * self.stored.itemsize
+        self.diagonal: Array = rfp_diagonal(n) if self.packed else np.arange(n) * (n + 1)
 
 
 def prove(payloads: Sequence[Any], form: Form, tolerances: Tolerances) -> list[Proof | None]:
@@ -77,17 +63,15 @@ def prove(payloads: Sequence[Any], form: Form, tolerances: Tolerances) -> list[P
         rows: Array = np.ascontiguousarray(given, dtype=working_type(form.stored))
         on_diagonal = rows.take(form.diagonal, axis=1)
         diagonal: Array = np.ascontiguousarray(on_diagonal.real)
-        allowed = [tolerances] * len(rows)
+        limits = [tolerances]
         if is_single(form.stored):
-            allowed = [_widened(*each, form, tolerances) for each in zip(given, rows, diagonal, strict=True)]
-        errors = [_trace_error(row) for row in diagonal.tolist()]
-        lower, shifts = _shifts(diagonal, form)
-        candidates = _plain(rows, on_diagonal, form) & ~np.isnan(shifts)
-        for row in np.flatnonzero(candidates).tolist():
-            candidates[row] = _within(errors[row], lower[row], allowed[row])
-        proven = _factored(rows, diagonal + shifts[:, None], candidates, form).tolist()
-    numbers = zip(proven, errors, (-lower).tolist(), allowed, strict=True)
-    return [Proof(*rest) if fine else None for fine, *rest in numbers]
+            limits = [_widened(*each, form, tolerances) for each in zip(given, rows, diagonal, strict=True)]
+        errors = _trace_errors(diagonal)
+        e, shifts = _shifts(diagonal, form)
+        candidates = _within(errors, e, limits) & _plain(rows, on_diagonal, form) & ~np.isnan(shifts)
+        proven = _factored(rows, diagonal + shifts[:, None], candidates, form)
+    proofs = map(Proof, errors.tolist(), (-e).tolist(), limits if len(limits) > 1 else repeat(limits[0]))
+    return [proof if fine else None for fine, proof in zip(proven.tolist(), proofs, strict=True)]
 
 
 def _rows(payloads: Sequence[Any], form: Form) -> Array:
@@ -119,11 +103,19 @@ def _widened(given: Array, row: Array, diagonal: Array, form: Form, tolerances: 
     return draft.tolerances
 
 
-def _trace_error(diagonal: list[float]) -> float:
-    """|sum - 1|, correctly rounded; not finite where that would be, or an entry is not."""
-    diagonal.append(-1.0)
+def _trace_errors(diagonal: Array) -> Array:
+    """|sum - 1| of each row, correctly rounded; not finite where that would be, or an entry is not."""
+    terms = np.insert(diagonal, 0, -1.0, axis=1).tolist()
     try:
-        return abs(fsum(diagonal))
+        sums = list(map(fsum, terms))
+    except (OverflowError, ValueError):  # of a partial sum; Inf - Inf
+        sums = [_sum(each) for each in terms]
+    return np.abs(sums)
+
+
+def _sum(terms: list[float]) -> float:
+    try:
+        return fsum(terms)
     except (OverflowError, ValueError):
         return nan
 
@@ -148,10 +140,14 @@ def _plain(rows: Array, on_diagonal: Array, form: Form) -> Array:
     return np.asarray(np.all(bits == 0, axis=1))  # those of +0.0
 
 
-def _within(trace_error: float, e: float, tolerances: Tolerances) -> bool:
-    """Whether every error is below its tolerance. One that equals it is looked at before it was rounded."""
+def _within(trace_errors: Array, e: Array, limits: Sequence[Tolerances]) -> Array:
+    """Which rows have every error below its tolerance. One that equals it is weighed before it was rounded.
+
+    limits  those of each row, or of all
+    """
+    psd, trace, hermitian = np.array([(each.psd, each.trace, each.hermitian) for each in limits]).T
     # An infinity or a NaN on the diagonal makes the trace's error so, which is below nothing.
-    return trace_error < tolerances.trace and e <= tolerances.psd and tolerances.hermitian >= 0.0
+    return np.asarray((trace_errors < trace) & (e <= psd) & (hermitian >= 0.0))
 
 
 def _factored(rows: Array, shifted: Array, candidates: Array, form: Form) -> Array:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from somactl.core import byte_shuffle, framing
+from somactl.core import batch, byte_shuffle, framing
 from somactl.core.batch import Batch, check_envelopes
 from somactl.core.certificate import proving_shift, rounding_bound, smallest_tolerance
 from somactl.core.framing import Header, build_header, digest
 from somactl.core.hermitian import pack
+from somactl.core.stack import Form, prove
 from somactl.core.verdict import Tolerances, Verdict
 from somactl.core.verification import check_envelope
 from somactl.errors import CorruptValue, EnvelopeError, SomactlError
+from support.arithmetic import run
+from support.exact import at_least
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Item = tuple[bytes, Header]
 
-MATRICES = 100_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 5_000
-A_CALL = 500
+MATRICES = 100_000 if os.environ.get("SOMACTL_TEST_NIGHT") else 10_000
+A_CALL = 1_000
 TYPES = ("float64", "complex128", "float32", "complex64")
 MULTIPLES = (-1e4, -10.0, -2.1, -1.1, -0.9, -0.1, 0.0, 0.1, 0.9, 1.1, 1.9, 2.1, 10.0, 1e4)
 """Of c: how far lambda_min is put from an edge."""
@@ -35,13 +40,15 @@ TOLERANCES = (
     Tolerances(psd=1e-14, trace=2.0),
     Tolerances(psd=2.0**-48, trace=2.0),
     Tolerances(psd=math.inf, trace=math.inf, hermitian=math.inf),
+)
+"""Those of the calls, in turn."""
+HOPELESS = (
     Tolerances(psd=0.0, trace=0.0, hermitian=0.0),
     Tolerances(psd=math.nan),
     Tolerances(trace=math.nan),
     Tolerances(hermitian=math.nan),
     Tolerances(hermitian=-1.0),
 )
-"""Those of the calls, in turn; the first three come more often."""
 
 
 def stored(raw: Array, n: int, layout: str, *, zstd: bool = False, canonical: bytes | None = None) -> Item:
@@ -122,7 +129,7 @@ class Edges:
         values /= values.sum()
         c = rounding_bound(values, 0.0, 0.0, cplx)
         eps = self.tolerances.psd if 0.0 < self.tolerances.psd < 1e-6 else 1e-8
-        if rng.random() < 0.6:
+        if rng.random() < 0.4:
             values[0] = float(rng.choice([-eps, -2.0 * c, -c, 0.0])) + float(rng.choice(MULTIPLES)) * c
         u = self.unitary(n, cplx)
         h = (u * values) @ u.conj().T
@@ -218,6 +225,199 @@ LAYOUTS = ("hermitian", "full", "factor")
 
 @pytest.mark.parametrize("call", range(MATRICES // A_CALL))
 def test_a_batch_finds_what_each_check_finds(call: int) -> None:
-    tolerances = TOLERANCES[call % 4 if call % 3 else call // 3 % len(TOLERANCES)]
+    tolerances = TOLERANCES[call % len(TOLERANCES)]
     items = list(Edges(call, tolerances).call(A_CALL))
     assert_same(check_envelopes(items, tolerances), [alone(item, tolerances) for item in items])
+
+
+@pytest.mark.parametrize("tolerances", HOPELESS)
+def test_tolerances_that_nothing_meets(tolerances: Tolerances) -> None:
+    items = list(Edges(5, tolerances).call(100))
+    assert_same(check_envelopes(items, tolerances), [alone(item, tolerances) for item in items])
+
+
+def density(n: int, seed: int, cplx: bool = False) -> Array:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, n)) + (1j * rng.standard_normal((n, n)) if cplx else 0.0)
+    a = x @ x.conj().T
+    a = (a + a.conj().T) / 2
+    return np.ascontiguousarray(a / np.trace(a).real)
+
+
+def of_matrix(matrix: Array, layout: str = "hermitian", *, zstd: bool = False) -> Item:
+    raw = pack(matrix) if layout == "hermitian" else matrix.reshape(-1)
+    return stored(np.ascontiguousarray(raw), len(matrix), layout, zstd=zstd)
+
+
+@pytest.fixture
+def singles(monkeypatch: pytest.MonkeyPatch) -> list[Header]:
+    """The headers of those that went through the check of one envelope."""
+    seen: list[Header] = []
+
+    def counted(data: bytes, header: Header, *args: Any, **options: Any) -> Verdict:
+        seen.append(header)
+        return check_envelope(data, header, *args, **options)
+
+    monkeypatch.setattr(batch, "check_envelope", counted)
+    return seen
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("layout", ["hermitian", "full"])
+def test_what_is_valid_is_checked_in_stacks_and_what_is_not_alone(
+    dtype: str, layout: str, singles: list[Header]
+) -> None:
+    """One check for the verdict that the others share, and one for each that is not valid."""
+    cplx = dtype.startswith("complex")
+    matrices = [(0.9 * density(9, seed, cplx) + 0.1 * np.eye(9) / 9).astype(dtype) for seed in range(50)]
+    whole = check_envelopes([of_matrix(each, layout, zstd=i % 5 == 0) for i, each in enumerate(matrices)])
+    assert (whole.valid, len(singles), whole.rigour) == (50, 1, "proved")
+    matrices[30] = matrices[30] - np.eye(9, dtype=dtype)
+    singles.clear()
+    found = check_envelopes([of_matrix(each, layout) for each in matrices])
+    assert (found.valid, list(found.others), len(singles)) == (49, [30], 2)
+    others = [i for i in range(50) if i != 30]
+    assert [bits(found.verdict(i)) for i in others] == [bits(whole.verdict(i)) for i in others]
+    with pytest.raises(KeyError):
+        found.verdict(30)
+    with pytest.raises(KeyError):
+        found.verdict(50)
+
+
+def test_more_than_a_stack_and_orders_that_alternate(singles: list[Header]) -> None:
+    orders = [40, 41, 128] * 300
+    matrices = {n: of_matrix(density(n, n)) for n in set(orders)}
+    found = check_envelopes([matrices[n] for n in orders])
+    assert (found.valid, len(singles)) == (900, 3)
+    assert [found.verdict(i).n for i in range(900)] == orders
+
+
+def test_few_large_or_otherwise_checked_envelopes_go_alone(singles: list[Header]) -> None:
+    for items, options in (
+        ([of_matrix(density(5, seed)) for seed in range(4)], {}),
+        ([of_matrix(np.eye(512) / 512)] * 6, {}),
+        ([of_matrix(density(5, seed)) for seed in range(9)], {"method": "eigen"}),
+        ([of_matrix(density(5, seed)) for seed in range(9)], {"spectrum": True}),
+    ):
+        singles.clear()
+        found = check_envelopes(items, **options)
+        assert len(singles) == len(items)
+        assert_same(found, [alone(item, None, **options) for item in items])
+    assert_same(check_envelopes([]), [])
+
+
+def test_a_portion_of_which_nothing_decodes() -> None:
+    good, bad = of_matrix(np.eye(6) / 6, zstd=True), of_matrix(np.eye(6) / 6, zstd=True)
+    garbage = bad[0][: bad[1].header_length] + bytes(bad[1].payload_length)
+    items = [good] + [(garbage, bad[1])] * 20
+    found = check_envelopes(items)
+    assert_same(found, [alone(item, None) for item in items])
+    assert found.valid == 1
+
+
+@pytest.mark.parametrize(
+    "tolerances",
+    [Tolerances(hermitian=-1.0), Tolerances(psd=1e-20), Tolerances(trace=0.0), Tolerances(psd=math.nan)],
+)
+def test_a_stack_proves_nothing_beyond_the_tolerances(tolerances: Tolerances) -> None:
+    data, header = of_matrix(np.eye(4) / 4)
+    form = Form(4, "float64", "hermitian")
+    payload = framing.payload(data, header)
+    assert None not in prove([payload] * 3, form, Tolerances())
+    assert prove([payload] * 3, form, tolerances) == [None] * 3
+
+
+def test_every_bound_of_a_stack_is_true() -> None:
+    """Put before exact arithmetic, as those of the single check are."""
+    edges = Edges(7, Tolerances(psd=1e-8, trace=math.inf))
+    rng = np.random.default_rng(7)
+    stacked = 0
+    for n, cplx in ((1, False), (2, False), (3, True), (5, False), (6, True), (8, False)):
+        matrices = [rng.choice([edges.spectral, edges.graded])(n, cplx) for _ in range(60)]
+        for layout in ("hermitian", "full"):
+            form = Form(n, "complex128" if cplx else "float64", layout)
+            payloads = [framing.payload(*of_matrix(matrix, layout)) for matrix in matrices]
+            for matrix, proof in zip(matrices, prove(payloads, form, edges.tolerances), strict=True):
+                if proof is not None:
+                    assert at_least(matrix, proof.lower)
+                    stacked += 1
+    assert stacked > 250
+
+
+def test_where_arithmetic_rounds_otherwise_nothing_is_proved() -> None:
+    found = run("""
+import threading
+import numpy as np
+from somactl.core import batch
+from somactl.core.batch import check_envelopes
+from somactl.core.envelope import encode, verify
+
+data = [encode(np.diag([0.5, 0.25, 0.25]), key=str(i)).data for i in range(40)]
+items = [(each, verify(each)) for each in data]
+
+def told():
+    found = check_envelopes(items)
+    verdicts = [found.verdict(i) for i in range(40)]
+    return [found.valid, found.rigour, found.lowest_lambda_min is None, "nearest" in found.blas,
+            sorted({v.rigour for v in verdicts}), all(v.lambda_min_lower is None for v in verdicts)]
+
+result = {"before": told()}
+for mode in ("up", "down", "zero"):
+    rounding(mode)
+    result[mode] = told()
+rounding("nearest")
+prove = batch.prove
+def meanwhile(*arguments):
+    found = prove(*arguments)
+    rounding("up")
+    return found
+batch.prove = meanwhile
+changed = check_envelopes(items)
+rounding("nearest")
+result["meanwhile"] = sorted({changed.verdict(i).rigour for i in range(1, 40)})
+batch.prove = prove
+result["after"] = told()
+print(json.dumps(result))
+""")
+    usual = [40, "proved", False, False, ["proved"], False]
+    assert found.pop("before") == usual
+    assert found.pop("after") == usual
+    assert found.pop("meanwhile") == ["computed"]
+    assert list(found.values()) == [[40, "computed", True, True, ["computed"], True]] * 3
+
+
+def test_batches_in_many_threads_find_the_same() -> None:
+    items = list(Edges(3, Tolerances()).call(200)) + [of_matrix(density(64, i)) for i in range(40)]
+    expected = check_envelopes(items)
+    found: list[Batch] = []
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        start.wait()
+        found.extend(check_envelopes(items) for _ in range(3))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 12
+    for each in found:
+        assert [bits(o) for o in each.others.values()] == [bits(o) for o in expected.others.values()]
+        valid = [i for i in range(len(items)) if i not in expected.others]
+        assert [bits(each.verdict(i)) for i in valid] == [bits(expected.verdict(i)) for i in valid]
+
+
+def test_memory_does_not_grow_with_the_batch() -> None:
+    def peak(count: int) -> int:
+        items = [of_matrix(matrix)] * count
+        tracemalloc.start()
+        try:
+            check_envelopes(items)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    matrix = density(100, 0)  # 40 KB each
+    peak(100)
+    assert peak(2000) < peak(200) + 2000 * 1000  # what is found of each, and no payload

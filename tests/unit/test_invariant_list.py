@@ -49,6 +49,8 @@ exec(compile(source.replace(LIST, ENTRY + LIST + ", REAL"), spec.origin, "exec")
 import numpy as np
 from somactl import Tolerances, check
 from somactl.cli.app import run
+from somactl.core.batch import check_envelopes
+from somactl.core.envelope import encode, verify
 from somactl.core.invariants import check_factor, check_packed
 from somactl.core.lapack import flapack
 
@@ -59,6 +61,7 @@ twisted = np.array([[0.5, 0.25j], [-0.25j, 0.5]])
 np.save("m.npy", twisted)
 packed = flapack().ztrttf(twisted.T, transr="N", uplo="L")[0]
 factor = np.linalg.cholesky(twisted)
+data = encode(twisted, key="k").data
 
 def cli(*words):
     out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
@@ -71,6 +74,7 @@ print(json.dumps({
         check(twisted), check_packed(packed, 2), check_factor(factor), check(twisted, Tolerances(real=0.5)),
         check(twisted[:1]),
     )],
+    "batch": [v.reasons for v in check_envelopes([(data, verify(data))] * 9).others.values()],
     "audit": cli("verify-psd", "--file", "m.npy", "--output", "json"),
     "allowed": cli("verify-psd", "--file", "m.npy", "--real-tolerance", "0.5"),
     "shown": cli("commit", "a=m.npy"),
@@ -104,6 +108,10 @@ def test_it_stands_in_the_verdict_however_the_matrix_lies(told: dict[str, Any]) 
     assert broken == [out, out, out]
     assert allowed == ["valid", 0.25, [], 0.5]
     assert misshapen == ["violated", None, ["square: the shape is (1, 2)"], 0.125]
+
+
+def test_no_batch_passes_over_it(told: dict[str, Any]) -> None:
+    assert told["batch"] == [["real: max |Im rho| is 0.25, more than 0.125"]] * 9
 
 
 def test_it_stands_in_reports_and_their_schema(told: dict[str, Any]) -> None:
