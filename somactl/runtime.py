@@ -3,6 +3,8 @@ the kinds of jobs that leave notes in them."""
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from weakref import WeakSet
 
 from somactl.address import Address, entry_points, is_address, parse, refuse_cache
-from somactl.config import Settings, source_url
+from somactl.config import Settings, load, source_url
 from somactl.errors import ConfigurationError, SomactlError, UsageError
 from somactl.legacy.source.contract import Source
 from somactl.operations.jobs.registry import Job
@@ -132,6 +134,53 @@ class AuthorityOpener:
 
     def __call__(self) -> AbstractAsyncContextManager[Store]:
         return open_store(replace(self.settings, cache=""), read_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteOpener:
+    """Opens on another machine what `AuthorityOpener` opens on this one. No secret travels there.
+
+    A machine whose own settings name the same database uses those, with their password. Any other one uses
+    the address that was asked for, unless that holds a secret here.
+
+    address   the URL, without its secret if it holds one
+    identity  what is equal for all spellings of that database
+    """
+
+    address: str
+    identity: str
+    has_secret: bool
+    namespace: str
+    retry_seconds: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> RemoteOpener:
+        address, url = parse(settings.store), settings.store
+        if address.kind == "sqlite":
+            address = replace(address, path=os.path.abspath(address.path))
+            url = address.public
+        return cls(
+            address.public if address.has_secret else url,
+            address.identity,
+            address.has_secret,
+            settings.namespace,
+            settings.retry_seconds,
+        )
+
+    def __call__(self) -> AbstractAsyncContextManager[Store]:
+        return AuthorityOpener(self._settings(load({})))()
+
+    def _settings(self, own: Settings) -> Settings:
+        """Raises ConfigurationError where the password is not known on this machine."""
+        found = parse(own.store)
+        store = own.store if found.identity == self.identity else self.address
+        if store is self.address and self.has_secret:
+            raise ConfigurationError(
+                f"the worker on {socket.gethostname()} does not know the password of {self.address}, which "
+                f"is not sent: its settings name {found.public}",
+                hint="set SOMACTL_STORE where the workers are started, to this URL with its password",
+            )
+        return replace(own, store=store, namespace=self.namespace, retry_seconds=self.retry_seconds)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from somactl.store.contract import Stat, Store
 
 PAGE_BYTES = 8 << 20
 PAGE_KEYS = 512
+JOINED_KEYS = 32 << 10
 
 Wanted: TypeAlias = Callable[[Stat], bool]
 
@@ -126,6 +127,52 @@ def _page(bounds: Bounds | None, stats: Sequence[Stat], wanted: Wanted, recheck:
 def task_of(stats: Iterable[Stat]) -> Task:
     stats = list(stats)
     return Task([stat.key for stat in stats], [stat.size for stat in stats])
+
+
+async def joined(
+    pages: AsyncGenerator[Page, None], task_bytes: Callable[[], int]
+) -> AsyncGenerator[Page, None]:
+    """The pages, consecutive ones made into one until its task has `task_bytes`, which may change meanwhile.
+
+    Their keys and sizes alone are in memory, of at most `JOINED_KEYS` keys.
+    """
+    held: Page | None = None
+    async with aclosing(pages):
+        async for page in pages:
+            if held is not None and not _fit(held, page, task_bytes()):
+                yield held
+                held = None
+            held = page if held is None else _together(held, page)
+    if held is not None:
+        yield held
+
+
+def _fit(held: Page, page: Page, task_bytes: int) -> bool:
+    return (
+        held.bounds is not None
+        and page.bounds is not None
+        and held.bounds.upto == page.bounds.after
+        and held.recheck == page.recheck
+        and held.keys + page.keys + len(held.skipped) + len(page.skipped) <= JOINED_KEYS
+        and held.task.bytes_ + page.task.bytes_ <= task_bytes
+    )
+
+
+def _together(first: Page, second: Page) -> Page:
+    assert first.bounds is not None
+    assert second.bounds is not None
+    return Page(
+        Bounds(first.bounds.after, second.bounds.upto),
+        Task(first.task.keys + second.task.keys, first.task.sizes + second.task.sizes),
+        {**first.stats, **second.stats},
+        first.skipped + second.skipped,
+        first.absent + second.absent,
+        first.keys + second.keys,
+        first.bytes_ + second.bytes_,
+        first.whole and second.whole,
+        first.recheck,
+        min(first.listed_at, second.listed_at),
+    )
 
 
 async def named(store: Store, keys: Sequence[str]) -> AsyncGenerator[Page, None]:

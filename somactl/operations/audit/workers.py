@@ -48,13 +48,13 @@ _SIZE = struct.Struct("!Q")
 class Workers(Protocol):
     """What proves tasks, `count` of them at once.
 
-    task_seconds  how much work a task had best be; 0 where a page of the index is right
+    task_bytes  how large a task had best be; 0 where a page of the index is right
     """
 
     @property
     def count(self) -> int: ...
     @property
-    def task_seconds(self) -> float: ...
+    def task_bytes(self) -> int: ...
 
     async def prove(self, task: Task) -> Proven:
         """What is found of the keys of a task. Raises what the store raises, and WorkerLost."""
@@ -69,7 +69,7 @@ class Inline:
     """Proves in this process, through the store that the audit has open."""
 
     count = 1
-    task_seconds = 0.0
+    task_bytes = 0
 
     def __init__(self, store: Store, check: Check) -> None:
         self._store, self._check = store, check
@@ -89,7 +89,7 @@ class Processes:
             computes; stores are made for being forked
     """
 
-    task_seconds = 0.0
+    task_bytes = 0
 
     def __init__(self, opener: Opener, check: Check, jobs: int, *, method: str | None = None) -> None:
         self.count = jobs * AHEAD
