@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from somactl.core.framing import peek
 from somactl.core.names import Pattern
 from somactl.core.portions import in_portions
 from somactl.errors import StoreUnavailable, UsageError
@@ -156,7 +155,7 @@ async def fill(store: CachedStore, stats: Sequence[Stat], warming: Warming, repo
 
 
 def _fill(entry: Entry, read_at: float, life: float, kinds: frozenset[str]) -> Fill:
-    header = peek(entry.data)
+    header = entry.framed
     if header.kind not in kinds:  # it was another one when it was listed
         return Fill(entry.key, entry.version, entry.incarnation, read_at)
     return Fill(entry.key, entry.version, entry.incarnation, read_at, entry, header.content, ttl=life)

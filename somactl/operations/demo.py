@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from somactl.core.envelope import deserialize_matrix
-from somactl.core.framing import peek
 from somactl.core.verdict import Tolerances
 from somactl.errors import InvariantViolated, SomactlError, VersionConflict
 from somactl.operations import undo
@@ -138,7 +137,7 @@ async def _take_back(store: Store, states: dict[str, np.ndarray], say: Say) -> N
         np.array_equal(deserialize_matrix(entry.data).array, states["digit:3"]),
         "the undo restored another state",
     )
-    say(f"   version {report.version} is version 1's state again, content {peek(entry.data).content}")
+    say(f"   version {report.version} is version 1's state again, content {entry.framed.content}")
 
 
 def _with_negative_direction(rho: np.ndarray, by: float) -> np.ndarray:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from somactl.core.framing import peek
 from somactl.core.names import validate_key
 from somactl.core.verdict import Tolerances
 from somactl.errors import StoreUnavailable
@@ -83,7 +82,7 @@ async def _read(store: Store, key: str, reading: Reading) -> Entry:
 async def get(store: Store, key: str, reading: Reading) -> tuple[GetReport, Entry]:
     """One value; its framing, digests and address verified by the store."""
     entry = await _read(store, key, reading)
-    header = peek(entry.data)
+    header = entry.framed
     report = GetReport(
         store=store.name,
         namespace=store.namespace,
@@ -105,7 +104,7 @@ async def show(
 ) -> ShowReport:
     """What is known of one value; with `check` (or `spectrum`) also what a check finds now."""
     entry = await _read(store, key, reading)
-    header = peek(entry.data)
+    header = entry.framed
     written_by = None if entry.degraded else await _record(store, entry)
     report = ShowReport(
         store=store.name,

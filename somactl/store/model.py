@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from somactl.core.framing import Header, peek
 from somactl.suggestion import Suggestion
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ class Stat(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True):
     """One live value, its framing, digests and address verified.
 
-    age  where a cache served it: seconds since the authority was asked for it, by the cache's clock
+    age     where a cache served it: seconds since the authority was asked for it, by the cache's clock
+    header  what the framing of `data` says, where it was read anyway: `framed` reads it otherwise
     """
 
     key: str
@@ -159,6 +161,12 @@ class Entry(msgspec.Struct, frozen=True):
     served_by: str
     degraded: bool = False
     age: float | None = None
+    header: Header | None = None
+
+    @property
+    def framed(self) -> Header:
+        """What the framing of `data` says."""
+        return self.header or peek(self.data)
 
     def __repr__(self) -> str:
         """Without the payload, which would fill a log with megabytes."""

@@ -92,14 +92,16 @@ def check_length(key: str, version: int, length: int | None, size: int) -> None:
 
 def verify(
     namespace: str, key: str, version: int, data: bytes | memoryview, content: str, envelope: str
-) -> None:
-    """Raises CorruptValue unless `data` is the envelope with these two digests, byte for byte."""
+) -> framing.Header:
+    """The framing of `data`; raises CorruptValue unless it is the envelope with these two digests, byte for
+    byte."""
     try:
         header = framing.verify(data, namespace=namespace, key=key)
     except EnvelopeError as exc:
         raise corrupt(key, version, str(exc), type(exc).__name__) from exc
     if (header.content, header.envelope) != (content, envelope):
         raise corrupt(key, version, "the envelope is intact, but not the one committed", "OtherEnvelope")
+    return header
 
 
 def corrupt(key: str, version: int, defect: str, name: str) -> CorruptValue:

@@ -89,7 +89,6 @@ async def _check_cached(
 
 def _check_copy(key: str, copy: Cached | None, check: Check) -> Checked | None:
     """The outcome for one copy; None where there is none, or a tombstone."""
-    from somactl.core.framing import peek
     from somactl.core.verification import check_envelope
 
     if copy is None:
@@ -99,7 +98,7 @@ def _check_copy(key: str, copy: Cached | None, check: Check) -> Checked | None:
     if copy.entry is None:
         return None
     data, version = copy.entry.data, copy.entry.version
-    header = peek(data)
+    header = copy.entry.framed
     if header.kind != "rho":
         return Checked(source=key, outcome="skipped", version=version, kind=header.kind)
     try:

@@ -34,10 +34,9 @@ async def prove_keys(store: Store, task: Task, check: Check) -> Proven:
 def _judge(snapshot: Snapshot, keys: Sequence[str], check: Check, found: Proven) -> None:
     """Add what is found of `keys`, in their order."""
     from somactl.core.batch import check_envelopes
-    from somactl.core.framing import peek
 
     there = [snapshot.entries[key] for key in keys if key in snapshot.entries]
-    headers = [peek(entry.data) for entry in there]
+    headers = [entry.framed for entry in there]
     rhos = [(entry, header) for entry, header in zip(there, headers, strict=True) if header.kind == "rho"]
     batch = check_envelopes(
         [(entry.data, header) for entry, header in rhos],

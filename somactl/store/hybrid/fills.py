@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from somactl.core import framing
 from somactl.store.cached import Fill
 from somactl.store.contract import CommitMetadata, Entry, Receipt, Snapshot
 
@@ -14,7 +13,7 @@ NEVER = 0.0
 
 def of_entry(entry: Entry, read_at: float, kinds: frozenset[str]) -> Fill:
     """The value, if copies of its kind are kept; else a tombstone, so that no older copy is served."""
-    header = framing.peek(entry.data)
+    header = entry.framed
     if header.kind not in kinds:
         return absence(entry.key, entry.version, entry.incarnation)
     return Fill(entry.key, entry.version, entry.incarnation, read_at, entry, header.content)

@@ -220,9 +220,9 @@ def _entry(row: Row, data: Data, namespace: str) -> Entry:
     rules.check_length(key, version, row["length"], row["size"])
     if found is None:
         raise StoreDamaged(f"the bytes of {key!r} (version {version}) vanished while they were read")
-    rules.verify(namespace, key, version, found, row["content"], row["envelope"])
+    header = rules.verify(namespace, key, version, found, row["content"], row["envelope"])
     commit_id, at, verdict = row["commit_id"], row["committed_at"], sql.loads(row["verdict"])
-    return Entry(key, version, row["head_incarnation"], commit_id, at, found, verdict, NAME)
+    return Entry(key, version, row["head_incarnation"], commit_id, at, found, verdict, NAME, header=header)
 
 
 async def page(

@@ -72,7 +72,7 @@ def fields(namespace: str, fill: Fill) -> dict[str, Any]:
     }
     if fill.entry is not None:
         entry = fill.entry
-        account["digest"] = framing.peek(entry.data).envelope
+        account["digest"] = entry.framed.envelope
         account["commit_id"] = entry.commit_id
         account["committed_at"] = repr(entry.committed_at)
         account["verdict"] = "" if entry.verdict is None else msgspec.json.encode(entry.verdict).decode()
@@ -155,5 +155,6 @@ def verified(namespace: str, found: Account, data: bytes | None) -> Cached:
         data=data,
         verdict=found.verdict,
         served_by=NAME,
+        header=header,
     )
     return replace(found, entry=entry)

@@ -379,7 +379,7 @@ def entry(namespace: str, incarnation: str, key: str, told: HistoryEntry, data: 
     """The value that `told` tells of, if `data` is byte for byte what was committed; raises CorruptValue."""
     about = told.about
     rules.check_length(key, told.version, len(data) or None, about.size)
-    rules.verify(namespace, key, told.version, data, about.content or "", about.envelope)
+    header = rules.verify(namespace, key, told.version, data, about.content or "", about.envelope)
     return Entry(
         key=key,
         version=told.version,
@@ -389,6 +389,7 @@ def entry(namespace: str, incarnation: str, key: str, told: HistoryEntry, data: 
         data=data,
         verdict=verdict(told.verdict),
         served_by=NAME,
+        header=header,
     )
 
 

@@ -290,9 +290,18 @@ def _entry(connection: sqlite3.Connection, here: NamespaceHead, value: Value) ->
     """The value, if it is byte for byte what was committed; raises CorruptValue."""
     key, version, head = value.key, value.version, here.head
     data = _payload(connection, value) if value.data is None else value.data
-    rules.verify(head.namespace, key, version, data, value.content or "", value.envelope)
-    verdict = sql.loads(value.verdict)
-    return Entry(key, version, head.incarnation, value.commit_id, value.committed_at, data, verdict, NAME)
+    header = rules.verify(head.namespace, key, version, data, value.content or "", value.envelope)
+    return Entry(
+        key,
+        version,
+        head.incarnation,
+        value.commit_id,
+        value.committed_at,
+        data,
+        sql.loads(value.verdict),
+        NAME,
+        header=header,
+    )
 
 
 def _payload(connection: sqlite3.Connection, value: Value) -> bytes | memoryview:
