@@ -186,7 +186,7 @@ class _Audit:
 
     async def _all(self, reading: Store, store: Store, proofs: Proofs, *, keeps: bool) -> None:
         file, choice = self.kept.ledger, self.choice
-        notes = None if self.kept.no_ledger else store if file is None else NotesFile(file)
+        notes = None if self.kept.no_ledger else store if file is None else NotesFile(file, store.namespace)
         records = Records(notes, self.check, place=file or "store")
         request = AuditRequest(
             self.check,

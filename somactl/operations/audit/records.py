@@ -10,7 +10,14 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import asdict
 from typing import TypeVar
 
-from somactl.errors import AccessDenied, CorruptValue, OutcomeUnknown, StoreUnavailable
+from somactl.errors import (
+    AccessDenied,
+    CorruptValue,
+    OutcomeUnknown,
+    StoreUnavailable,
+    TargetRefused,
+    VersionConflict,
+)
 from somactl.operations.audit.known_bad import KnownBad
 from somactl.operations.audit.ledger import Ledger
 from somactl.operations.audit.memory import Memory
@@ -73,7 +80,7 @@ class Records:
         nothing is kept from here on. Raises LockHeld."""
         try:
             return await writing
-        except (AccessDenied, StoreUnavailable, OutcomeUnknown) as exc:
+        except (AccessDenied, OutcomeUnknown, StoreUnavailable, TargetRefused, VersionConflict) as exc:
             self.lost = exc.message
             return None
 
