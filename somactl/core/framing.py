@@ -70,11 +70,12 @@ _CONTENT_TAG = b"somactl.content1"
 _CANONICAL_ARRAY, _CANONICAL_FACTOR = 1, 2
 
 
-class Header(msgspec.Struct, frozen=True, dict=True):
+class Header(msgspec.Struct, frozen=True, gc=False):
     """All that an envelope says before its payload.
 
     shape is that of the array, (rows, columns); of layout `factor` that of F, (n, k). timestamp is a
     label in seconds since 1970. raw_length is the payload's size once decompressed. Digests are 16 bytes.
+    content is the content digest in hex: what the matrix is, whatever its layout, compression and timestamp.
 
     A struct: an audit makes one for each value, and a frozen dataclass sets a field at a time.
     """
@@ -94,10 +95,11 @@ class Header(msgspec.Struct, frozen=True, dict=True):
     payload_digest: bytes
     canonical_digest: bytes
     envelope_digest: bytes
+    content: str
 
     def __repr__(self) -> str:
-        """Without the digests, which are bytes."""
-        told = (name for name in self.__struct_fields__ if not name.endswith("_digest"))
+        """Without the digests."""
+        told = self.__struct_fields__[:12]
         return f"Header({', '.join(f'{name}={getattr(self, name)!r}' for name in told)})"
 
     @property
@@ -113,29 +115,6 @@ class Header(msgspec.Struct, frozen=True, dict=True):
     def envelope(self) -> str:
         """The envelope digest in hex: chained, by the payload digest, to every byte."""
         return self.envelope_digest.hex()
-
-    @property
-    def content(self) -> str:
-        """The content digest in hex: what the matrix is, whatever its layout, compression and timestamp."""
-        made: str | None = self.__dict__.get("content")
-        if made is None:
-            made = self.__dict__["content"] = self._content()
-        return made
-
-    def _content(self) -> str:
-        namespace, key = self.namespace.encode(), self.key.encode()
-        fixed = _CONTENT.pack(
-            _CONTENT_TAG,
-            KIND_CODES[self.kind],
-            DTYPE_CODES[self.dtype],
-            _CANONICAL_FACTOR if self.layout == "factor" else _CANONICAL_ARRAY,
-            len(namespace),
-            len(key),
-            0,
-            *self.shape,
-            self.canonical_digest,
-        )
-        return xxhash.xxh3_128_hexdigest(fixed + namespace + key)
 
 
 def digest(data: object) -> bytes:
@@ -266,11 +245,16 @@ def parse_header(head: bytes) -> Header:
     if head[names_end:-DIGEST_BYTES].strip(b"\0"):
         raise _bad_header("the padding of the header is not zero")
     kind, dtype, layout, compression = _NAMED.get(codes) or _names(codes)
+    form = _CANONICAL_FACTOR if layout == "factor" else _CANONICAL_ARRAY
+    fixed = _CONTENT.pack(
+        _CONTENT_TAG, codes[0], codes[1], form, namespace_bytes, key_bytes, 0, rows, columns, canonical_digest
+    )
     header = Header(
         version, kind, dtype, (rows, columns), layout, compression, timestamp,
         _namespace(head[_FIXED.size : key_start]),
         _text(head[key_start:names_end], "key", validate_key),
         size, payload_length, raw, payload_digest, canonical_digest, head[-DIGEST_BYTES:],
+        xxhash.xxh3_128_hexdigest(fixed + head[_FIXED.size : names_end]),
     )  # fmt: skip
     _check_consistency(header)
     return header

@@ -123,7 +123,7 @@ class Note(msgspec.Struct, frozen=True):
     data: bytes | None = None
 
 
-class Stat(msgspec.Struct, frozen=True):
+class Stat(msgspec.Struct, frozen=True, gc=False):
     """One key without its payload. `version` is that of the commit that last wrote (or deleted) it.
 
     For a deleted key the fields of the matrix describe the value that the tombstone hides, and
@@ -144,7 +144,7 @@ class Stat(msgspec.Struct, frozen=True):
     recoverable_until: float | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One live value, its framing, digests and address verified.
 
     age     where a cache served it: seconds since the authority was asked for it, by the cache's clock

@@ -250,7 +250,7 @@ def absent(keys: Mapping[str, str | None], numbers: str) -> tuple[str, ...]:
     return tuple(deletes[int(number) - 1] for number in numbers.split(" "))
 
 
-class EntryMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
+class EntryMetadata(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What is told of a value without its bytes: the second line of its entry.
 
     The order counts: the scripts look for the first `"content"` and `"size"`, and find no other's.
@@ -268,7 +268,7 @@ class EntryMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     until: float | None = None
 
 
-class HistoryEntry(msgspec.Struct, frozen=True):
+class HistoryEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry of a history. `location` is `live`, `tomb`, `gone` (no bytes), or the token of `old:N:K`.
 
     The bytes of a value that a tombstone hides are still where they were live, and its entry is not closed:
