@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import bulk_reads
 import certificate
 import codec
 import legacy_values
@@ -84,6 +85,8 @@ GROUPS = [
     Group(stores.redis_script, ["redis-script-equal", "redis-script-time"]),
     Group(stores.redis_read, ["redis-read"]),
     Group(stores.postgres_commit, ["postgres-commit"]),
+    Group(bulk_reads.bulk_read_postgres, ["bulk-read-postgres"]),
+    Group(bulk_reads.bulk_read_redis, ["bulk-read-redis"]),
     Group(
         stores.layouts,
         [f"layout-{name}-{verb}" for name in ("redis", "postgres") for verb in ("write", "read")],
