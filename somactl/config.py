@@ -24,6 +24,11 @@ CONFIG_VARIABLE, COLOR_VARIABLE = "SOMACTL_CONFIG", "NO_COLOR"
 # Where no store is named, the service's own variables name it: POSTGRES_URL the store, with REDIS_URL as
 # its cache; REDIS_URL alone the store.
 SERVICE_STORE, SERVICE_REDIS = "POSTGRES_URL", "REDIS_URL"
+COMPLETION_INDEX, COMPLETION_COUNT, AUDIT_RUN = (
+    "JOB_COMPLETION_INDEX",
+    "JOB_COMPLETION_COUNT",
+    "SOMACTL_AUDIT_RUN",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,9 @@ VARIABLES = {
     SERVICE_REDIS: ("", "the cache of `POSTGRES_URL`; without that the store, where nothing else names one"),
     CONFIG_VARIABLE: ("--config", "the configuration file"),
     COLOR_VARIABLE: ("", "no colours on a terminal, whatever its value"),
+    COMPLETION_INDEX: ("", "of a pod of a Kubernetes Job, from 0: which shard of an audit is `auto`"),
+    COMPLETION_COUNT: ("", "how many such pods the Job has: of how many shards"),
+    AUDIT_RUN: ("", "what all shards of one audit have in common: the Job's name; else it is the date"),
 }
 """What the environment alone says, or it and a flag: variable -> flag and effect."""
 
@@ -321,6 +329,16 @@ def address_texts() -> list[str]:
     """What the environment says where an address belongs, for messages that must not repeat it."""
     names = ("SOMACTL_STORE", "SOMACTL_CACHE", SERVICE_STORE, SERVICE_REDIS)
     return [os.environ[name] for name in names if os.environ.get(name)]
+
+
+def completion() -> tuple[str | None, str | None]:
+    """The index of a Kubernetes Job's pod, counted from 0, and the Job's completions, as they were set."""
+    return os.environ.get(COMPLETION_INDEX), os.environ.get(COMPLETION_COUNT)
+
+
+def audit_run() -> str | None:
+    """What all shards of one run have in common, where the environment says it."""
+    return os.environ.get(AUDIT_RUN) or None
 
 
 def output_from_environment() -> str:

@@ -10,16 +10,13 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
-from servers.external import ExternalPostgres, ExternalRedis
-from servers.postgres import PostgresServer
-from servers.redis import RedisServer
 from somactl.config import Settings
 from somactl.core.invariants import check
 from somactl.errors import AccessDenied, NamespaceNotFound, SomactlError, StoreUnavailable, WorkerLost
@@ -60,26 +57,6 @@ async def url(tmp_path: Path) -> str:
 
 
 KEYS = [f"k{number:05}" for number in range(40)]
-
-
-@pytest_asyncio.fixture(params=["sqlite", "redis", "postgres"])
-async def settings(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    redis_server: RedisServer | ExternalRedis,
-    postgres_server: PostgresServer | ExternalPostgres,
-) -> AsyncIterator[Settings]:
-    if request.param == "sqlite":
-        yield Settings(store=f"sqlite:///{tmp_path / 'store.db'}")
-    elif request.param == "redis":
-        with redis_server.client() as raw:
-            raw.flushdb()
-            yield Settings(store=redis_server.url)
-            raw.flushdb()
-    else:
-        url = postgres_server.create_database()
-        yield Settings(store=url)
-        postgres_server.drop_database(url)
 
 
 async def prove_all(workers: Inline | Processes, tasks: list[Task]) -> tuple[object, ...]:
