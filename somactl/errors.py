@@ -265,7 +265,7 @@ class LimitExceeded(InputRejected):
 class InvariantViolated(InputRejected):
     """A `rho` that does not hold its invariants, with the verdict that says why."""
 
-    runbook = "invariant-violated"
+    runbook = "RHO_VIOLATION"
 
     def __init__(self, message: str, *, verdict: Verdict, hint: str | None = None, **facts: Any) -> None:
         super().__init__(message, hint=hint, **facts)

@@ -175,7 +175,7 @@ def test_clamp_needs_a_distance_and_keeps_to_it(shell: Shell) -> None:
     refused = shell("commit", f"a={file}")
     assert refused.code == 11
     assert "by a witness vector" in refused.err
-    assert "RUNBOOKS/invariant-violated.md" in refused.err
+    assert "RUNBOOKS/RHO_VIOLATION.md" in refused.err
     assert shell("commit", f"a={file}", "--clamp").code == 2
     assert shell("commit", f"a={file}", "--clamp", "--max-move", "1e-6").code == 11
     assert shell.is_empty()

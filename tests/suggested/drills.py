@@ -14,7 +14,7 @@ from servers.redis import RedisServer
 from somactl.cli.suggest import quote
 from somactl.report import VerifyReport
 from somactl.report.evidence import write_evidence
-from tests.cli.conftest import density, with_smallest_eigenvalue
+from tests.cli.conftest import density
 from tests.suggested.server_cases import Servers, configured, cut_after
 from tests.suggested.stage import KEY, SECRET, Stage
 
@@ -103,21 +103,6 @@ def a_file_that_was_cut_short(stage: Stage, servers: Servers) -> Iterator[Drill]
     mend = lambda: stage.write("its.npy", whole)  # noqa: E731
     yield Drill({"KEY": KEY, "FILE": "its.npy"}, mend, {"verify-psd --file": {11}})
     stage.ok("commit", "--", f"{KEY}=its.npy")
-
-
-@drill("invariant-violated")
-def a_state_with_a_negative_eigenvalue(stage: Stage, servers: Servers) -> Iterator[Drill]:
-    stage.put(seed=1)
-    stage.save("bad.npy", with_smallest_eigenvalue(density(4), -5e-7))
-    fails(stage, 11, "commit", "--", f"{KEY}=bad.npy")
-    bad = stage.ok(
-        "-o", "json", "commit", "--psd-tolerance", "1e-3", "--on-clampable", "clamp", "--", f"{KEY}=bad.npy"
-    ).json
-    fails(stage, 0, "verify-psd", "--all")
-    values = {"KEY": KEY, "FILE": "bad.npy", "N": "1", "COMMIT_ID": bad["commit_id"]}
-    # The page has both ways; after the first, nothing of the commit is left to be taken back.
-    yield Drill(values, codes={"verify-psd --file": {3}, "restore --commit": {0}})
-    assert stage.ok("-o", "json", "ls").json["keys"][0]["version"] == 3
 
 
 @drill("lock-held")

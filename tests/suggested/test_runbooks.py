@@ -14,7 +14,7 @@ from somactl.package_data import data_file
 from somactl.suggestion import run
 from support.console import commands_of, run_commands
 from tests.cli.conftest import environment, with_somactl
-from tests.suggested import drills
+from tests.suggested import alert_drills, drills  # noqa: F401 (both register theirs)
 from tests.suggested.drills import Drill
 from tests.suggested.server_cases import Servers
 from tests.suggested.stage import NAMESPACE, Stage

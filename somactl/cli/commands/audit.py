@@ -228,7 +228,7 @@ class _Audit:
         """Set the exit code, and the command to run next."""
         report, session = self.report, self.session
         if report.violated or report.corrupt:
-            page = "invariant-violated" if report.violated else "corrupt-value"
+            page = "RHO_VIOLATION" if report.violated else "corrupt-value"
             report.next = session.command("explain", page)
         elif report.stale or report.contradicting:
             report.next = session.command("cache-warm", reconcile=True)

@@ -122,7 +122,7 @@ def _report(session: Session, merged: Evidence) -> EvidenceMergeReport:
 
 def _next(session: Session, audit: VerifyReport) -> str | None:
     if audit.violated or audit.corrupt:
-        return session.command("explain", "invariant-violated" if audit.violated else "corrupt-value")
+        return session.command("explain", "RHO_VIOLATION" if audit.violated else "corrupt-value")
     return None
 
 

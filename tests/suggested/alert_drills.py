@@ -1,0 +1,120 @@
+"""What the pages of alerts are for, on real servers, and what is better once they were followed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from somactl.config import Settings
+from somactl.core.envelope import serialize_matrix
+from somactl.core.framing import peek
+from somactl.runtime import open_store
+from somactl.store.cached import Fill
+from somactl.store.contract import Entry
+from somactl.store.redis.cache_entries import Names, fields
+from somactl.testing.values import proof, write
+from tests.cli.conftest import density, with_smallest_eigenvalue
+from tests.suggested.drills import Drill, drill, fails
+from tests.suggested.server_cases import Servers
+from tests.suggested.stage import KEY, NAMESPACE, Stage
+
+IN_THE_STORE = ("--file", "commit ", "cache-warm")
+IN_THE_CACHE = ("--file", "commit ", "restore", "status")
+A_REFUSAL = ("both", "cache-warm", "status", "restore")
+FOUND = {"audit.json": {3}, "both.ndjson": {3}, "show --check": {3}}
+
+
+def violated(namespace: str = NAMESPACE) -> bytes:
+    """An intact envelope of what is no density matrix."""
+    array = with_smallest_eigenvalue(density(4), -0.2)
+    return serialize_matrix(array, key=KEY, namespace=namespace, kind="rho", timestamp=0.0)
+
+
+@contextmanager
+def both_servers(stage: Stage, servers: Servers) -> Iterator[str]:
+    """A Postgres with a Redis before it, which hold a good matrix; the URL of the Postgres."""
+    url = servers.postgres.create_database()
+    try:
+        stage.on(url, servers.fresh().url).ok("init")
+        stage.put(seed=1)
+        stage.put("other", seed=2)
+        yield url
+    finally:
+        servers.postgres.drop_database(url)
+
+
+def vouch_for(data: bytes, store: str, cache: str = "") -> str:
+    """Commit it as a writer that says `valid` of whatever it has; the commit's id."""
+
+    async def commit() -> str:
+        async with open_store(Settings(store=store, cache=cache, namespace=NAMESPACE)) as opened:
+            return (await write(opened, {KEY: data}, verdicts=proof(data))).commit_id
+
+    return asyncio.run(commit())
+
+
+def versions(stage: Stage) -> dict[str, int]:
+    return {row["key"]: row["version"] for row in stage.ok("-o", "json", "ls").json["keys"]}
+
+
+def audit(stage: Stage, origin: str = "authority") -> Any:
+    return stage("-o", "json", "verify-psd", "--all", "--from", origin).json
+
+
+@drill("RHO_VIOLATION")
+def a_violation_in_postgres(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    with both_servers(stage, servers) as url:
+        commit_id = vouch_for(violated(), url)
+        fails(stage, 3, "verify-psd", "--all")
+        assert [
+            each["store"] for each in audit(stage, "both")["results"] if each["outcome"] == "violated"
+        ] == [None]
+        yield Drill({"KEY": KEY, "N": "1", "COMMIT_ID": commit_id}, codes=FOUND, passed=IN_THE_STORE)
+        assert audit(stage, "both")["psd_ok"] is True
+        assert versions(stage)[KEY] == 4
+
+
+@drill("RHO_VIOLATION")
+def a_violation_in_the_cache_alone(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    with both_servers(stage, servers):
+        forge(servers, violated(), version=1)
+        assert audit(stage)["psd_ok"] is True
+        wrong = {(each["store"], each["outcome"]) for each in audit(stage, "both")["results"]}
+        assert wrong == {("redis cache", "violated"), ("redis cache", "contradicting")}
+        codes = {"both.ndjson": {3}, "cache-warm": {0, 3}}
+        yield Drill({"KEY": KEY}, codes=codes, passed=IN_THE_CACHE)
+        assert audit(stage, "both")["psd_ok"] is True
+        assert versions(stage)[KEY] == 1
+
+
+@drill("RHO_VIOLATION")
+def a_violation_in_both(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    with both_servers(stage, servers) as url:
+        commit_id = vouch_for(violated(), url, servers.redis.url)
+        stores = {each["store"] for each in audit(stage, "both")["results"] if each["outcome"] == "violated"}
+        assert stores == {None, "redis cache"}
+        yield Drill({"KEY": KEY, "N": "1", "COMMIT_ID": commit_id}, codes=FOUND, passed=("--file", "commit "))
+        assert audit(stage, "both")["psd_ok"] is True
+
+
+@drill("RHO_VIOLATION")
+def a_refused_commit(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    stage.put(seed=1)
+    stage.save("bad.npy", with_smallest_eigenvalue(density(4), -5e-7))
+    fails(stage, 11, "commit", "--", f"{KEY}=bad.npy")
+    yield Drill({"KEY": KEY, "FILE": "bad.npy"}, codes={"verify-psd --file": {3}}, passed=A_REFUSAL)
+    stage.ok("commit", "--clamp", "--max-move", "1e-6", "--", f"{KEY}=bad.npy")
+    assert versions(stage)[KEY] == 2
+
+
+def forge(servers: Servers, data: bytes, version: int) -> None:
+    """Put it into the cache behind somactl's back, as a copy of that version with a seal that fits."""
+    names = Names.of(NAMESPACE)
+    with servers.redis.client() as raw:
+        incarnation = raw.get(names.marker).decode()
+        seconds, fraction = raw.time()
+        entry = Entry(KEY, version, incarnation, "forged", 0.0, data, None, "")
+        fill = Fill(KEY, version, incarnation, seconds + fraction / 1e6, entry, peek(data).content)
+        raw.hset(names.entry(KEY), mapping=fields(NAMESPACE, fill))
