@@ -111,6 +111,11 @@ class Kept:
         Literal["fail", "wait", "skip"], typer.Option(help="Where another audit is under way.")
     ] = "fail"
 
+    @property
+    def in_store(self) -> bool:
+        """Whether the ledger is to be kept in the store itself."""
+        return self.ledger is None and not self.no_ledger
+
     def refuse_mixed(self, choice: Choice) -> None:
         """Raises UsageError where options do not go together."""
         if self.ledger is not None and self.no_ledger:

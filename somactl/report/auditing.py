@@ -138,6 +138,7 @@ class Coverage(msgspec.Struct, kw_only=True):
     unchanged  matrices that were proven before as they are now, whether they were read again or not
     rechecked  matrices that were read again although nothing changed, and their bytes
     recheck_ended_by  what ended that before its share was done; the next run goes on with it
+    gone       known bad keys that are not there any more, which --only-known-bad found so
     known_bad  keys that the ledger leaves out, since they are not right
     share_read  of all matrices those, 0 to 1, that audits have read at least once
     oldest_unread_seconds  the age, by the store's clock, of the reading that lies longest ago; None: some
@@ -152,6 +153,7 @@ class Coverage(msgspec.Struct, kw_only=True):
     rechecked: int = 0
     rechecked_bytes: int = 0
     recheck_ended_by: str | None = None
+    gone: int = 0
     known_bad: int = 0
     share_read: float | None = None
     oldest_unread_seconds: float | None = None

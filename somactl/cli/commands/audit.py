@@ -18,7 +18,7 @@ from somactl.cli.command import Session, command
 from somactl.cli.pacing import PaceOptions
 from somactl.core.names import Pattern
 from somactl.core.sampling import Reservoir, statement
-from somactl.errors import NotFound, UsageError
+from somactl.errors import LockHeld, NotFound, PlanStale, SomactlError, UsageError
 from somactl.operations.audit import copies
 from somactl.operations.audit.accepted import Accepted
 from somactl.operations.audit.files import FileInput, prove_files
@@ -119,7 +119,7 @@ class _Audit:
     jobs: int
     accepted: Accepted | None
     ended_by: str = ""
-    code: int = 0
+    error: SomactlError | None = None
 
     @property
     def report(self) -> VerifyReport:
@@ -136,8 +136,8 @@ class _Audit:
 
     async def _prove_stored(self, keys: list[str], origin: str) -> None:
         choice = self.choice
-        keeps = choice.all_ and choice.sample is None and not self.kept.no_ledger and origin != "cache"
-        in_store = keeps and self.kept.ledger is None
+        whole = (choice.all_ and choice.sample is None) or choice.only_known_bad
+        in_store = whole and self.kept.in_store and origin != "cache"
         async with self.session.store(read_only=not in_store, fills=False) as store:
             self.report.store, self.report.namespace = store.name, store.namespace
             pair = cached(store)
@@ -148,12 +148,12 @@ class _Audit:
             if self.accepted is not None:
                 self.tally.accept = partial(self._known, self.accepted, await store.clock())
             if origin != "cache":
-                await self._prove_authority(pair.authority if pair else store, keys, keeps=keeps)
+                await self._prove_authority(pair.authority if pair else store, keys)
             if origin != "authority" and pair is not None and not self.ended_by:
                 await self._prove_cache(pair, keys, origin)
         self.session.done.append(self.report)
 
-    async def _prove_authority(self, store: Store, keys: list[str], *, keeps: bool) -> None:
+    async def _prove_authority(self, store: Store, keys: list[str]) -> None:
         choice, reading = self.choice, ReadOnly(store)
         pace = self.pace.pace(self.session, reading)
         workers = await self._workers(reading, many=not keys)
@@ -166,14 +166,11 @@ class _Audit:
             elif not proofs.ended_by and choice.match is not None:
                 await proofs.prove(pages(reading, Bounds(), match=choice.match))
             elif not proofs.ended_by and (choice.all_ or choice.only_known_bad):
-                await self._all(reading, store, proofs, keeps=keeps)
+                await self._all(reading, store, proofs)
         finally:
             await workers.close()
         self.report.held_back_seconds = round(pace.held_back, 3)
-        self.ended_by, error = proofs.ended_by, proofs.error
-        if error is not None:
-            self.code = error.exit_code
-            self.report.next = self.session.line(error.next[0]) if error.next else None
+        self.ended_by, self.error = proofs.ended_by, proofs.error
 
     async def _workers(self, store: Store, *, many: bool) -> Workers:
         from somactl.runtime import AuthorityOpener
@@ -184,9 +181,10 @@ class _Audit:
         self.report.jobs = self.jobs
         return Processes(AuthorityOpener(self.session.settings), self.check, self.jobs)
 
-    async def _all(self, reading: Store, store: Store, proofs: Proofs, *, keeps: bool) -> None:
+    async def _all(self, reading: Store, store: Store, proofs: Proofs) -> None:
         file, choice = self.kept.ledger, self.choice
-        notes = None if self.kept.no_ledger else store if file is None else NotesFile(file, store.namespace)
+        kept_in = None if file is None else NotesFile(file, store.namespace)
+        notes = None if self.kept.no_ledger else kept_in or store
         records = Records(notes, self.check, place=file or "store")
         request = AuditRequest(
             self.check,
@@ -197,7 +195,11 @@ class _Audit:
             on_overlap=self.kept.on_overlap,
             waiting=self.session.out.talk,
         )
-        await audit_all(reading, records, request, proofs)
+        try:
+            await audit_all(reading, records, request, proofs)
+        finally:
+            if kept_in is not None:
+                await kept_in.close()
 
     async def _sample(self, store: Store, proofs: Proofs) -> None:
         assert self.choice.sample is not None
@@ -226,15 +228,25 @@ class _Audit:
 
     def finish(self, demanded: Demanded) -> None:
         """Set the exit code, and the command to run next."""
+        report = self.report
+        finish(report, demanded.demands, ended_by=self.ended_by, error=self.error)
+        report.next = self._next()
+
+    def _next(self) -> str | None:
+        """To end what was begun comes first; then what was found."""
         report, session = self.report, self.session
+        kept = self.choice.all_ and report.coverage is not None and report.coverage.kept_in
+        if self.ended_by and kept and not isinstance(self.error, PlanStale | NotFound | LockHeld):
+            if self.error is None:
+                return session.line(again(resume=True))
+            return session.line(again(resume=True, on_overlap="wait"))  # the lease may be there still
+        if self.error is not None and self.error.next:
+            return session.line(self.error.next[0])
         if report.violated or report.corrupt:
-            page = "RHO_VIOLATION" if report.violated else "corrupt-value"
-            report.next = session.command("explain", page)
-        elif report.stale or report.contradicting:
-            report.next = session.command("cache-warm", reconcile=True)
-        elif self.ended_by and self.choice.all_ and report.coverage and report.coverage.kept_in:
-            report.next = session.line(again(resume=True))
-        finish(report, demanded.demands, ended_by=self.ended_by, code=self.code)
+            return session.command("explain", "RHO_VIOLATION" if report.violated else "corrupt-value")
+        if report.stale or report.contradicting:
+            return session.command("cache-warm", reconcile=True)
+        return None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from somactl.errors import SomactlError
 from somactl.report import OUTCOME_CODES, VerifyReport
 from somactl.report.auditing import psd_ok
 
@@ -20,12 +21,18 @@ class Demands:
     at_least: int = 0
 
 
-def finish(report: VerifyReport, demands: Demands, *, ended_by: str = "", code: int = 0) -> VerifyReport:
-    """Set the exit code. `ended_by` says what ended the audit before everything was checked; `code` is that
-    of a failure which did."""
-    codes = {of for outcome, of in OUTCOME_CODES.items() if is_open(report, outcome)} | {code}
+def finish(
+    report: VerifyReport, demands: Demands, *, ended_by: str = "", error: SomactlError | None = None
+) -> VerifyReport:
+    """Set the exit code. `ended_by` says what ended the audit before everything was checked, and `error` is
+    the failure, if it was one."""
+    codes = {of for outcome, of in OUTCOME_CODES.items() if is_open(report, outcome)}
     report.complete = not (ended_by or report.undecided or report.unreadable or report.rejected)
-    if ended_by:
+    if error is not None:
+        codes |= {4, error.exit_code}
+        said = f"{error.message} ({error.hint})" if error.hint else error.message
+        report.warnings.append(f"ended early, and the rest was not checked: {said}")
+    elif ended_by:
         codes.add(4)
         report.warnings.append(f"ended early by {ended_by}: the rest was not checked")
     elif is_empty(report) and not demands.allow_empty:
@@ -50,12 +57,12 @@ def finish(report: VerifyReport, demands: Demands, *, ended_by: str = "", code: 
 def is_empty(report: VerifyReport) -> bool:
     """Whether there was not one matrix to look at: values of kinds without invariants do not count."""
     counts = [getattr(report, outcome) for outcome in ("checked", *OUTCOME_CODES)]
-    return not any(counts) and not _unchanged(report)
+    return not any(counts) and not _known(report)
 
 
-def _unchanged(report: VerifyReport) -> int:
-    """How many were not looked at because they had been proven as they are."""
-    return 0 if report.coverage is None else report.coverage.unchanged
+def _known(report: VerifyReport) -> int:
+    """Of how many it is known how they are: they had been proven as they are, or are gone."""
+    return 0 if report.coverage is None else report.coverage.unchanged + report.coverage.gone
 
 
 def is_open(report: VerifyReport, outcome: str) -> bool:
@@ -65,8 +72,15 @@ def is_open(report: VerifyReport, outcome: str) -> bool:
 
 
 def _nothing_checked(report: VerifyReport) -> str:
-    found = f"only {_kinds(report)}, which have no invariants" if report.skipped else "no key matches"
+    found = f"only {_kinds(report)}, which have no invariants" if report.skipped else _why_empty(report)
     return f"nothing was checked: {found}; where that is to be expected, say so with --allow-empty"
+
+
+def _why_empty(report: VerifyReport) -> str:
+    scope = report.scope
+    if scope is None or scope.all or scope.keys or scope.files or scope.match is not None:
+        return "no key matches"
+    return "no audit has left a key that is known to be bad"
 
 
 def _kinds(report: VerifyReport) -> str:

@@ -8,9 +8,9 @@ store's clock; what it had done until then is what `--resume` goes on from.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import platform
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from somactl.errors import LockHeld, SomactlError
+from somactl.errors import CorruptValue, LockHeld, SomactlError, VersionConflict
 from somactl.operations.jobs.checkpoint import Checkpoint, Notes, decode_note
 from somactl.report import VerifyReport
 from somactl.suggestion import again
@@ -27,6 +27,7 @@ LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
 POLL_SECONDS = 2.0
 PREFIX = "audit/run/"
+GATE = "audit/gate"
 
 OnOverlap = Literal["fail", "wait", "skip"]
 Phase = Literal["all", "recheck"]
@@ -35,19 +36,19 @@ Phase = Literal["all", "recheck"]
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run is.
 
-    request   the identity of what was asked for; another request does not go on from here
+    request   the identity of what was asked for; another request does not go on from here, nor one in
+              another incarnation
     holder    who is at work, for a person to find; until  when the lease ends, by the store's clock
     phase     `all` (or what changed), then `recheck`
-    reached   the last key that is done in the first of these
-    report    what was found so far
+    report    what was found so far, and which key was reached
     """
 
     request: str
+    incarnation: str = ""
     holder: str
     since: float
     until: float
     phase: Phase = "all"
-    reached: str | None = None
     report: VerifyReport | None = None
     format: int = 1
 
@@ -55,9 +56,12 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
 class Lease:
     """The lease of this run, and the checkpoint that it carries."""
 
-    def __init__(self, checkpoint: Checkpoint[RunState], now: Callable[[], float]) -> None:
-        self._checkpoint, self._now = checkpoint, now
+    def __init__(
+        self, notes: Notes, scope: str, checkpoint: Checkpoint[RunState], now: Callable[[], float]
+    ) -> None:
+        self._notes, self._scope, self._checkpoint, self._now = notes, scope, checkpoint, now
         self._writing = asyncio.Lock()
+        self._is_held = True
         self.lost: LockHeld | None = None
         """Why this run must end: another one has taken its lease, which had ended."""
 
@@ -70,13 +74,30 @@ class Lease:
     async def save(self, **changes: Any) -> None:
         """Keep these fields of the state, and hold the lease for its full time again. Raises LockHeld."""
         async with self._writing:
-            until = self._now() + LEASE_SECONDS
-            await self._checkpoint.save(msgspec.structs.replace(self.state, **{"until": until, **changes}))
+            if self.lost is not None:
+                raise self.lost
+            if self._is_held:
+                await self._save(changes)
+
+    async def _save(self, changes: dict[str, Any]) -> None:
+        now = self._now()
+        try:
+            if now >= self.state.until and await _overlapping(self._notes, self._scope, now, besides=True):
+                raise _taken()
+            state = msgspec.structs.replace(self.state, **{"until": now + LEASE_SECONDS, **changes})
+            await self._checkpoint.save(state)
+        except LockHeld as exc:
+            self.lost = exc
+            raise
 
     async def release(self, *, finished: bool) -> None:
-        """Let go of the lease. What a run that is not `finished` has come to stays for `--resume`."""
-        if self.lost is None:
-            async with self._writing:
+        """Let go of the lease. What a run that is not `finished` has come to stays for `--resume`.
+
+        Raises LockHeld where it is another run's by now.
+        """
+        async with self._writing:
+            if self.lost is None:
+                self._is_held = False
                 state = None if finished else msgspec.structs.replace(self.state, until=0.0)
                 await self._checkpoint.save(state)
 
@@ -92,14 +113,10 @@ class Lease:
                 await task
 
     async def _renew(self) -> None:
-        while self.lost is None:
+        while self._is_held and self.lost is None:
             await asyncio.sleep(RENEW_SECONDS)
-            try:
+            with suppress(SomactlError):  # the next time, or the work itself meets it
                 await self.save()
-            except LockHeld as exc:
-                self.lost = exc
-            except SomactlError:
-                pass  # the next time, or the work itself meets it
 
 
 async def take(
@@ -108,54 +125,62 @@ async def take(
     fresh: Callable[[RunState | None], RunState],
     *,
     now: Callable[[], float],
-    on_overlap: OnOverlap = "fail",
-    waiting: Callable[[str], None] = lambda sentence: None,
-) -> Lease | None:
-    """The lease of a scope, `all` or a shard such as `2-of-8`; None where another audit is skipped for.
+    wait: bool = False,
+    talk: Callable[[str], None] = lambda sentence: None,
+) -> Lease:
+    """The lease of a scope, `all` or a shard such as `2-of-8`.
 
     fresh  the state to begin with, given the one that an earlier run has left
     now    the time by the store's clock
+    wait   for another audit of the same keys to end, which is told by `talk`
 
-    Raises LockHeld where another audit of the same keys is at work, and what writing a note raises.
+    A run that begins moves the gate as well, so that none began between its look at the others and its own
+    first write. Raises LockHeld where another audit of the same keys is at work, and what writing a note
+    raises.
     """
     told = False
     while True:
-        other = await _overlapping(notes, scope, now())
-        if other is None:
-            checkpoint = await Checkpoint.open(notes, PREFIX + scope, RunState, _taken)
-            with suppress(LockHeld):  # another one was faster: it is found in the next turn
-                await checkpoint.save(fresh(checkpoint.state))
-                lease = Lease(checkpoint, now)
-                other = await _overlapping(notes, scope, now(), since=lease.state.since)
-                if other is None:
-                    return lease
-                await lease.release(finished=True)
-        if other is None:
+        try:
+            gate = (await notes.read_notes([GATE])).get(GATE)
+            other = await _overlapping(notes, scope, now())
+            if other is None:
+                checkpoint = await Checkpoint.open(notes, PREFIX + scope, RunState, _taken)
+                state = fresh(checkpoint.state)
+                guard = {GATE: 0 if gate is None else gate.version}
+                await checkpoint.save(state, {GATE: state.holder.encode()}, guards=guard)
+                return Lease(notes, scope, checkpoint, now)
+        except CorruptValue as exc:
+            talk(f"what an earlier audit left is damaged, and forgotten: {exc.message}")
+            await notes.write_notes({exc.facts["note"]: None})
+            continue
+        except (LockHeld, VersionConflict):  # another one begins at this moment: look again
+            await asyncio.sleep(random.uniform(0.0, 0.05))
             continue
         sentence = _sentence(other, now())
-        if on_overlap == "fail":
+        if not wait:
             raise LockHeld(sentence, next=again(on_overlap="wait"), holder=other.holder, since=other.since)
-        if on_overlap == "skip":
-            waiting(f"{sentence}; this one is skipped")
-            return None
         if not told:
-            waiting(f"waiting: {sentence}")
+            talk(f"waiting: {sentence}")
             told = True
         await asyncio.sleep(min(POLL_SECONDS, max(0.1, other.until - now())))
 
 
-async def _overlapping(notes: Notes, scope: str, now: float, since: float = math.inf) -> RunState | None:
-    """Another run at work on some of the same keys; of two that began at once, the one that was first."""
+async def _overlapping(notes: Notes, scope: str, now: float, *, besides: bool = False) -> RunState | None:
+    """Another run at work on some of the same keys; with `besides` one of another scope."""
     names = [note.name async for page in notes.scan_notes(PREFIX) for note in page]
+    names = [name for name in names if _have_common_keys(name.removeprefix(PREFIX), scope)]
     for name, note in (await notes.read_notes(names)).items():
-        other, own = name.removeprefix(PREFIX), name == PREFIX + scope
-        apart = "all" not in (other, scope) and other.partition("-")[2] == scope.partition("-")[2] and not own
-        if apart or (own and since < math.inf):
+        if besides and name == PREFIX + scope:
             continue
         state = decode_note(note, RunState)
-        if state.until > now and (state.since, other) < (since, scope):
+        if state.until > now:
             return state
     return None
+
+
+def _have_common_keys(one: str, other: str) -> bool:
+    """Shards of one count, `2-of-8` and `3-of-8`, have none."""
+    return "all" in (one, other) or one == other or one.partition("-")[2] != other.partition("-")[2]
 
 
 def holder() -> str:

@@ -31,6 +31,9 @@ class Bounds:
     after: str | None = None
     upto: str | None = None
 
+    def has(self, key: str) -> bool:
+        return (self.after is None or key > self.after) and self.before_end(key)
+
     def before_end(self, key: str) -> bool:
         return self.upto is None or key <= self.upto
 

@@ -30,6 +30,7 @@ class Proofs:
     total     how many matrices there are, where that is known
     ended_by  what ended it before all was proven, in words; empty: nothing did
     error     the failure that did
+    done      how many pages were collected, those of the run that this one goes on from included
     """
 
     workers: Workers
@@ -39,6 +40,7 @@ class Proofs:
     total: int | None = None
     ended_by: str = ""
     error: SomactlError | None = None
+    done: int = 0
     _read: int = 0
 
     @property
@@ -57,15 +59,13 @@ class Proofs:
         A failure of the store or of a worker ends it too: what was proven before counts. It is raised where
         that is nothing at all.
         """
-        done = 0
 
         async def work(page: Page) -> tuple[Page, Proven]:
             return page, await self.workers.prove(page.task) if page.task.keys else Proven(results=[])
 
         async def collect(found: tuple[Page, Proven]) -> None:
-            nonlocal done
             going = self._count(*found, absent_is_unreadable=absent_is_unreadable)
-            done += 1
+            self.done += 1
             if noted is not None:
                 await noted(*found)
             if not going:
@@ -83,12 +83,23 @@ class Proofs:
         except _FailFast:
             self.ended_by = "--fail-fast"
         except SomactlError as exc:
-            if not done and not self.report.checked:
+            if not (self.done or self.report.checked):
                 raise
-            self.ended_by, self.error = exc.message, exc
+            self.fail(exc)
         else:
             self.ended_by = {"done": "", "deadline": "--max-duration", "signal": "a signal"}[ended]
         return not self.ended_by
+
+    def fail(self, error: SomactlError) -> None:
+        """Note that `error` ended it."""
+        self.ended_by, self.error = error.message, error
+
+    def excuse(self, reason: str) -> str | None:
+        """Nothing ended it, if it was this; the reason, where it was."""
+        if self.ended_by != reason:
+            return None
+        self.ended_by = ""
+        return reason
 
     def _count(self, page: Page, proven: Proven, *, absent_is_unreadable: bool) -> bool:
         for stat in page.skipped:

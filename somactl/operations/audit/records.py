@@ -10,14 +10,7 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import asdict
 from typing import TypeVar
 
-from somactl.errors import (
-    AccessDenied,
-    CorruptValue,
-    OutcomeUnknown,
-    StoreUnavailable,
-    TargetRefused,
-    VersionConflict,
-)
+from somactl.errors import CorruptValue, LockHeld, SomactlError, UsageError
 from somactl.operations.audit.known_bad import KnownBad
 from somactl.operations.audit.ledger import Ledger
 from somactl.operations.audit.memory import Memory
@@ -36,7 +29,7 @@ class Records:
     place   where they are, as the report calls it
     ledger  what is claimed, with what this audit has proven so far
     before  the ledger as it was found, known_before the bad keys, and known_keys their names in order
-    lost    why what is added is not kept; empty while it is
+    lost    why what is added is not kept; empty while it is. failure: the error that says so
     """
 
     def __init__(self, notes: Notes | None, check: Check, place: str) -> None:
@@ -45,6 +38,7 @@ class Records:
         self._found: list[KnownBad] = []
         self._cleared: dict[str, float] = {}
         self.lost = "" if notes else "--no-ledger"
+        self.failure: SomactlError | None = None
         self.warnings: list[str] = []
 
     @property
@@ -77,11 +71,13 @@ class Records:
 
     async def attempt(self, writing: Awaitable[T]) -> T | None:
         """What `writing` gives; None where this user may not write there, or it fails otherwise: then
-        nothing is kept from here on. Raises LockHeld."""
+        nothing is kept from here on. Raises LockHeld, UsageError."""
         try:
             return await writing
-        except (AccessDenied, OutcomeUnknown, StoreUnavailable, TargetRefused, VersionConflict) as exc:
-            self.lost = exc.message
+        except (LockHeld, UsageError):
+            raise
+        except SomactlError as exc:
+            self.lost, self.failure = exc.message, exc
             return None
 
     def note(self, page: Page, proven: Proven, *, version: int, read_at: float) -> None:

@@ -8,16 +8,19 @@ bad keys before the ledger that leaves them out, and both before the checkpoint.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
+import msgspec
 from msgspec.structs import fields, replace
 
 from somactl.core.quantities import Part, Share, Size
-from somactl.errors import PlanStale, UsageError
+from somactl.errors import LockHeld, PlanStale, SomactlError, TargetRefused, UsageError
 from somactl.operations.audit import lease as leases
 from somactl.operations.audit.lease import Lease, OnOverlap, RunState
 from somactl.operations.audit.ledger import Cursor, Run
@@ -31,6 +34,8 @@ from somactl.store.contract import Stat, Store
 from somactl.suggestion import again
 
 SAVE_SECONDS = 5.0
+_OWN = ("scope", "jobs", "allow_empty", "warnings", "store", "namespace")
+"""What the report of a run that goes on with another one has of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class _Audit:
         self.coverage = Coverage()
         self.lease: Lease | None = None
         self.phase: leases.Phase = "all"
+        self.proven_here: Bounds | None = None  # the range of this process's own first pass
+        self.total = 0
         self.began = now()
         self.read = Run(self.began, self.began, 0, 0)
         self._saved = time.monotonic()
@@ -108,54 +115,54 @@ class _Audit:
         head = await self.store.head()
         self.version, self.incarnation = head.version, head.incarnation
         await self.records.load(head.incarnation)
-        self.report.warnings += self.records.warnings
         if self.request.known_bad:
-            await self._known_bad()
+            await self._go(self._known_bad)
             return
-        if self.records.notes is not None and not await self._take_lease():
+        try:
+            await self._take_lease()
+        except LockHeld as exc:
+            if self.request.on_overlap != "skip":
+                raise
+            self.report.warnings.append(exc.message)
             self.proofs.ended_by = "--on-overlap skip"
             return
         if self.lease is None:
-            await self._go()
+            await self._go(self._passes)
             return
         async with self.lease.renewed():
             self._adopt(self.lease.state)
-            await self._go()
+            await self._go(self._passes)
 
-    async def _known_bad(self) -> None:
-        """Check again, under their names, the keys that are known to be bad."""
-
-        async def noted(page: Page, proven: Proven) -> None:
-            self.records.note(page, proven, version=self.version, read_at=self.now.at(page.listed_at))
-
-        self.report.coverage, self.report.version_started = self.coverage, self.version
-        await self.proofs.prove(named(self.store, self.records.known_keys), noted)
-        await self.records.save()
-        self._tell()
-
-    async def _take_lease(self) -> bool:
-        """False where another audit is at work, and this one is to be skipped for that."""
-        assert self.records.notes is not None
+    async def _take_lease(self) -> None:
+        """Take the lease, where there is a place for it. Raises LockHeld."""
+        if self.records.notes is None:
+            return
+        request = self.request
         taking = leases.take(
             self.records.notes,
-            self.request.scope,
+            request.scope,
             self._begin,
             now=self.now,
-            on_overlap=self.request.on_overlap,
-            waiting=self.request.waiting,
+            wait=request.on_overlap == "wait",
+            talk=request.waiting,
         )
         self.lease = await self.records.attempt(taking)
-        return self.lease is not None or self.records.notes is None
+        if isinstance(self.records.failure, TargetRefused):
+            raise self.records.failure  # a file that was named for it
 
     def _begin(self, left: RunState | None) -> RunState:
         """The state to begin with, given what an earlier run has left."""
         fresh = RunState(
             request=self._identity(),
+            incarnation=self.incarnation,
             holder=leases.holder(),
             since=self.now(),
             until=self.now() + leases.LEASE_SECONDS,
         )
         if left is None or left.report is None or not self.request.resume:
+            return fresh
+        if left.incarnation != self.incarnation:
+            self.request.waiting("the namespace was given another incarnation: the audit begins anew")
             return fresh
         if left.request != fresh.request:
             raise UsageError(
@@ -163,7 +170,7 @@ class _Audit:
                 hint="give it the same options, or begin anew",
                 next=again(resume=None),
             )
-        return replace(fresh, phase=left.phase, reached=left.reached, report=left.report)
+        return replace(fresh, phase=left.phase, report=left.report)
 
     def _identity(self) -> str:
         request = self.request
@@ -175,44 +182,68 @@ class _Audit:
             after=request.bounds.after,
             upto=request.bounds.upto,
         )
-        return identity("audit", to_wire(wire), self.incarnation)
+        return identity("audit", to_wire(wire))
 
     def _adopt(self, state: RunState) -> None:
         """Go on with what an earlier run has counted."""
         self.phase = state.phase
-        if state.report is not None:
-            for each in fields(VerifyReport):
-                setattr(self.report, each.name, getattr(state.report, each.name))
-            self.report.resumed = True
-            self.coverage = state.report.coverage or self.coverage
+        if state.report is None:
+            return
+        own = {name: getattr(self.report, name) for name in _OWN}
+        for each in fields(VerifyReport):
+            setattr(self.report, each.name, own.get(each.name, getattr(state.report, each.name)))
+        self.report.resumed = True
+        self.coverage = state.report.coverage or self.coverage
+        self.proofs.done += 1
 
-    async def _go(self) -> None:
+    async def _go(self, work: Callable[[], Awaitable[None]]) -> None:
+        self.report.warnings += self.records.warnings
         self.report.coverage = self.coverage
-        self.report.version_started = self.report.version_started or self.version
-        self.proofs.total = (await self.store.summary()).keys
+        # What changed while an ended run was not at work is not claimed by the one that goes on with it.
+        self.version = self.report.version_started = self.report.version_started or self.version
         try:
-            await self._passes()
+            self.total = (await self.store.summary()).keys
+            await work()
+            if not self.proofs.ended_by:
+                await self._refuse_another_incarnation()
         finally:
-            await self._end()
+            await _whole(self._end())
+
+    async def _refuse_another_incarnation(self) -> None:
+        try:
+            if (await self.store.head()).incarnation != self.incarnation:
+                raise _another_incarnation()
+        except SomactlError as exc:
+            self.proofs.fail(exc)
+
+    async def _known_bad(self) -> None:
+        """Check again, under their names, the keys that are known to be bad."""
+        self.proofs.total = len(self.records.known_keys)
+        await self.proofs.prove(named(self.store, self.records.known_keys), self._noted)
 
     async def _passes(self) -> None:
         request, proofs = self.request, self.proofs
+        recheck = request.incremental and request.recheck != Share(0.0)
         if self.phase == "all":
-            bounds = Bounds(self.report.reached or request.bounds.after, request.bounds.upto)
-            if not await proofs.prove(pages(self.store, bounds, wanted=self._wanted()), self._noted):
+            self.report.reached = self.report.reached or ""
+            rest = Bounds(self.report.reached or request.bounds.after, request.bounds.upto)
+            self.proven_here, proofs.total = rest, self.total
+            await proofs.prove(pages(self.store, rest, wanted=self._wanted()), self._noted)
+            if self.phase == "all":
                 return
-        if request.incremental and request.recheck.of(1 << 40):
-            self.phase = "recheck"
+        proofs.excuse("--max-duration")  # which came too late to matter
+        if not recheck:
+            proofs.excuse("a signal")
+        elif not proofs.ended_by:
             proofs.total = None
-            if not await proofs.prove(self._rechecks(), self._noted) and proofs.error is None:
-                self.coverage.recheck_ended_by, proofs.ended_by = proofs.ended_by, ""
-        self.report.reached = None
+            await proofs.prove(self._rechecks(), self._noted)
+            self.coverage.recheck_ended_by = proofs.excuse("--max-duration")
 
     def _wanted(self) -> Wanted:
         """Which keys the first pass proves."""
         if not self.request.incremental:
             return everything
-        cursor, known = self.records.ledger.cursor(), self.records.known
+        cursor, known = self.records.ledger.cursor(), self.records.known_before
 
         def wanted(stat: Stat) -> bool:
             proven = cursor.at(stat.key).version
@@ -222,32 +253,41 @@ class _Audit:
 
     async def _rechecks(self) -> AsyncGenerator[Page, None]:
         """Pages of what is to be read again, without what the first pass has just read."""
-        request, ledger = self.request, self.records.ledger
-        by_bytes = isinstance(request.recheck, Size)
-        done = self.coverage.rechecked_bytes if by_bytes else self.coverage.rechecked
-        keys = self.coverage.changed + self.coverage.unchanged
-        budget = request.recheck.of(ledger.bytes if by_bytes else keys) - done
-        spans = ledger.recheck(bytes=budget) if by_bytes else ledger.recheck(keys=budget)
-        for span in spans:
-            inside = request.bounds.within(span.after, span.upto)
-            left = span.most or 0
+        by_bytes, left = self._budget()
+        for span in self.records.ledger.recheck():
+            inside = self.request.bounds.within(span.after, span.upto)
+            if left <= 0:
+                return
             if inside is None:
                 continue
-            cursor = self.records.before.cursor()
-            size = PAGE_KEYS if by_bytes else max(1, min(PAGE_KEYS, left))
-            listed = pages(self.store, inside, wanted=self._unproven(cursor), recheck=True, page_keys=size)
+            size = PAGE_KEYS if by_bytes else min(PAGE_KEYS, left)
+            wanted = self._not_just_proven(self.records.before.cursor())
+            listed = pages(self.store, inside, wanted=wanted, recheck=True, page_keys=size)
             async with aclosing(listed) as found:
                 async for page in found:
                     yield page
                     left -= page.bytes_ if by_bytes else page.keys
-                    if span.most is not None and left <= 0:
+                    if left <= 0:
                         break
 
-    def _unproven(self, cursor: Cursor) -> Wanted:
-        known = self.records.known_before
+    def _budget(self) -> tuple[bool, int]:
+        """Whether it is one of bytes, and how much is still to be read again."""
+        part, coverage, ledger = self.request.recheck, self.coverage, self.records.ledger
+        if isinstance(part, Size):
+            return True, part.bytes_ - coverage.rechecked_bytes
+        keys = coverage.changed + coverage.unchanged
+        # Keys that were deleted since they were read make the share no smaller, or it would not come round.
+        known = ledger.keys if self.request.bounds == Bounds() else keys
+        return False, part.of(max(keys, known)) - coverage.rechecked
+
+    def _not_just_proven(self, cursor: Cursor) -> Wanted:
+        """Which keys the second pass reads: all but those that the first pass of this process has read."""
+        known, here = self.records.known_before, self.proven_here
 
         def wanted(stat: Stat) -> bool:
             proven = cursor.at(stat.key).version
+            if here is None or not here.has(stat.key):
+                return True
             changed = proven is None or stat.version > proven
             return not (stat.key in known or (changed and stat.version <= self.version))
 
@@ -257,45 +297,78 @@ class _Audit:
         if self.lease is not None and self.lease.lost is not None:
             raise self.lease.lost
         if proven.incarnation not in ("", self.incarnation):
-            raise PlanStale("the namespace was given another incarnation meanwhile", next=again())
-        count = len(page.task.keys) - len(proven.absent)
-        if page.recheck:
-            self.coverage.rechecked += count
-            self.coverage.rechecked_bytes += proven.bytes_
-        else:
-            self.coverage.changed += count
-            self.coverage.unchanged += page.keys - len(page.task.keys)
-            self.report.reached = None if page.bounds is None else page.bounds.upto
-        self.read = replace(self.read, keys=self.read.keys + count, bytes=self.read.bytes + proven.bytes_)
+            raise _another_incarnation()
+        self._count(page, proven)
         # What the first pass has proven of a page that is read again is older than the page.
         read_at = self.began if page.recheck else self.now.at(page.listed_at)
         self.records.note(page, proven, version=self.version, read_at=read_at)
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             await self._save()
 
+    def _count(self, page: Page, proven: Proven) -> None:
+        count, coverage = len(page.task.keys) - len(proven.absent), self.coverage
+        self.read = replace(self.read, keys=self.read.keys + count, bytes=self.read.bytes + proven.bytes_)
+        if page.recheck:
+            coverage.rechecked += count
+            coverage.rechecked_bytes += proven.bytes_
+            return
+        coverage.changed += count
+        coverage.unchanged += page.keys - len(page.task.keys)
+        if page.bounds is None:
+            coverage.gone += len(page.absent) + len(proven.absent)
+            return
+        self.report.reached = page.bounds.upto
+        if page.bounds.upto == self.request.bounds.upto:
+            self.phase, self.report.reached = "recheck", None
+
     async def _save(self) -> None:
+        """Keep what was done: the ledger and the bad keys first, then the checkpoint that relies on them."""
         await self.records.save()
-        if self.lease is not None:
-            saving = self.lease.save(phase=self.phase, reached=self.report.reached, report=self.report)
-            await self.records.attempt(saving)
+        if self.lease is not None and not self.records.lost:
+            report = msgspec.json.decode(msgspec.json.encode(self.report), type=VerifyReport)
+            await self.records.attempt(self.lease.save(phase=self.phase, report=report))
         self._saved = time.monotonic()
 
     async def _end(self) -> None:
         """Keep what was done, let go of the lease, and say what is covered."""
-        if self.read.keys:
+        if self.read.keys and not self.request.known_bad:
             self.records.ledger = self.records.ledger.ran(replace(self.read, ended_at=self.now()))
-        await self._save()
-        if self.lease is not None:
-            await self.records.attempt(self.lease.release(finished=not self.proofs.ended_by))
+        try:
+            await self._save()
+            if self.lease is not None and not self.records.lost:
+                await self.records.attempt(self.lease.release(finished=not self.proofs.ended_by))
+        except LockHeld as exc:
+            self.proofs.fail(exc)
         self._tell()
 
     def _tell(self) -> None:
         ledger, coverage, now = self.records.ledger, self.coverage, self.now()
-        keys = self.proofs.total or ledger.keys
         coverage.not_kept = self.records.lost or None
         coverage.kept_in = "" if self.records.lost else self.records.place
         coverage.known_bad = len(self.records.known)
-        coverage.share_read = ledger.share_read(ledger.keys)
         oldest = ledger.oldest_read
+        coverage.share_read = ledger.share_read(self.total) if oldest is None else 1.0
         coverage.oldest_unread_seconds = None if oldest is None else max(0.0, now - oldest)
-        coverage.cycle_seconds = ledger.cycle_seconds(keys)
+        coverage.cycle_seconds = ledger.cycle_seconds(ledger.keys)
+        if coverage.recheck_ended_by:
+            self.report.warnings.append(
+                f"{coverage.recheck_ended_by} ended the reading of {self.request.recheck} of the rest, which "
+                f"the next run goes on with; {coverage.rechecked} matrices were read again"
+            )
+
+
+def _another_incarnation() -> PlanStale:
+    return PlanStale(
+        "the namespace was given another incarnation meanwhile: what was proven was of the old one",
+        hint="begin anew",
+        next=again(resume=None),
+    )
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` to its end, also where this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
