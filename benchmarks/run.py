@@ -36,6 +36,7 @@ import stores
 from measure import QUICK, Effort, Memory, Row, cores, large_buffers
 from threadpoolctl import threadpool_info
 
+import audit
 import prune
 from somactl.core.lapack import flapack
 
@@ -76,6 +77,7 @@ GROUPS = [
     Group(certificate.rank_sixtyfourth, ["rank-sixtyfourth"]),
     Group(certificate.packed_bytes, ["packed", "packed-envelope"]),
     Group(certificate.small, ["small-16", "small-64"]),
+    Group(audit.pages, audit.ROWS),
     Group(codec.size, ["size-hermitian"]),
     _codec("fresh"),
     _codec("reused"),

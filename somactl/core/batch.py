@@ -35,7 +35,7 @@ from somactl.errors import CorruptValue, EnvelopeError, SomactlError
 
 Item = tuple[bytes | memoryview, Header]
 
-STACK_BYTES = 1 << 20
+STACK_BYTES = 2 << 20
 """Of a stack: what stays in a processor's own cache from the copy to the factorisation."""
 WORTH_STACKING = 4
 """How many must remain in a group, or numpy's overhead for a stack exceeds what it saves."""

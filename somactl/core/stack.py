@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
-from math import fsum, nan
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from somactl.core.certificate import positive, proving_shifts, smallest_tolerances
-from somactl.core.draft import Draft, NotFinite
+from somactl.core.draft import Draft, NotFinite, trace_errors
 from somactl.core.hermitian import Array, HermitianPart, packed_size
 from somactl.core.invariants import FullMatrix, PackedMatrix, is_single, working_type
 from somactl.core.lapack import factor_rows, rfp_diagonal
@@ -66,7 +66,7 @@ def prove(payloads: Sequence[Any], form: Form, tolerances: Tolerances) -> list[P
         limits = [tolerances]
         if is_single(form.stored):
             limits = [_widened(*each, form, tolerances) for each in zip(given, rows, diagonal, strict=True)]
-        errors = _trace_errors(diagonal)
+        errors = trace_errors(diagonal)
         e, shifts = _shifts(diagonal, form)
         candidates = _within(errors, e, limits) & _plain(rows, on_diagonal, form) & ~np.isnan(shifts)
         proven = _factored(rows, diagonal + shifts[:, None], candidates, form)
@@ -101,23 +101,6 @@ def _widened(given: Array, row: Array, diagonal: Array, form: Form, tolerances: 
     assert sizes is not None
     draft.widen(sizes)
     return draft.tolerances
-
-
-def _trace_errors(diagonal: Array) -> Array:
-    """|sum - 1| of each row, correctly rounded; not finite where that would be, or an entry is not."""
-    terms = np.insert(diagonal, 0, -1.0, axis=1).tolist()
-    try:
-        sums = list(map(fsum, terms))
-    except (OverflowError, ValueError):  # of a partial sum; Inf - Inf
-        sums = [_sum(each) for each in terms]
-    return np.abs(sums)
-
-
-def _sum(terms: list[float]) -> float:
-    try:
-        return fsum(terms)
-    except (OverflowError, ValueError):
-        return nan
 
 
 def _shifts(diagonal: Array, form: Form) -> tuple[Array, Array]:

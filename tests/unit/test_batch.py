@@ -15,6 +15,7 @@ import pytest
 from somactl.core import batch, byte_shuffle, framing
 from somactl.core.batch import Batch, check_envelopes
 from somactl.core.certificate import proving_shift, rounding_bound, smallest_tolerance
+from somactl.core.draft import trace_error, trace_errors
 from somactl.core.framing import Header, build_header, digest
 from somactl.core.hermitian import pack
 from somactl.core.lapack import limited
@@ -235,6 +236,20 @@ def test_a_batch_finds_what_each_check_finds(call: int) -> None:
 def test_tolerances_that_nothing_meets(tolerances: Tolerances) -> None:
     items = Edges(5, tolerances).call(100)
     assert_same(check_envelopes(items, tolerances), [alone(item, tolerances) for item in items])
+
+
+def test_the_trace_of_each_row_is_rounded_as_the_one_of_a_matrix() -> None:
+    """Of all sizes of entries, as the single check adds them up, which is exact."""
+    rng = np.random.default_rng(0)
+    rare = [np.nan, np.inf, -np.inf, 1e308, 5e-324, 2.0, math.nextafter(2.0, 3.0), 2.0**-87, 3 * 2.0**-88]
+    for n in (1, 2, 3, 16, 64, 255, 510):
+        for decades in (0.0, 1.0, 3.0, 12.0, 30.0, 320.0) * 10:
+            d = rng.random((9, n)) * 10.0 ** rng.uniform(-decades, 0, (9, n)) * rng.choice([1, 1, -1], (9, n))
+            with np.errstate(all="ignore"):
+                d[:8] /= d[:8].sum(axis=1, keepdims=True)
+                d[4, rng.integers(n)] = rng.choice(rare)
+                found = trace_errors(d)
+            assert found.tobytes() == np.array([trace_error(row) for row in d]).tobytes()
 
 
 def density(n: int, seed: int, cplx: bool = False) -> Array:
