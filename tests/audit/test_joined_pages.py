@@ -78,10 +78,12 @@ async def test_pages_that_do_not_follow_each_other_stay_apart() -> None:
     assert await collected(drawn, 1000) == drawn
 
 
-async def test_empty_pages_are_joined_whatever_is_wanted() -> None:
+async def test_where_nothing_is_wanted_pages_stay_as_they_are() -> None:
+    """And each is handed on at once, not when the next one has been read."""
     given = [page(0, 0), page(1, 0), page(2), page(3, 0)]
-    found = await collected(given, 0)
-    assert [each.bounds for each in found] == [Bounds(None, "k2"), Bounds("k2", "k3"), Bounds("k3", "k4")]
+    assert await collected(given, 0) == given
+    assert [each.bounds for each in await collected(given, 20)] == [Bounds(None, "k3"), Bounds("k3", "k4")]
+    assert await anext(joined(read(given), lambda: 0)) == given[0]
 
 
 async def test_the_number_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ async def joined(
                 yield held
                 held = None
             held = page if held is None else _together(held, page)
-            if held.task.keys and held.task.bytes_ >= task_bytes():
+            if held.task.bytes_ >= task_bytes():
                 yield held
                 held = None
     if held is not None:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from somactl.errors import SomactlError
 from somactl.operations.audit.model import Proven, Tally
-from somactl.operations.audit.pages import Page
+from somactl.operations.audit.pages import Page, joined
 from somactl.operations.audit.workers import Workers
 from somactl.operations.jobs.pace import Pace
 from somactl.operations.jobs.pipeline import pipeline
@@ -73,7 +73,7 @@ class Proofs:
 
         try:
             ended = await pipeline(
-                pages,
+                joined(pages, lambda: self.workers.task_bytes),
                 work,
                 collect,
                 pace=self.pace,
