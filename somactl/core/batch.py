@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from somactl.core.byte_shuffle import decompress
 from somactl.core.certificate import FROM_ORDER
-from somactl.core.framing import Header, digest, payload
+from somactl.core.framing import Header, digest
 from somactl.core.lapack import limited, rounds_to_nearest
 from somactl.core.portions import batched
 from somactl.core.stack import Form, Proof, prove
@@ -35,8 +35,8 @@ from somactl.errors import CorruptValue, EnvelopeError, SomactlError
 
 Item = tuple[bytes | memoryview, Header]
 
-STACK_BYTES = 2 << 20
-"""Of a stack: what stays in a processor's own cache from the copy to the factorisation."""
+STACK_BYTES = 4 << 20
+"""Of a stack: rows enough to make little of numpy's overhead, and few enough for a processor's caches."""
 WORTH_STACKING = 4
 """How many must remain in a group, or numpy's overhead for a stack exceeds what it saves."""
 
@@ -177,7 +177,8 @@ def _first(
 
 def _stored(data: bytes | memoryview, header: Header, form: Form) -> Any | None:
     """The payload, decompressed and as long as a row; None where the check of one envelope must see it."""
-    stored: Any = payload(data, header)
+    begin = header.header_length
+    stored: Any = memoryview(data)[begin : begin + header.payload_length]
     if header.compression != "none":
         try:
             stored = decompress(stored, header.raw_length, form.stored, header.key)

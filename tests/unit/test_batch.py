@@ -331,6 +331,25 @@ def test_a_portion_of_which_nothing_decodes() -> None:
     assert found.valid == 1
 
 
+def test_a_payload_that_is_shorter_than_its_header_says_harms_no_other() -> None:
+    good = of_matrix(density(6, 1))
+    items = [good] * 10 + [(good[0][:-8], good[1])] + [good] * 10
+    found = check_envelopes(items)
+    assert list(found.others) == [10]
+    assert_same(found, [alone(item, None) for item in items])
+
+
+@pytest.mark.parametrize("layout", ["hermitian", "full"])
+def test_a_blas_that_the_theorem_does_not_cover_proves_nothing(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("somactl.core.invariants.is_trusted", lambda n: False)
+    items = [of_matrix(density(6, seed), layout) for seed in range(9)]
+    found = check_envelopes(items)
+    assert (found.valid, found.rigour, found.lowest_lambda_min) == (9, "computed", None)
+    assert_same(found, [alone(item, None) for item in items])
+
+
 @pytest.mark.parametrize(
     "tolerances",
     [Tolerances(hermitian=-1.0), Tolerances(psd=1e-20), Tolerances(trace=0.0), Tolerances(psd=math.nan)],
@@ -352,8 +371,11 @@ def test_every_bound_of_a_stack_is_true() -> None:
         matrices = [rng.choice([edges.spectral, edges.graded])(n, cplx) for _ in range(60)]
         for layout in ("hermitian", "full"):
             form = Form(n, "complex128" if cplx else "float64", layout)
-            payloads = [framing.payload(*of_matrix(matrix, layout)) for matrix in matrices]
-            for matrix, proof in zip(matrices, prove(payloads, form, edges.tolerances), strict=True):
+            items = [of_matrix(matrix, layout) for matrix in matrices]
+            proofs = prove([framing.payload(*item) for item in items], form, edges.tolerances)
+            for matrix, item, proof in zip(matrices, items, proofs, strict=True):
+                if layout == "hermitian":  # what a stack could prove, it proves
+                    assert (proof is not None) is (check_envelope(*item, edges.tolerances).route == "packed")
                 if proof is not None:
                     assert at_least(matrix, proof.lower)
                     stacked += 1
