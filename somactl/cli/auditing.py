@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,11 +11,13 @@ import typer
 
 from somactl.cli import inputs
 from somactl.cli.quantities import parse_part
+from somactl.config import completion
 from somactl.core.quantities import Part, Share
 from somactl.core.sampling import MAX_SEED
 from somactl.errors import UsageError
 from somactl.operations.audit.accepted import Accepted, parse_accepted
 from somactl.operations.audit.finish import Demands
+from somactl.operations.audit.shards import Shard
 from somactl.report import AuditScope
 from somactl.suggestion import again
 
@@ -91,6 +94,51 @@ class Choice:
             incremental=self.incremental,
             sample=self.sample,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The options that say where matrices are proven, and which share of them this run takes."""
+
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Worker processes.", show_default="one for each processor"),
+    ] = None
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Workers of this Dask scheduler: tcp://host:8786.")
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N|auto", help="With --all: this share; auto, in a Kubernetes Job."),
+    ] = None
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="What the shards of one run have in common.", show_default="today's date"
+        ),
+    ] = None
+
+    @property
+    def processes(self) -> int:
+        if self.jobs is not None:
+            return self.jobs
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def share(self) -> Shard | None:
+        """Raises UsageError, ConfigurationError."""
+        if self.shard is None:
+            return None
+        return Shard.of_job(*completion()) if self.shard == "auto" else Shard.parse(self.shard)
+
+    def refuse_mixed(self, choice: Choice) -> None:
+        """Raises UsageError where options do not go together."""
+        if self.shard is not None and not (choice.all_ and choice.sample is None):
+            raise UsageError("--shard goes with --all", next=again(all_=True, sample=None))
+        if self.run is not None and self.shard is None:
+            raise UsageError("--run goes with --shard I/N", next=again(run=None))
+        if self.dask is not None and self.jobs is not None:
+            raise UsageError("--dask and --jobs do not go together", next=again(jobs=None))
 
 
 @dataclass(frozen=True, slots=True)

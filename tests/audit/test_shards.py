@@ -13,7 +13,7 @@ from somactl.config import Settings
 from somactl.errors import ConfigurationError, UsageError
 from somactl.operations.audit import shards
 from somactl.operations.audit.pages import Bounds, pages
-from somactl.operations.audit.shards import LEAST_KEY, Shard, bounds
+from somactl.operations.audit.shards import LEAST_KEY, Placed, Shard, bounds
 from somactl.runtime import open_store
 from somactl.store.contract import Store
 from somactl.store.wrapper import ReadOnly
@@ -30,8 +30,8 @@ async def fill(store: Store, sizes: dict[str, int]) -> None:
 async def all_of(store: Store, of: int, run: str | None = None, notes: Store | None = None) -> list[Bounds]:
     notes = notes or store
     found = [await bounds(store, Shard(number, of), notes, run) for number in range(1, of + 1)]
-    assert {warning for _, warning in found} == {""}
-    return [each for each, _ in found]
+    assert {each.warning for each in found} == {""}
+    return [each.bounds for each in found]
 
 
 def join(parts: Sequence[Bounds]) -> bool:
@@ -59,11 +59,12 @@ async def test_every_key_is_in_one_shard_while_others_commit(settings: Settings)
                 await fill(other, {f"k{number * 7 % 300:04}-{number}": 4})
 
         writing = asyncio.create_task(commit())
-        parts = await asyncio.gather(*(bounds(store, Shard(n, 5), store, "night") for n in range(1, 6)))
-        found = Counter([key for part, _ in parts for key in await held(store, part)])
+        placed = await asyncio.gather(*(bounds(store, Shard(n, 5), store, "night") for n in range(1, 6)))
+        parts = [each.bounds for each in placed]
+        found = Counter([key for part in parts for key in await held(store, part)])
         over.set()
         await writing
-    assert join([part for part, _ in parts])
+    assert join(parts)
     assert set(before) <= set(found)
     assert set(found.values()) == {1}
 
@@ -170,13 +171,13 @@ async def test_of_two_plans_made_at_once_the_first_counts(sqlite: Store) -> None
 
         async def write_notes(self, changes: object, expected: object) -> object:
             if self.first is None:
-                self.first, _ = await bounds(sqlite, Shard(1, 2), sqlite, "one")
+                self.first = (await bounds(sqlite, Shard(1, 2), sqlite, "one")).bounds
                 await fill(sqlite, {f"b{number}": 3 for number in range(90)})
             return await sqlite.write_notes(changes, expected)  # type: ignore[arg-type]
 
     late = Late()
-    found, warning = await bounds(sqlite, Shard(1, 2), late, "one")  # type: ignore[arg-type]
-    assert (found, warning) == (late.first, "")
+    found = await bounds(sqlite, Shard(1, 2), late, "one")  # type: ignore[arg-type]
+    assert found == Placed(late.first or Bounds(), "one")
     await sqlite.close()
 
 
@@ -185,11 +186,10 @@ async def test_without_the_right_to_write_a_plan(sqlite: Store) -> None:
     kept = await all_of(sqlite, 2, "kept")
     reading = ReadOnly(sqlite)
     found = [await bounds(reading, Shard(number, 2), reading, "one") for number in (1, 2)]
-    assert [part for part, _ in found] == kept
-    assert all("may not fit" in warning for _, warning in found)
-    assert await bounds(reading, Shard(1, 2), reading, "kept") == (kept[0], "")
-    _, warning = await bounds(reading, Shard(1, 2), None, "kept")
-    assert "no notes are kept" in warning
+    assert [each.bounds for each in found] == kept
+    assert all("may not fit" in each.warning for each in found)
+    assert await bounds(reading, Shard(1, 2), reading, "kept") == Placed(kept[0], "kept")
+    assert "no notes are kept" in (await bounds(reading, Shard(1, 2), None, "kept")).warning
     await sqlite.close()
 
 

@@ -13,14 +13,16 @@ from typing import Annotated, Literal
 import typer
 
 from somactl.cli import inputs
-from somactl.cli.auditing import Choice, Demanded, Kept
+from somactl.cli.auditing import Choice, Demanded, Kept, Machines
 from somactl.cli.command import Session, command
 from somactl.cli.pacing import PaceOptions
+from somactl.config import audit_run
 from somactl.core.names import Pattern
 from somactl.core.sampling import Reservoir, statement
 from somactl.errors import LockHeld, NotFound, PlanStale, SomactlError, UsageError
-from somactl.operations.audit import copies
+from somactl.operations.audit import copies, shards
 from somactl.operations.audit.accepted import Accepted
+from somactl.operations.audit.dask import Dask
 from somactl.operations.audit.files import FileInput, prove_files
 from somactl.operations.audit.finish import finish
 from somactl.operations.audit.model import Check, Tally
@@ -28,7 +30,9 @@ from somactl.operations.audit.pages import Bounds, named, pages, sampled
 from somactl.operations.audit.proofs import Proofs
 from somactl.operations.audit.records import Records
 from somactl.operations.audit.run import AuditRequest, audit_all
+from somactl.operations.audit.shards import Shard
 from somactl.operations.audit.workers import Inline, Processes, Workers
+from somactl.operations.jobs.checkpoint import Notes
 from somactl.operations.jobs.notes_file import NotesFile
 from somactl.report import Acceptance, Checked, Report, VerifyReport
 from somactl.report.evidence import write_evidence
@@ -63,16 +67,14 @@ async def verify_psd(
         bool, typer.Option("--witness", help="Report the vector that proves a violation.")
     ] = False,
     demanded: Demanded,
-    jobs: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Worker processes.", show_default="one for each processor"),
-    ] = None,
+    machines: Machines,
     pace: PaceOptions,
     kept: Kept,
 ) -> Report:
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     choice.refuse_mixed(keys or [], file)
     kept.refuse_mixed(choice)
+    machines.refuse_mixed(choice)
     check = Check(
         session.settings.tolerances,
         method=method,
@@ -87,7 +89,7 @@ async def verify_psd(
     )
     each = session.out.item if session.out.mode == "ndjson" else lambda checked: None
     tally = Tally(report, each, fail_fast=demanded.fail_fast)
-    audit = _Audit(session, choice, kept, pace, tally, check, jobs or processors(), demanded.accepted())
+    audit = _Audit(session, choice, kept, pace, tally, check, machines, demanded.accepted())
     with nullcontext() if demanded.evidence is None else session.output_file(demanded.evidence) as evidence:
         try:
             await audit.prove(keys or [], file, from_)
@@ -101,11 +103,6 @@ async def verify_psd(
     return report
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(slots=True)
 class _Audit:
     """One run of verify-psd."""
@@ -116,7 +113,7 @@ class _Audit:
     pace: PaceOptions
     tally: Tally
     check: Check
-    jobs: int
+    machines: Machines
     accepted: Accepted | None
     ended_by: str = ""
     error: SomactlError | None = None
@@ -173,21 +170,30 @@ class _Audit:
         self.ended_by, self.error = proofs.ended_by, proofs.error
 
     async def _workers(self, store: Store, *, many: bool) -> Workers:
-        from somactl.runtime import AuthorityOpener
+        from somactl.runtime import AuthorityOpener, RemoteOpener
 
-        few = not many or self.jobs == 1 or (await store.summary()).keys <= FEW
-        if few:
+        settings, jobs = self.session.settings, self.machines.processes
+        if self.machines.dask is not None and many:
+            cluster = await Dask.connect(self.machines.dask, RemoteOpener.of(settings), self.check)
+            self.report.jobs = cluster.threads
+            return cluster
+        if not many or jobs == 1 or (await store.summary()).keys <= FEW:
             return Inline(store, self.check)
-        self.report.jobs = self.jobs
-        return Processes(AuthorityOpener(self.session.settings), self.check, self.jobs)
+        self.report.jobs = jobs
+        return Processes(AuthorityOpener(settings), self.check, jobs)
 
     async def _all(self, reading: Store, store: Store, proofs: Proofs) -> None:
         file, choice = self.kept.ledger, self.choice
         kept_in = None if file is None else NotesFile(file, store.namespace)
         notes = None if self.kept.no_ledger else kept_in or store
         records = Records(notes, self.check, place=file or "store")
+        share, own = self.machines.share, Bounds()
+        if share is not None:
+            own = await self._shard(reading, share, notes)
         request = AuditRequest(
             self.check,
+            scope="all" if share is None else share.scope,
+            bounds=own,
             incremental=choice.incremental,
             recheck=choice.part,
             known_bad=choice.only_known_bad,
@@ -200,6 +206,16 @@ class _Audit:
         finally:
             if kept_in is not None:
                 await kept_in.close()
+
+    async def _shard(self, store: Store, share: Shard, notes: Notes | None) -> Bounds:
+        """The range of the shard, which the report tells."""
+        found = await shards.bounds(store, share, notes, self.machines.run or audit_run())
+        scope = self.report.scope
+        assert scope is not None
+        scope.shard, scope.plan = str(share), found.run
+        scope.after, scope.upto = found.bounds.after, found.bounds.upto
+        self.report.warnings += [found.warning] if found.warning else []
+        return found.bounds
 
     async def _sample(self, store: Store, proofs: Proofs) -> None:
         assert self.choice.sample is not None

@@ -45,7 +45,7 @@ class Dask:
         self._client, self._address = client, address
         self._job = job(opener, check)
         self._executor = client.get_executor(pure=False)
-        self._threads: int = sum(client.nthreads().values())
+        self.threads: int = sum(client.nthreads().values())
         self._rate = 0.0
         self._watching: asyncio.Task[WorkerLost] | None = None
 
@@ -65,7 +65,7 @@ class Dask:
 
     @property
     def count(self) -> int:
-        return WINDOW * max(1, self._threads)
+        return WINDOW * max(1, self.threads)
 
     async def prove(self, task: Task) -> Proven:
         if not task.keys:
@@ -138,7 +138,7 @@ class Dask:
             except Exception:  # whatever the client makes of a scheduler that does not answer
                 return self._gone()
             if cores:
-                since, self._threads = time.monotonic(), sum(cores.values())
+                since, self.threads = time.monotonic(), sum(cores.values())
             elif time.monotonic() - since > _ANSWER_SECONDS:
                 return _no_worker(self._address)
 

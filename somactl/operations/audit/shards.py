@@ -101,8 +101,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return Bounds(ends[shard.index - 1], ends[shard.index])
 
 
-async def bounds(store: Store, shard: Shard, notes: Notes | None, run: str | None) -> tuple[Bounds, str]:
-    """The range of a shard, and a warning where it may not fit the others'.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The range of a shard in a run, and a warning where it may not fit the others'."""
+
+    bounds: Bounds
+    run: str
+    warning: str = ""
+
+
+async def bounds(store: Store, shard: Shard, notes: Notes | None, run: str | None) -> Placed:
+    """The range of a shard.
 
     run  what is the same for all shards of one run, and for no other one; None: today's date, by the store's
          clock
@@ -119,15 +128,16 @@ async def bounds(store: Store, shard: Shard, notes: Notes | None, run: str | Non
     incarnation = (await store.head()).incarnation
     if notes is not None:
         try:
-            return (await _agreed(store, shard.of, notes, run, incarnation)).bounds(shard), ""
+            return Placed((await _agreed(store, shard.of, notes, run, incarnation)).bounds(shard), run)
         except (AccessDenied, ReadOnlyStore) as exc:
             why = exc.message
     else:
         why = "no notes are kept"
     plan = await _planned(store, shard.of, incarnation)
-    return plan.bounds(shard), (
+    warning = (
         f"the plan of the shards cannot be kept ({why}): those that start at different moments may not fit"
     )
+    return Placed(plan.bounds(shard), run, warning)
 
 
 async def _agreed(store: Store, of: int, notes: Notes, run: str, incarnation: str) -> Plan:
