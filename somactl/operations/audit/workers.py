@@ -117,6 +117,8 @@ class Processes:
         """The worker with the fewest tasks; a new one where all have some, and there may be more of them."""
         found = min(self._workers, key=lambda worker: worker.tasks, default=None)
         if found is None or (found.tasks and len(self._workers) < self._jobs):
+            if found is None and self._method == "fork":
+                _import_once()
             found = _Worker(self._method, self._does, [worker.link for worker in self._workers])
             self._workers.append(found)
         return found
@@ -230,6 +232,13 @@ def _quiet_start() -> Iterator[None]:
     finally:
         if block:
             block(signal.SIG_SETMASK, before)
+
+
+def _import_once() -> None:
+    """Import what every worker needs: what is there before a fork costs none of them anything."""
+    from somactl.core import batch, lapack  # noqa: F401
+
+    lapack.describe_blas()
 
 
 def _serve(
