@@ -135,6 +135,16 @@ SETTINGS: dict[str, Setting] = {
     ),
 }
 """One table, which `load`, the file's reader, `somactl config` and docs/CONFIGURATION.md all follow."""
+PUSH_GATEWAY = "SOMACTL_PUSH_GATEWAY"
+PUSH_VARIABLES = {
+    PUSH_GATEWAY: ("--gateway", "the Pushgateway that metrics are pushed to"),
+    "SOMACTL_PUSH_USER": ("", "the user there, for basic authentication"),
+    "SOMACTL_PUSH_PASSWORD_FILE": ("", "the file that holds this user's password"),
+    "SOMACTL_PUSH_CA": ("", "the authorities whose certificates are trusted there, PEM; else the system's"),
+    "SOMACTL_PUSH_CERT": ("", "the client's own certificate, PEM"),
+    "SOMACTL_PUSH_KEY": ("", "its key, PEM, where that stands in another file"),
+}
+"""How the gateway is reached: read where metrics are pushed, so that a mistake stops no other command."""
 VARIABLES = {
     SERVICE_STORE: ("", "the store, where nothing else names one"),
     SERVICE_REDIS: ("", "the cache of `POSTGRES_URL`; without that the store, where nothing else names one"),
@@ -143,6 +153,7 @@ VARIABLES = {
     COMPLETION_INDEX: ("", "of a pod of a Kubernetes Job, from 0: which shard of an audit is `auto`"),
     COMPLETION_COUNT: ("", "how many such pods the Job has: of how many shards"),
     AUDIT_RUN: ("", "what all shards of one audit have in common: the Job's name; else it is the date"),
+    **PUSH_VARIABLES,
 }
 """What the environment alone says, or it and a flag: variable -> flag and effect."""
 
@@ -323,6 +334,12 @@ def source_url(word: str, environ: Mapping[str, str] | None = None) -> str:
         shown = f"the environment variable {name!r}" if name.replace("_", "").isalnum() else "the variable"
         raise ConfigurationError(f"{shown} is to name the source, and is not set", hint="export it first")
     return _read(environ[name], Origin("environment", name), _address("source"))
+
+
+def push_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """variable -> what it says, of those about pushing that are set."""
+    environ = os.environ if environ is None else environ
+    return {name: environ[name] for name in PUSH_VARIABLES if environ.get(name)}
 
 
 def address_texts() -> list[str]:

@@ -17,6 +17,7 @@ from somactl.config import Settings, load, source_url
 from somactl.errors import ConfigurationError, SomactlError, UsageError
 from somactl.legacy.source.contract import Source
 from somactl.operations.jobs.registry import Job
+from somactl.report import MigrationSummary
 from somactl.store.contract import Store, StoreServer
 
 if TYPE_CHECKING:
@@ -320,6 +321,13 @@ def _cache_nodes(settings: Settings) -> Nodes:
     from somactl.store.redis.cache import nodes
 
     return nodes(settings.cache)
+
+
+async def migrations(store: Store) -> list[MigrationSummary]:
+    """Every migration that is recorded in the namespace."""
+    from somactl.legacy.journal import recorded
+
+    return await recorded(store)
 
 
 def jobs() -> tuple[Job, ...]:

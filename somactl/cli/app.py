@@ -53,12 +53,16 @@ COMMANDS: dict[str, str] = {
     "migration revert": "migrate",
     "migration forget": "migrate",
     "cache-warm": "cache",
+    "push-metrics": "telemetry",
     "config": "settings",
     "doctor": "upkeep",
     "explain": "explain",
     "completion": "completion",
     "demo": "tour",
 }
+
+PUSHING = ("verify-psd", "prune", "compact", "cache-warm", "migrate-json")
+"""Commands that push metrics where they are asked to."""
 
 GROUPS = {
     "events": "What each commit tells: list events, say how far they were published, have them wait for it.",
@@ -71,7 +75,7 @@ HIDDEN = "(an address, not shown)"
 _LOGIN = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@]*:[^\s@]+@", re.IGNORECASE)
 """Of whatever scheme: an installed package may open stores by its own."""
 
-_JUDGED = ("--store", "--cache", "--metadata", "--source")
+_JUDGED = ("--store", "--cache", "--metadata", "--source", "--gateway", "--ping")
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -106,7 +110,7 @@ def run(argv: Sequence[str]) -> int:
         during = _beginning(argv)
         usage = _usage_error(exc, during.command)
         usage.message = without_addresses(usage.message, argv)
-        code = out.failure(usage, during)
+        code = out.failure(usage, during, code=_pushed(argv, during.command, usage.exit_code, out))
     except SomactlError as exc:
         code = out.failure(exc, _beginning(argv))
     except Exception as exc:
@@ -119,13 +123,20 @@ def run(argv: Sequence[str]) -> int:
     return out.close(int(code or 0))
 
 
+def _pushed(argv: Sequence[str], command: str, code: int, out: Output) -> int:
+    """`code`, pushed where the command line that was refused asks for it."""
+    from somactl.cli.pushing import refused
+
+    return refused(argv, command, code, out) if command in PUSHING else code
+
+
 def _beginning(argv: Sequence[str]) -> Invocation:
     """What is known of a command line that was not parsed: the command, and what it would have worked on.
 
     An address that was not understood, or holds a secret, is left out.
     """
     flags = {
-        name: _value_of(argv, *flags)
+        name: value_of(argv, *flags)
         for name, flags in {
             "store": ("--store",),
             "namespace": ("--namespace", "-n"),
@@ -142,7 +153,7 @@ def _beginning(argv: Sequence[str]) -> Invocation:
     )
 
 
-def _value_of(argv: Sequence[str], *flags: str) -> str | None:
+def value_of(argv: Sequence[str], *flags: str) -> str | None:
     """The word that follows one of the flags, or is attached to it by `=`."""
     for word, following in zip(argv, [*argv[1:], None], strict=True):
         flag, attached, value = word.partition("=")

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
@@ -24,7 +24,10 @@ from somactl.errors import SomactlError
 from somactl.report import Degraded, MigrateReport, Report, decide
 from somactl.store.calls import Heard
 from somactl.store.contract import Store
-from somactl.suggestion import Suggestion, run
+from somactl.suggestion import Suggestion, run as to_run
+
+if TYPE_CHECKING:
+    from somactl.cli.pushing import Options, Pushing
 
 P = ParamSpec("P")
 
@@ -62,6 +65,8 @@ COMMON: dict[str, tuple[Any, Any]] = {
 LOCATE_SECONDS = 1.0
 """How long a command that has done its work waits to be told where the namespace is."""
 _SECONDS = re.compile(r" for \d+ s")
+PUSHING = "pushing"
+"""The group of options of a job about its metrics."""
 _WHERE = ("store", "cache", "namespace", "config")
 
 
@@ -70,7 +75,7 @@ class Session:
     """One command's surroundings: settings, output, and what of its command line a suggestion repeats.
 
     tolerances names those that the command line gives, which a setting may give as well; configuration says
-    where each setting comes from.
+    where each setting comes from. pushing is what the command does about its metrics when it ends.
     degraded collects what failed in the stores that the command opened, while it went on without.
     heard is what the stores have said in passing: the time, and where the namespace is.
     done holds the report of work that came to its end, from that moment on: a signal that comes while the
@@ -82,6 +87,7 @@ class Session:
     invocation: Invocation = field(default_factory=Invocation)
     tolerances: tuple[str, ...] = ()
     configuration: Configuration | None = None
+    pushing: Pushing | None = None
     degraded: list[Degraded] = field(default_factory=list)
     done: list[Report] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
@@ -100,12 +106,27 @@ class Session:
                 self.settings, read_only=read_only, fills=fills, allow_stale=allow_stale
             ) as store:
                 try:
-                    yield store
+                    yield self._metered(store)
                     if not (self.settings.cache and read_only):  # a cache may have spared a look at the store
                         await self._locate(store)
                 finally:
                     self._announce(absent)
                     self.degraded.extend(_degraded(store))
+
+    def _metered(self, store: Store) -> Store:
+        """The store, whose latencies are noted where they are to be pushed."""
+        if self.pushing is None or self.pushing.latencies is None:
+            return store
+        from somactl.store.metered import Metered
+
+        return Metered(store, self.pushing.latencies)
+
+    def pushed(self, code: int, report: Report | None = None) -> int:
+        """The exit code of a command that earned `code`, once its metrics are pushed, if they are to be."""
+        if self.pushing is None:
+            return code
+        now, degraded = self.heard.last, bool(self.degraded)
+        return self.pushing.end(code, report, out=self.out, now=now, degraded=degraded)
 
     async def _locate(self, store: Store) -> None:
         """Ask where the namespace is, and for the time, unless the command has learnt that in passing."""
@@ -150,7 +171,7 @@ class Session:
 
         `session.command("restore", key, version=3)`: options as in `suggestion.run`.
         """
-        return command_line(run(command, *arguments, **options), self.invocation.shared)
+        return command_line(to_run(command, *arguments, **options), self.invocation.shared)
 
     def line(self, suggestion: Suggestion) -> str | None:
         """The suggestion as a line to paste; None for `again()` of a command that read standard input."""
@@ -200,7 +221,12 @@ def default_in_words(shown: bool | str | None, default: Any) -> str:
 
 
 def command(
-    *, epilog: str | None = None, changes: bool = False, offline: bool = False, checks: bool = False
+    *,
+    epilog: str | None = None,
+    changes: bool = False,
+    offline: bool = False,
+    checks: bool = False,
+    pushes: bool = False,
 ) -> Callable[[Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]], Command]:
     """Make a command of `async def f(session, ...) -> Report`, adding the common options to its own.
 
@@ -209,35 +235,48 @@ def command(
     The report's code becomes the exit code; a SomactlError becomes one message and its code. With `changes`
     it is there for what it does: if it succeeds, --quiet leaves its table out. With `offline` it works
     whatever the settings say, since it is what explains them, and has the defaults where one is broken. With
-    `checks` it checks matrices, and takes the tolerances of the invariants as options.
+    `checks` it checks matrices, and takes the tolerances of the invariants as options. With `pushes` it is a
+    job, which pushes metrics if it is asked to, however it ends.
     """
 
     def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
-        groups = _groups(function)
+        groups = _groups(function, pushes=pushes)
 
         def callback(context: typer.Context, **arguments: Any) -> int:
             common = {name: arguments.pop(name) for name in COMMON}
+            for name, group in groups.items():
+                own = {each.name for each in fields(group)} & arguments.keys()
+                arguments[name] = group(**{each: arguments.pop(each) for each in own})
+            options = arguments.pop(PUSHING, None) if pushes else arguments.get(PUSHING)
+            pushing = None if options is None else _pushing(options, context, common)
+            if pushing is None:
+                return run(context, common, arguments, None)
+            return pushing.around(lambda: run(context, common, arguments, pushing))
+
+        def run(
+            context: typer.Context,
+            common: dict[str, Any],
+            arguments: dict[str, Any],
+            pushing: Pushing | None,
+        ) -> int:
             tolerances = {name: arguments.pop(name) for name in config.TOLERANCES if name in arguments}
             found = config.examine({**common, **tolerances})
             found.require(offline=offline)
             settings = found.settings
             out = Output(settings.output, quiet=common["quiet"], color=settings.color)
             given = tuple(name for name, value in tolerances.items() if value is not None)
-            for name, group in groups.items():
-                own = {each.name for each in fields(group)} & arguments.keys()
-                arguments[name] = group(**{each: arguments.pop(each) for each in own})
-            session = Session(settings, out, _invocation(context, common, settings), given, found)
+            session = Session(settings, out, _invocation(context, common, settings), given, found, pushing)
             try:
                 report = run_until_done(function(session, **arguments), session.done)  # type: ignore[call-arg]
             except SomactlError as exc:
                 return _failed(session, exc)
             report.degrade(session.degraded)
             session.date(report)
-            return _print(session, report, changes=changes)
+            return session.pushed(_print(session, report, changes=changes), report)
 
         callback.__name__ = function.__name__
         callback.__doc__ = function.__doc__
-        callback.__signature__ = _signature(function, checks=checks)  # type: ignore[attr-defined]
+        callback.__signature__ = _signature(function, groups, checks=checks)  # type: ignore[attr-defined]
         callback.__annotations__ = {
             name: parameter.annotation
             for name, parameter in callback.__signature__.parameters.items()  # type: ignore[attr-defined]
@@ -247,13 +286,21 @@ def command(
     return decorate
 
 
+def _pushing(options: Options, context: typer.Context, common: dict[str, Any]) -> Pushing | None:
+    """What the command does about its metrics; None where that is nothing."""
+    from somactl.cli.pushing import begin
+
+    return begin(options, command_of(context), common)
+
+
 def _failed(session: Session, error: SomactlError) -> int:
     from somactl.cli.render import degraded_line
 
     let_go(error.exit_code)
     for part in session.degraded:
         session.out.warn(degraded_line(part))
-    return session.out.close(session.out.failure(error, session.invocation))
+    code = session.pushed(error.exit_code)  # what stands last on stderr is the error
+    return session.out.close(session.out.failure(error, session.invocation, code=code))
 
 
 def _print(session: Session, report: Report, *, changes: bool) -> int:
@@ -272,29 +319,41 @@ def _print(session: Session, report: Report, *, changes: bool) -> int:
         return session.out.unprinted(error, decide((*report.codes, stopped.exit_code)), standing)
 
 
-def _groups(function: Callable[..., Any]) -> dict[str, Any]:
+def _groups(function: Callable[..., Any], *, pushes: bool) -> dict[str, Any]:
     """The parameters of a command that stand for several options, by their name."""
     own = list(get_type_hints(function).items())[1:]
-    return {name: hint for name, hint in own if is_dataclass(hint)}
+    found: dict[str, Any] = {name: hint for name, hint in own if is_dataclass(hint)}
+    if pushes:
+        from somactl.cli.pushing import PushOptions
+
+        found[PUSHING] = PushOptions
+    return found
 
 
-def _signature(function: Callable[..., Any], *, checks: bool) -> inspect.Signature:
+def _signature(function: Callable[..., Any], groups: dict[str, Any], *, checks: bool) -> inspect.Signature:
     """That of what typer calls: the common options behind the command's own, and no groups."""
-    groups, kind = _groups(function), inspect.Parameter.KEYWORD_ONLY
+    kind = inspect.Parameter.KEYWORD_ONLY
     hints = get_type_hints(function, include_extras=True)
     own: list[inspect.Parameter] = []
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.name not in groups:
             own.append(parameter.replace(annotation=hints[parameter.name]))
             continue
-        of_group = get_type_hints(groups[parameter.name], include_extras=True)
-        for each in fields(groups[parameter.name]):
-            default = each.default if each.default_factory is MISSING else each.default_factory()
-            own.append(inspect.Parameter(each.name, kind, default=default, annotation=of_group[each.name]))
+        own += _members(groups[parameter.name])
+    if PUSHING in groups and PUSHING not in hints:
+        own += _members(groups[PUSHING])
     context = inspect.Parameter("context", kind, annotation=typer.Context)
     tolerances = _tolerance_parameters() if checks else []
     every = [context, *(p.replace(kind=kind) for p in own), *tolerances, *common_parameters()]
     return inspect.Signature(every, return_annotation=int)
+
+
+def _members(group: Any) -> Iterator[inspect.Parameter]:
+    """The options that a group stands for."""
+    hints, kind = get_type_hints(group, include_extras=True), inspect.Parameter.KEYWORD_ONLY
+    for each in fields(group):
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        yield inspect.Parameter(each.name, kind, default=default, annotation=hints[each.name])
 
 
 def _tolerance_parameters() -> list[inspect.Parameter]:

@@ -38,6 +38,7 @@ from somactl.report import (
     NamespacesReport,
     NamespaceView,
     PruneReport,
+    PushReport,
     Report,
     RestoreReport,
     RevisionView,
@@ -344,6 +345,12 @@ def _prune(report: PruneReport) -> list[str]:
     return prune_lines(report)
 
 
+def _push(report: PushReport) -> list[str]:
+    from somactl.cli.render_push import push_lines
+
+    return push_lines(report)
+
+
 def _cache_warm(report: CacheWarmReport) -> list[str]:
     lines = []
     if report.findings:
@@ -387,6 +394,7 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     EventsLsReport: _events_ls,
     CompactReport: _compact,
     PruneReport: _prune,
+    PushReport: _push,
     CacheWarmReport: _cache_warm,
     VerifyReport: audit_view,
     EvidenceCheckReport: check_lines,

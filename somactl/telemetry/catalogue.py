@@ -22,7 +22,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, SLOW_SECONDS, 0.1, 0.25, 0.5,
 """Upper edges of the histograms, in seconds."""
 
 GROUPING = {
-    "job": "the name of the job, which is that of the command unless another one was given",
+    "job": "the command, or what `--job` says",
     "namespace": "the namespace",
     "shard": "the shard of an audit, `2/8`; only where the run has one",
 }
@@ -37,7 +37,7 @@ PRUNE_OUTCOMES = ("deleted", "unknown", "changed", "withheld", "beyond-limit")
 REMOVED = ("revisions", "tombstones", "records", "orders", "events")
 STATUSES = ("ok", "warning", "problem", "unknown")
 STORES = ("sqlite", "postgres", "redis", "cache", "other")
-OPERATIONS = ("read", "commit")
+OPERATIONS = ("read", "page", "commit")
 STATS = ("p50", "p95", "max")
 
 Type = Literal["gauge", "histogram"]
@@ -153,7 +153,7 @@ _JOB = (
     _metric(
         "job_latency_seconds",
         JOBS,
-        "How long calls of the store took in the last run that made any.",
+        "How long calls of the store took in the last run; page: a read of many keys at once.",
         "seconds",
         operation=OPERATIONS,
         stat=STATS,

@@ -47,6 +47,7 @@ FEW = 2048
 
 @command(
     checks=True,
+    pushes=True,
     epilog="Exit 0: all proven. 3: a finding. 4: nothing, or not all, was checked. 11: a file is no matrix. "
     "13: a store or a worker failed. 16: another audit is under way.",
 )

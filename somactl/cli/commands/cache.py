@@ -21,6 +21,7 @@ from somactl.suggestion import again
 
 @command(
     changes=True,
+    pushes=True,
     epilog="Exit 0: done. 3: a copy that was never committed, or a corrupt value. 4: not finished, or "
     "differences that a dry run left.",
 )

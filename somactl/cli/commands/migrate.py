@@ -45,7 +45,7 @@ _CODES = "Exit 0: done. 3: a matrix was rejected or is in conflict. 4: not finis
 _FED = "the values came on standard input: give the same lines again"
 
 
-@command(changes=True, checks=True, epilog=_CODES)
+@command(changes=True, checks=True, pushes=True, epilog=_CODES)
 async def migrate_json(
     session: Session,
     *,

@@ -20,6 +20,7 @@ from somactl.suggestion import Suggestion, again
 
 @command(
     changes=True,
+    pushes=True,
     epilog="Exit 0: done. 4: the namespace is over its limit still, or the order was not followed to its "
     "end. 2: wrong usage. 11: the order may not be carried out. 12: keys were written meanwhile, or since "
     "their ranking (--changed fail). 13: the store failed. 14: a commit may have been written; run it again. "

@@ -55,7 +55,7 @@ async def init(
         )
 
 
-@command(changes=True)
+@command(changes=True, pushes=True)
 async def compact(
     session: Session,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
