@@ -13,23 +13,29 @@ from hypothesis import HealthCheck, settings
 import selection
 from servers import external, process
 from servers.fixtures import (
+    gateway_server,
     legacy_postgres,
     legacy_postgres_copy,
     legacy_redis,
     legacy_redis_copy,
     pgbouncer,
     postgres_server,
+    prometheus,
+    pushgateway,
     redis_cluster,
     redis_server,
 )
 
 __all__ = [  # any test may ask for them
+    "gateway_server",
     "legacy_postgres",
     "legacy_postgres_copy",
     "legacy_redis",
     "legacy_redis_copy",
     "pgbouncer",
     "postgres_server",
+    "prometheus",
+    "pushgateway",
     "redis_cluster",
     "redis_server",
 ]

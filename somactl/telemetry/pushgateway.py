@@ -263,5 +263,5 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'it failed').lower()}"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        return re.sub(r" \(_ssl\.c:\d+\)$", "", error.strerror.lower())
     return f"{type(error).__name__}: {error}".rstrip(": ")

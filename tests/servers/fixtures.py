@@ -15,6 +15,7 @@ from servers.external import ExternalPgBouncer, ExternalPostgres, ExternalRedis,
 from servers.legacy import copy_postgres, legacy_redis_server, load_postgres
 from servers.pgbouncer import PgBouncer
 from servers.postgres import PostgresServer
+from servers.prometheus import Prometheus, Pushgateway
 from servers.redis import RedisCluster, RedisServer
 
 
@@ -52,6 +53,27 @@ def pgbouncer(
     url = external.urls.get(external.PGBOUNCER)
     named = ExternalPgBouncer(url) if url else None
     with named or PgBouncer(tmp_path_factory.mktemp("pgbouncer"), postgres_server) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gateway_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushgateway]:
+    """Its groups are those of all tests of the worker: see `pushgateway`."""
+    with Pushgateway(tmp_path_factory.mktemp("pushgateway")) as server:
+        yield server
+
+
+@pytest.fixture
+def pushgateway(gateway_server: Pushgateway) -> Pushgateway:
+    """One that holds nothing."""
+    gateway_server.wipe()
+    return gateway_server
+
+
+@pytest.fixture(scope="session")
+def prometheus(gateway_server: Pushgateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """It scrapes `pushgateway`."""
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), gateway_server) as server:
         yield server
 
 
