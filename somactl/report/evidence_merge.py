@@ -6,7 +6,7 @@ Files may come in any order, and may be sums themselves: the result is the same,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain, combinations, pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import msgspec
@@ -214,13 +214,16 @@ def _of(shard: str | None) -> str | None:
 
 
 def _require_each_once(ordered: list[Evidence]) -> None:
-    for one, other in combinations(ordered, 2):
-        for ours in one.parts:
-            for theirs in other.parts:
-                if ours.digest == theirs.digest:
-                    raise _mismatch("repeated-part", one, other, "the same audit is in both")
-                if ours.shard is not None and ours.shard == theirs.shard:
-                    raise _mismatch("repeated-part", one, other, f"both hold shard {ours.shard}")
+    seen: dict[str, Evidence] = {}
+    for evidence in ordered:
+        for part in evidence.parts:
+            if part.digest in seen:
+                raise _mismatch("repeated-part", seen[part.digest], evidence, "the same audit is in both")
+            if part.shard in seen:
+                raise _mismatch("repeated-part", seen[part.shard], evidence, f"both hold shard {part.shard}")
+            seen[part.digest] = evidence
+            if part.shard is not None:
+                seen[part.shard] = evidence
 
 
 def _require_joined(ordered: list[Evidence]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from somactl.core.verdict import Tolerances, Verdict, Witness
 from somactl.errors import EvidenceRejected
 from somactl.package_data import data_file
-from somactl.report import AuditScope, Checked, VerifyReport
+from somactl.report import MAX_RESULTS, AuditScope, Checked, VerifyReport
 from somactl.report.evidence import read_evidence, write_evidence
 from somactl.report.evidence_check import contradictions, examined
 from somactl.report.evidence_merge import merge_evidence
@@ -238,6 +238,13 @@ def test_listed_findings_are_compared_with_the_counts_of_each_outcome() -> None:
     assert "2 listed as violated, and 1 counted" in contradictions(
         evidence_of(altered(WHOLE, results=swapped))
     )
+
+
+def test_no_more_results_are_listed_than_a_report_holds() -> None:
+    many = audited((f"{number:04}", "clampable") for number in range(MAX_RESULTS + 1))
+    assert contradictions(evidence_of(many)) == []
+    longer = altered(many, results=[*many.results, many.results[0]], results_omitted=0)
+    assert contradictions(evidence_of(longer)) == ["1001 results listed, where 1000 are the most"]
 
 
 def test_a_code_without_a_reason_and_an_early_end_without_a_code_are_found() -> None:
