@@ -36,6 +36,7 @@ def merge_lines(report: EvidenceMergeReport, audit_lines: Callable[[VerifyReport
         *(f"  {_range(part)}: {_ending(part)}" for part in report.parts),
         *audit_lines(msgspec.structs.replace(report.audit, results_omitted=0)),
         *([f"... and {omitted} more, which no report holds"] if omitted else []),
+        *(f"warning: {warning}" for warning in report.audit.warnings),
         *([f"wrote the evidence to {report.file}"] if report.file else []),
     ]
 

@@ -77,7 +77,7 @@ def _longest(values: list[float | None]) -> float | None:
 
 
 COVERAGE_RULES: dict[str, Rule] = {
-    **dict.fromkeys(("changed", "unchanged", "rechecked", "rechecked_bytes"), sum),
+    **dict.fromkeys(("changed", "unchanged", "rechecked", "rechecked_bytes", "gone"), sum),
     **dict.fromkeys(("not_kept", "recheck_ended_by"), _said),
     **dict.fromkeys(("oldest_unread_seconds", "cycle_seconds"), _longest),
     "kept_in": lambda values: _said(values) or "",

@@ -162,6 +162,22 @@ def test_a_shard_that_left_no_file_is_not_passed_over(files: Shell) -> None:
     assert "try: somactl evidence check first.json third.json" in middle.err
 
 
+def test_shards_without_a_key_are_not_passed_as_an_audit_of_nothing(files: Shell) -> None:
+    files.write("one.json", write_evidence(shard(1, 2, None, " ")))
+    files.write("two.json", write_evidence(shard(2, 2, " ", None)))
+    result = merge(files, "one.json", "two.json")
+    assert (result.code, result.json["complete"], result.json["audit"]["code"]) == (4, False, 0)
+    assert result.json["warnings"] == ["nothing was checked, in none of the parts"]
+    for name, report in (("one", shard(1, 2, None, " ")), ("two", shard(2, 2, " ", None))):
+        files.write(f"{name}.json", write_evidence(altered(report, allow_empty=True)))
+    assert merge(files, "one.json", "two.json").code == 0
+    files.write(
+        "two.json", write_evidence(shard(2, 2, " ", None, [("a", "valid")], warnings=["it was slow"]))
+    )
+    printed = files.ok("evidence", "merge", "one.json", "two.json").text
+    assert "\nwarning: it was slow\n" in printed
+
+
 def test_nothing_is_written_where_the_files_do_not_add_up(files: Shell) -> None:
     files.write("whole.json", "old")
     assert files("evidence", "merge", "first.json", "third.json", "--to", "whole.json").code == 11

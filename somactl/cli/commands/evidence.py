@@ -11,6 +11,7 @@ from somactl.cli import inputs
 from somactl.cli.command import Session, command
 from somactl.cli.output_file import is_stdout
 from somactl.errors import EvidenceRejected, InputRejected, UsageError
+from somactl.operations.audit.finish import is_empty
 from somactl.report import EvidenceCheckReport, EvidenceFile, EvidenceMergeReport, Report, VerifyReport
 from somactl.report.evidence import Evidence, read_evidence
 from somactl.report.evidence_check import examined, range_of
@@ -61,8 +62,8 @@ def _examine(path: str) -> EvidenceFile:
 @command(
     offline=True,
     epilog="Exits as the whole audit would have: 0 where all is proven, 3 where there is a finding. 4: also "
-    "where the shards do not reach from the first key to the last. 11: a file is not intact, or the files "
-    "are not of one audit, overlap or leave a gap.",
+    "where nothing was checked, or the shards do not reach from the first key to the last. 11: a "
+    "file is not intact, or the files are not of one audit, overlap or leave a gap.",
 )
 async def evidence_merge(
     session: Session,
@@ -115,6 +116,10 @@ def _report(session: Session, merged: Evidence) -> EvidenceMergeReport:
         report.complete = False
         codes.add(4)
         report.warnings.append(f"this is not the whole audit: these files hold {covered}, and no others")
+    if is_empty(audit) and not audit.allow_empty:
+        report.complete = False
+        codes.add(4)
+        report.warnings.append("nothing was checked, in none of the parts")
     report.next = _next(session, audit)
     report.finish(*(codes - {0}))
     return report
