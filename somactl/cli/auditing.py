@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -20,6 +20,15 @@ from somactl.operations.audit.finish import Demands
 from somactl.operations.audit.shards import Shard
 from somactl.report import AuditScope
 from somactl.suggestion import again
+
+_ALL: Final[dict[str, Any]] = {
+    "all_": True,
+    "match": None,
+    "only_known_bad": None,
+    "sample": None,
+    "seed": None,
+}
+"""What makes of a command line that chose some keys one that takes all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +68,34 @@ class Choice:
         ways = {"KEY": bool(keys), "--match": self.match is not None, "--all": self.all_}
         ways["--only-known-bad"] = self.only_known_bad
         chosen = [name for name, given in ways.items() if given]
+        if self.incremental and not self.all_:
+            raise UsageError("--incremental goes with --all", next=again(**_ALL))
+        if self.recheck is not None and not self.incremental:
+            raise UsageError("--recheck goes with --incremental", next=again(**_ALL, incremental=True))
         if not chosen and not files:
             raise UsageError(
                 "nothing to verify",
                 hint="name keys, or give --match PATTERN or --file FILE; --all takes every key",
                 next=again(all_=True),
             )
-        for one, other in (
-            ("--match", "--all"),
-            ("--only-known-bad", "--all"),
-            ("--only-known-bad", "--match"),
+        for one, other, left in (
+            ("--match", "--all", again(match=None)),
+            ("--only-known-bad", "--all", again(only_known_bad=None)),
+            ("--only-known-bad", "--match", again(only_known_bad=None)),
         ):
             if ways[one] and ways[other]:
-                raise UsageError(f"{one} and {other} do not go together")
-        if self.incremental and not self.all_:
-            raise UsageError("--incremental goes with --all", next=again(all_=True))
-        if self.recheck is not None and not self.incremental:
-            raise UsageError("--recheck goes with --incremental", next=again(all_=True, incremental=True))
-        if self.sample is not None and (self.incremental or not (self.all_ or self.match is not None)):
-            raise UsageError("--sample draws from --all or --match PATTERN", next=again(all_=True))
+                raise UsageError(f"{one} and {other} do not go together", next=left)
+        if self.sample is not None and self.incremental:
+            raise UsageError(
+                "--sample and --incremental do not go together", next=again(incremental=None, recheck=None)
+            )
+        if self.sample is not None and not (self.all_ or self.match is not None):
+            raise UsageError(
+                "--sample draws from --all or --match PATTERN", next=again(all_=True, only_known_bad=None)
+            )
         if self.seed is not None and self.sample is None:
-            raise UsageError("--seed goes with --sample N")
+            raise UsageError("--seed goes with --sample N", next=again(seed=None))
+        _ = self.part  # or what is wrong with it
 
     def scope(
         self, keys: list[str], files: list[str], origin: Literal["authority", "cache", "both"]
@@ -164,17 +180,33 @@ class Kept:
         """Whether the ledger is to be kept in the store itself."""
         return self.ledger is None and not self.no_ledger
 
-    def refuse_mixed(self, choice: Choice) -> None:
+    def refuse_mixed(self, choice: Choice, origin: str) -> None:
         """Raises UsageError where options do not go together."""
+        if origin == "cache":
+            self._refuse_what_a_cache_has_not(choice)
         if self.ledger is not None and self.no_ledger:
-            raise UsageError("--ledger and --no-ledger do not go together")
+            raise UsageError("--ledger and --no-ledger do not go together", next=again(no_ledger=None))
         kept = choice.all_ and choice.sample is None
         if not (kept or choice.only_known_bad) and (self.ledger is not None or self.no_ledger):
-            raise UsageError("a ledger is kept of --all alone", next=again(all_=True))
+            raise UsageError("a ledger is kept of --all alone", next=again(**_ALL))
         if not kept and (self.resume or self.on_overlap != "fail"):
-            raise UsageError("--resume and --on-overlap go with --all", next=again(all_=True))
+            raise UsageError("--resume and --on-overlap go with --all", next=again(**_ALL))
         if self.no_ledger and (self.resume or choice.incremental or choice.only_known_bad):
             raise UsageError("without a ledger it is not known what was proven", next=again(no_ledger=None))
+
+    def _refuse_what_a_cache_has_not(self, choice: Choice) -> None:
+        given = {
+            "--incremental": choice.incremental,
+            "--only-known-bad": choice.only_known_bad,
+            "--sample": choice.sample is not None,
+            "--ledger": self.ledger is not None,
+            "--resume": self.resume,
+        }
+        for name in (name for name, is_given in given.items() if is_given):
+            raise UsageError(
+                f"{name} is about what the authority has, and does not go with --from cache",
+                next=again(from_=None),
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ from somactl.cli.pacing import PaceOptions
 from somactl.config import audit_run
 from somactl.core.names import Pattern
 from somactl.core.sampling import Reservoir, statement
-from somactl.errors import LockHeld, NotFound, PlanStale, SomactlError, UsageError
+from somactl.errors import NotFound, SomactlError, StoreUnavailable, UsageError
 from somactl.operations.audit import copies, shards
 from somactl.operations.audit.accepted import Accepted
 from somactl.operations.audit.dask import Dask
@@ -43,6 +43,8 @@ from somactl.suggestion import again, run
 
 FEW = 2048
 """Up to so many keys are proven in the process itself: it would take longer to start others."""
+
+_FEW_ENTRIES = 10
 
 
 @command(
@@ -74,7 +76,7 @@ async def verify_psd(
 ) -> Report:
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     choice.refuse_mixed(keys or [], file)
-    kept.refuse_mixed(choice)
+    kept.refuse_mixed(choice, from_)
     machines.refuse_mixed(choice)
     check = Check(
         session.settings.tolerances,
@@ -118,6 +120,7 @@ class _Audit:
     accepted: Accepted | None
     ended_by: str = ""
     error: SomactlError | None = None
+    _found: list[tuple[str, str | None]] = field(default_factory=list)  # of the keys that are accepted
 
     @property
     def report(self) -> VerifyReport:
@@ -220,13 +223,13 @@ class _Audit:
 
     async def _sample(self, store: Store, proofs: Proofs) -> None:
         assert self.choice.sample is not None
-        seed = self.choice.drawn
+        seed, before = self.choice.drawn, self.report.valid + self.report.clampable
         drawn: Reservoir[Stat] = Reservoir(self.choice.sample, seed)
         await proofs.prove(sampled(store, Bounds(), self.choice.match, drawn))
         if not proofs.ended_by:
             report = self.report
             size = min(drawn.size, drawn.offered)
-            bad = size - report.valid - report.clampable
+            bad = size - (report.valid + report.clampable - before)
             of = "the namespace" if self.choice.match is None else "what matches"
             report.statement = f"{statement(size, bad, drawn.offered, of=of)}; --seed {seed}"
 
@@ -241,6 +244,8 @@ class _Audit:
             self.ended_by = "--fail-fast"
 
     def _known(self, accepted: Accepted, now: float, checked: Checked) -> Acceptance | None:
+        if checked.source in accepted:
+            self._found.append((checked.source, checked.digest))
         return accepted.judge(checked.source, checked.digest, checked.outcome, now)
 
     def finish(self, demanded: Demanded) -> None:
@@ -248,17 +253,34 @@ class _Audit:
         report = self.report
         finish(report, demanded.demands, ended_by=self.ended_by, error=self.error)
         report.next = self._next()
+        if self.accepted is not None and self.choice.all_ and not self.ended_by:
+            self._tell_unused(self.accepted)
+
+    def _tell_unused(self, accepted: Accepted) -> None:
+        """Say which entries of `--accept` are needed no more, unless only a part was looked at."""
+        report, scope = self.report, self.report.scope
+        if scope is None or scope.sample is not None or scope.shard is not None or scope.origin == "cache":
+            return
+        unused = accepted.unused([*self._found, *((each.source, each.digest) for each in report.results)])
+        if unused:
+            told = ", ".join(f"{entry.key!r} in line {entry.line}" for entry in unused[:_FEW_ENTRIES])
+            more = ", ..." if len(unused) > _FEW_ENTRIES else ""
+            report.warnings.append(
+                f"{accepted.name}: of {len(unused)} entries nothing was found, so that they can be deleted: "
+                f"{told}{more}"
+            )
 
     def _next(self) -> str | None:
         """To end what was begun comes first; then what was found."""
         report, session = self.report, self.session
-        kept = self.choice.all_ and report.coverage is not None and report.coverage.kept_in
-        if self.ended_by and kept and not isinstance(self.error, PlanStale | NotFound | LockHeld):
-            if self.error is None:
+        error, coverage = self.error, report.coverage
+        if self.ended_by and self.choice.all_ and coverage is not None:
+            if error is None and coverage.kept_in:
                 return session.line(again(resume=True))
-            return session.line(again(resume=True, on_overlap="wait"))  # the lease may be there still
-        if self.error is not None and self.error.next:
-            return session.line(self.error.next[0])
+            if isinstance(error, StoreUnavailable):  # its last checkpoint may be there, and its lease too
+                return session.line(again(resume=True, on_overlap="wait"))
+        if error is not None and error.next:
+            return session.line(error.next[0])
         if report.violated or report.corrupt:
             return session.command("explain", "RHO_VIOLATION" if report.violated else "corrupt-value")
         if report.stale or report.contradicting:
