@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import audit_whole
 import bulk_reads
 import certificate
 import codec
@@ -78,6 +79,11 @@ GROUPS = [
     Group(certificate.packed_bytes, ["packed", "packed-envelope"]),
     Group(certificate.small, ["small-16", "small-64"]),
     Group(audit.pages, audit.ROWS),
+    Group(audit_whole.before, ["audit-before"]),
+    Group(audit_whole.postgres, ["audit-postgres"]),
+    Group(audit_whole.redis, ["audit-redis"]),
+    Group(audit_whole.incremental, ["audit-incremental"]),
+    Group(audit_whole.memory, ["audit-memory"]),
     Group(codec.size, ["size-hermitian"]),
     _codec("fresh"),
     _codec("reused"),
