@@ -247,3 +247,13 @@ def test_read_evidence_is_what_check_reads(files: Shell) -> None:
     report = read_evidence((files.folder / "clean.json").read_bytes(), "clean.json").report
     assert isinstance(report, VerifyReport)
     assert report == CLEAN
+
+
+def test_more_shards_than_keys_add_up(shell: Shell) -> None:
+    lines = [json.dumps({"key": key, "value": [[1.0]]}) for key in "abc"]
+    shell.ok("commit", stdin="\n".join(lines).encode())
+    names = [f"{number}.json" for number in range(1, 6)]
+    for number, name in enumerate(names, 1):
+        shell.ok("verify-psd", "--all", "--shard", f"{number}/5", "--run", "night", "--evidence", name)
+    report = merge(shell, *reversed(names)).json
+    assert (report["code"], report["audit"]["checked"], report["complete"]) == (0, 3, True)

@@ -31,6 +31,11 @@ class Bounds:
     after: str | None = None
     upto: str | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no key can lie in it, as in a shard where there are more shards than keys."""
+        return self.after is not None and self.after == self.upto
+
     def has(self, key: str) -> bool:
         return (self.after is None or key > self.after) and self.before_end(key)
 

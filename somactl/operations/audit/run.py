@@ -224,6 +224,8 @@ class _Audit:
     async def _passes(self) -> None:
         request, proofs = self.request, self.proofs
         recheck = request.incremental and request.recheck != Share(0.0)
+        if request.bounds.is_empty:
+            self.phase = "recheck"
         if self.phase == "all":
             self.report.reached = self.report.reached or ""
             rest = Bounds(self.report.reached or request.bounds.after, request.bounds.upto)
