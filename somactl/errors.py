@@ -389,6 +389,7 @@ class WorkerLost(StoreUnavailable):
     """A process that an audit had given work to is gone: killed, out of memory, or out of reach."""
 
     retryable = False
+    usual_next = (again(jobs=1, dask=None),)
 
 
 class StoreDamaged(StoreUnavailable):

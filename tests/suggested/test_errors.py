@@ -35,6 +35,7 @@ WITHOUT_A_CASE = {
     "BadBase64": "base64 text is read from the lines of a pipe, as one of several InputsRejected",
     "StoreTimeout": "a server is waited for 30 s: tests/store/test_redis_faults.py",
     "SlotMoving": "a slot that stays half moved takes a whole cluster: tests/store/test_redis_cluster.py",
+    "WorkerLost": "a scheduler is waited for 10 s: tests/audit/test_dask.py",
     "VerdictMissing": "the command line proves every rho before a store sees it",
     "Interrupted": "below, and in tests/cli/test_bad_input.py: it suggests nothing",
     "Terminated": "below: it suggests nothing",
