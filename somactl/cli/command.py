@@ -248,7 +248,7 @@ def command(
                 own = {each.name for each in fields(group)} & arguments.keys()
                 arguments[name] = group(**{each: arguments.pop(each) for each in own})
             options = arguments.pop(PUSHING, None) if pushes else arguments.get(PUSHING)
-            pushing = None if options is None else _pushing(options, context, common)
+            pushing = None if options is None else _pushing(options, context, common, arguments)
             if pushing is None:
                 return run(context, common, arguments, None)
             return pushing.around(lambda: run(context, common, arguments, pushing))
@@ -286,11 +286,18 @@ def command(
     return decorate
 
 
-def _pushing(options: Options, context: typer.Context, common: dict[str, Any]) -> Pushing | None:
+def _pushing(
+    options: Options, context: typer.Context, common: dict[str, Any], arguments: dict[str, Any]
+) -> Pushing | None:
     """What the command does about its metrics; None where that is nothing."""
     from somactl.cli.pushing import begin
 
-    return begin(options, command_of(context), common)
+    pushing = begin(options, command_of(context), common)
+    with suppress(SomactlError):  # the command itself refuses what is no shard
+        shares = [getattr(group, "share", None) for group in arguments.values()]
+        if pushing is not None:
+            pushing.shard = next((str(share) for share in shares if share is not None), None)
+    return pushing
 
 
 def _failed(session: Session, error: SomactlError) -> int:

@@ -102,6 +102,7 @@ class Pushing:
     def __init__(self, options: Options, command: str, namespace: str) -> None:
         self.options, self.command, self.namespace = options, command, namespace
         self.latencies: Latencies | None = None
+        self.shard: str | None = None
         self._began = time.monotonic()
         self._ended = False
         check(options)
@@ -184,6 +185,7 @@ class Pushing:
                 code,
                 report,
                 job=self.options.job,
+                shard=self.shard,
                 seconds=time.monotonic() - self._began,
                 now=time.time() if now is None else now,
                 latencies=self.latencies.stats() if self.latencies else {},

@@ -238,7 +238,8 @@ QUESTIONS: dict[str, str] = {
         '(somabrain_rho_last_audit_timestamp_seconds{job="verify-psd"}) < bool 86400'
     ),
     "Is the cache what the store has? (0: no, or not known)": (
-        'sum by (namespace) (somabrain_cache_outdated_copies{job="push-metrics"}) == bool 0'
+        'sum by (namespace) (somabrain_cache_outdated_copies{job="push-metrics", judgement!="foreign"})'
+        " == bool 0"
     ),
     "How many events wait to be published?": (
         'sum by (namespace) (somabrain_events_unpublished{job="push-metrics"})'

@@ -87,7 +87,7 @@ class _Delivery:
     def run(self, parcels: Sequence[Parcel], entries: Sequence[Kept], *, past: bool) -> None:
         waiting = self._sorted(parcels) if past else list(parcels)
         try:
-            if waiting and (entries or past):
+            if entries or (past and waiting):
                 self._last = self._gateway.last_runs()
             self._resend(entries)
             while waiting:

@@ -58,6 +58,7 @@ class Run:
     report     None where there was none: it failed before
     job        the label, where it is not the command's name: then a part of a namespace may be what the job
                is about, and all that it found is told
+    shard      which one was asked for; that of the report counts, if it has one
     seconds    how long it took, by this process; counts where the report has no times
     now        the time by this machine's clock; counts where the report has none, for the last run alone
     latencies  (operation, stat) -> seconds
@@ -69,6 +70,7 @@ class Run:
     code: int
     report: Report | None = None
     job: str | None = None
+    shard: str | None = None
     seconds: float | None = None
     now: float | None = None
     latencies: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -103,7 +105,8 @@ def _group(run: Run) -> dict[str, str]:
     scope = report.scope if isinstance(report, VerifyReport) else None
     namespace = (report.namespace if report is not None else "") or run.namespace
     group = {"job": run.command if run.job is None else run.job, "namespace": namespace}
-    return group if scope is None or scope.shard is None else {**group, "shard": scope.shard}
+    shard = run.shard if scope is None or scope.shard is None else scope.shard
+    return group if shard is None else {**group, "shard": shard}
 
 
 def _job(run: Run, ended: float | None) -> Iterator[Sample]:

@@ -13,6 +13,7 @@ import pytest
 from somactl.errors import ReadOnlyStore
 from somactl.store.base import BaseStore
 from somactl.store.contract import Store
+from somactl.store.metered import Metered
 from somactl.store.postgres import PostgresStore
 from somactl.store.redis import RedisStore
 from somactl.store.sqlite import SqliteStore
@@ -72,7 +73,9 @@ async def called(store: Any, name: str, arguments: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("wrap", [StoreWrapper, partial(Retrying, seconds=0.0)])
+@pytest.mark.parametrize(
+    "wrap", [StoreWrapper, partial(Retrying, seconds=0.0), partial(Metered, observer=print)]
+)
 async def test_a_wrapper_passes_on_every_method_with_every_argument(wrap: Any, name: str) -> None:
     inner, arguments = Recorder(), every_argument(name)
     answer = await called(wrap(inner), name, arguments)
