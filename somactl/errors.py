@@ -15,17 +15,9 @@
     │   ├── TargetRefused                 a file that cannot be written; refused before any work
     │   ├── InvalidFile                   a file that is no matrix we read
     │   ├── InvalidJson                   JSON that holds no matrix, or holds it badly
-    │   ├── EnvelopeError                 one subclass for each defect of the format
-    │   │   ├── BadMagic
-    │   │   ├── UnsupportedVersion
-    │   │   ├── Truncated
-    │   │   ├── TrailingBytes
-    │   │   ├── BadHeader
-    │   │   ├── BadBase64
-    │   │   ├── BadPayload
-    │   │   ├── DigestMismatch
-    │   │   ├── NonFinite
-    │   │   └── WrongAddress              written for another namespace or key
+    │   ├── EnvelopeError                 one subclass for each defect of the format:
+    │   │   └── BadMagic, UnsupportedVersion, Truncated, TrailingBytes, BadHeader, BadBase64, BadPayload,
+    │   │       DigestMismatch, NonFinite, WrongAddress (written for another namespace or key)
     │   ├── InputsRejected                several of one commit, each named
     │   ├── LimitExceeded                 larger than an envelope or a commit may be
     │   ├── InvariantViolated             carries the verdict
@@ -41,13 +33,8 @@
     ├── StoreUnavailable            13    nothing written; retryable
     │   ├── StoreBusy                     another writer, or a server that runs a long script
     │   ├── StoreTimeout                  no answer in time
-    │   ├── StoreLoading                  the server starts and reads its data
-    │   ├── ClusterDown                   the cluster serves no slots
-    │   ├── SlotMoving                    the slot is on its way to another node
-    │   ├── NotPrimary                    a replica, or a primary that has been demoted
-    │   ├── TooFewReplicas                fewer than the server demands for a write
-    │   ├── WritesStopped                 not retryable: the server cannot persist, and takes no writes
-    │   ├── StoreFull
+    │   ├── StoreLoading, ClusterDown, SlotMoving, NotPrimary, TooFewReplicas
+    │   ├── WritesStopped, StoreFull      not retryable: the server cannot persist
     │   ├── WorkerLost                    a worker process or a scheduler that an audit relied on
     │   ├── StoreDamaged                  not retryable: needs an operator
     │   └── SchemaMismatch                not retryable: newer, older or foreign schema
