@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from servers.prometheus import Pushgateway
 from somactl.cli.app import build
 from somactl.config import SETTINGS, VARIABLES, Settings
 from somactl.errors import SomactlError
@@ -136,10 +137,15 @@ def has_shards() -> bool:
     return any("--shard" in option.opts for option in parser.commands["verify-psd"].params)
 
 
-async def test_the_nightly_pod_runs(folder: Path) -> None:
+async def test_the_nightly_pod_runs_and_pushes(folder: Path, pushgateway: Pushgateway) -> None:
     async with open_store(Settings(store=f"sqlite:///{folder / 'store.db'}")) as store:
         keys = await fill(store, 7)
-    assert run(FOLDER / "cronjob.yaml", folder)["checked"] == len(keys)
+    report = run(FOLDER / "cronjob.yaml", folder, SOMACTL_PUSH_GATEWAY=pushgateway.url)
+    assert report["checked"] == len(keys)
+    pushed = pushgateway.value(
+        "somabrain_rho_matrices", job="verify-psd", namespace="default", outcome="valid"
+    )
+    assert pushed == len(keys)
 
 
 @pytest.mark.skipif(not has_shards(), reason="verify-psd has no --shard yet")

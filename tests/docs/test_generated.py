@@ -1,4 +1,4 @@
-"""Generated pages follow from the code, and the runbooks are those that errors name."""
+"""Generated pages follow from the code, and the runbooks are those that errors and alerts name."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from somactl.core.verdict import Tolerances, Verdict, Witness
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.SomactlError)]
+
+RULES = (ROOT / "examples/prometheus/rules.yml").read_text(encoding="utf-8")
+PAGES_OF_ALERTS = set(re.findall(r"runbook_url: \S+/RUNBOOKS/([\w-]+)\.md", RULES))
 
 pytestmark = pytest.mark.source
 
@@ -50,15 +53,20 @@ def test_the_precedence_of_codes_is_the_documented_one() -> None:
     assert ", ".join(map(str, report.PRECEDENCE)) in page
 
 
-def test_runbooks_are_those_that_errors_name() -> None:
+def test_runbooks_are_those_that_errors_and_alerts_name() -> None:
     pages = {path.stem for path in (ROOT / "RUNBOOKS").glob("*.md")} - {"README"}
-    assert pages == {c.runbook for c in CLASSES if c.runbook}
+    assert pages == {c.runbook for c in CLASSES if c.runbook} | PAGES_OF_ALERTS
+    assert {page for page in pages if page.isupper()} <= PAGES_OF_ALERTS, (
+        "these are named as alerts' pages are"
+    )
 
 
 def test_the_index_of_runbooks_lists_each_page_with_its_code() -> None:
     index = (ROOT / "RUNBOOKS/README.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| \[([A-Za-z_-]+)\]\(\1\.md\) \| (\d+)", index, re.MULTILINE))
-    assert rows == {c.runbook: str(c.exit_code) for c in CLASSES if c.runbook}
+    rows = dict(re.findall(r"^\| \[([A-Za-z_-]+)\]\(\1\.md\) \| (\d+|any|-)", index, re.MULTILINE))
+    named = {c.runbook: str(c.exit_code) for c in CLASSES if c.runbook}
+    assert rows.keys() == named.keys() | PAGES_OF_ALERTS
+    assert rows.items() >= named.items()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ NAMED_BY_HAND = {
 }
 A_REHEARSED_KEY = "somactl doctor"
 """What the commit that doctor rehearses would delete."""
-OTHERS = {"--complete", "--user", "--json", "--no-deps", "--require-hashes"}
+OTHERS = {"--complete", "--user", "--json", "--no-deps", "--require-hashes", "--persistence"}
 """Flags of other programs that pages and messages name, and the one that completion scripts call."""
 
 _CALL = re.compile(rf"\bsomactl ({'|'.join(map(re.escape, COMMANDS))})\b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from subprocess import PIPE, Popen
 from typing import Any
 
 from somactl.config import Settings
@@ -14,10 +15,11 @@ from somactl.runtime import open_store
 from somactl.store.cached import Fill
 from somactl.store.contract import Entry
 from somactl.store.redis.cache_entries import Names, fields
+from somactl.store.sqlite import SqliteStore
 from somactl.testing.values import proof, write
 from tests.cli.conftest import density, with_smallest_eigenvalue
 from tests.suggested.drills import Drill, drill, fails
-from tests.suggested.server_cases import Servers
+from tests.suggested.server_cases import Servers, configured, until
 from tests.suggested.stage import KEY, NAMESPACE, Stage
 
 IN_THE_STORE = ("--file", "commit ", "cache-warm")
@@ -118,3 +120,92 @@ def forge(servers: Servers, data: bytes, version: int) -> None:
         entry = Entry(KEY, version, incarnation, "forged", 0.0, data, None, "")
         fill = Fill(KEY, version, incarnation, seconds + fraction / 1e6, entry, peek(data).content)
         raw.hset(names.entry(KEY), mapping=fields(NAMESPACE, fill))
+
+
+@drill("AUDIT_MISSED")
+def a_night_without_the_store(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    gateway = servers.gateway
+    stage.env["SOMACTL_PUSH_GATEWAY"] = gateway.url
+    server = servers.fresh()
+    stage.on(server.url).ok("init")
+    server.stop()
+    fails(stage, 13, "verify-psd", "--all", "--incremental", "--recheck", "5%", "--resume", "--push")
+    assert gateway.value("somabrain_job_exit_code", job="verify-psd", namespace=NAMESPACE) == 13
+
+    def back() -> None:
+        server.start()
+        stage.ok("init")
+        stage.put()
+
+    yield Drill(codes={"--sample": {13}}, mend=back)
+    again = stage.ok("-o", "json", "verify-psd", "--all", "--incremental").json
+    assert (again["complete"], again["coverage"]["unchanged"]) == (True, 1)
+    assert gateway.value("somabrain_rho_psd_ok", job="verify-psd", namespace=NAMESPACE) == 1
+
+
+@drill("DEGRADED")
+def a_cache_that_is_down(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    with both_servers(stage, servers):
+        servers.redis.stop()
+        fails(stage, 4, "commit", "--", f"{KEY}=2.npy")
+        yield Drill(codes={"redis-cli": {0, 1}}, mend=servers.redis.start)
+        assert audit(stage, "both")["valid"] == 4
+        assert stage.ok("-o", "json", "get", "other").json["served_by"] == "redis cache"
+
+
+@drill("LATENCY")
+def a_session_that_holds_a_lock(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    """Commits wait for it; reads do not."""
+    with both_servers(stage, servers) as url:
+        words = "BEGIN; LOCK TABLE somactl.payload IN EXCLUSIVE MODE; SELECT pg_backend_pid();"
+        with Popen(["psql", "-qAt", url], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as session:
+            assert session.stdin is not None
+            assert session.stdout is not None
+            session.stdin.write(f"{words}\n")
+            session.stdin.flush()
+            pid = session.stdout.readline().strip()
+            waiting = stage.begin(*stage.where, "commit", "--", f"{KEY}=2.npy", env=stage.env)
+            until(
+                lambda: (
+                    pid
+                    in stage.line(
+                        f"psql -At '{url}' -c 'SELECT pg_blocking_pids(pid) FROM pg_stat_activity'"
+                    ).stdout
+                )
+            )
+            assert waiting.poll() is None
+            yield Drill({"PID": pid}, passed=("redis-cli",))
+            _, err = waiting.communicate(timeout=60)
+            assert waiting.returncode == 0, err
+            session.kill()
+
+
+@drill("LATENCY")
+def a_script_that_is_slow(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    stage.on(servers.fresh().url).ok("init")
+    stage.put()
+    with configured(servers.redis, slowlog_log_slower_than="0"), servers.redis.client() as raw:
+        raw.eval("for i = 1, 1000000 do end", 0)
+        assert raw.slowlog_get()
+    yield Drill(passed=("psql",))
+
+
+@drill("EVENT_BACKLOG")
+def a_relay_that_does_not_run(stage: Stage, servers: Servers) -> Iterator[Drill]:
+    stage.ok("init")
+    stage.ok("events", "enable")
+    stage.put(seed=1)
+    stage.put(seed=2)
+    assert waiting_events(stage) == 2
+
+    async def publish() -> None:
+        store = SqliteStore(stage.folder / "my store.db", namespace=NAMESPACE)
+        await store.mark_published(2)
+        await store.close()
+
+    yield Drill(mend=lambda: asyncio.run(publish()))
+    assert waiting_events(stage) == 0
+
+
+def waiting_events(stage: Stage) -> int:
+    return int(stage.ok("-o", "json", "events", "status").json["backlog"])

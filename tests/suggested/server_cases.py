@@ -15,6 +15,7 @@ import redis
 from servers.certificates import make_certificates
 from servers.postgres import PostgresServer
 from servers.process import free_port
+from servers.prometheus import Pushgateway
 from servers.redis import ClusterNode, RedisServer
 from tests.cli.conftest import density
 from tests.suggested.stage import KEY, NAMESPACE, SECRET, Fault, Stage
@@ -22,10 +23,11 @@ from tests.suggested.stage import KEY, NAMESPACE, SECRET, Fault, Stage
 
 @dataclass
 class Servers:
-    """A Redis that the cases may configure and stop, and a Postgres of which they are clients."""
+    """A Redis that the cases may configure and stop; of a Postgres and a Pushgateway they are clients."""
 
     redis: RedisServer
     postgres: PostgresServer
+    gateway: Pushgateway
 
     def fresh(self) -> RedisServer:
         """The Redis, running and empty."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from servers.postgres import PostgresServer
+from servers.prometheus import Pushgateway
 from servers.redis import RedisServer
 from somactl.cli import app
 from somactl.cli.pages import error_classes
@@ -48,9 +49,11 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Servers]:
+def servers(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, gateway_server: Pushgateway
+) -> Iterator[Servers]:
     with RedisServer(tmp_path_factory.mktemp("suggested")) as server:
-        yield Servers(server, postgres_server)
+        yield Servers(server, postgres_server, gateway_server)
 
 
 def test_every_error_is_brought_about() -> None:

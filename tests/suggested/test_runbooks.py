@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from servers.postgres import PostgresServer
+from servers.prometheus import Pushgateway
 from servers.redis import RedisServer
 from somactl.cli.suggest import command_line
 from somactl.package_data import data_file
@@ -37,9 +38,11 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Servers]:
+def servers(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, gateway_server: Pushgateway
+) -> Iterator[Servers]:
     with RedisServer(tmp_path_factory.mktemp("runbooks")) as server:
-        yield Servers(server, postgres_server)
+        yield Servers(server, postgres_server, gateway_server)
 
 
 def test_every_page_has_a_drill() -> None:
