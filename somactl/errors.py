@@ -28,8 +28,7 @@
     │   ├── CommitAborted                 the id was claimed by `status --resolve`
     │   ├── OrderRefused                  expired, replaced by a newer one, or for another namespace
     │   └── EvidenceRejected              damaged, or parts that do not make one audit
-    ├── VersionConflict             12    nothing written
-    ├── PlanStale                   12    what a plan was made from has changed
+    ├── VersionConflict, PlanStale  12    nothing written; or nothing more of a plan
     ├── StoreUnavailable            13    nothing written; retryable
     │   ├── StoreBusy                     another writer, or a server that runs a long script
     │   ├── StoreTimeout                  no answer in time
