@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import audit_fleet
 import audit_whole
 import bulk_reads
 import certificate
@@ -84,6 +85,7 @@ GROUPS = [
     Group(audit_whole.redis, ["audit-redis"]),
     Group(audit_whole.incremental, ["audit-incremental"]),
     Group(audit_whole.memory, ["audit-memory"]),
+    Group(audit_fleet.fleet, audit_fleet.ROWS),
     Group(codec.size, ["size-hermitian"]),
     _codec("fresh"),
     _codec("reused"),
