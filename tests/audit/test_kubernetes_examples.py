@@ -160,7 +160,7 @@ async def test_the_pods_of_all_shards_run(folder: Path) -> None:
     ]
     assert sum(each["checked"] for each in found) == len(keys)
     files = sorted(map(str, (folder / "evidence").iterdir()))
-    merged = somactl(["evidence", "merge", *files, "--output", "json"], {})
+    merged = somactl(["evidence", "merge", *files, "--output", "json"], {})["audit"]
     assert (merged["checked"], merged["complete"]) == (len(keys), True)
 
 
