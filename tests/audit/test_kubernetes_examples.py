@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from servers.prometheus import Pushgateway
-from somactl.cli.app import build
 from somactl.config import SETTINGS, VARIABLES, Settings
 from somactl.errors import SomactlError
 from somactl.operations.audit.shards import Shard
@@ -132,11 +131,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def has_shards() -> bool:
-    parser: Any = build()
-    return any("--shard" in option.opts for option in parser.commands["verify-psd"].params)
-
-
 async def test_the_nightly_pod_runs_and_pushes(folder: Path, pushgateway: Pushgateway) -> None:
     async with open_store(Settings(store=f"sqlite:///{folder / 'store.db'}")) as store:
         keys = await fill(store, 7)
@@ -148,7 +142,6 @@ async def test_the_nightly_pod_runs_and_pushes(folder: Path, pushgateway: Pushga
     assert pushed == len(keys)
 
 
-@pytest.mark.skipif(not has_shards(), reason="verify-psd has no --shard yet")
 async def test_the_pods_of_all_shards_run(folder: Path) -> None:
     """And their evidence adds up."""
     async with open_store(Settings(store=f"sqlite:///{folder / 'store.db'}")) as store:

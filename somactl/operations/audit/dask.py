@@ -198,7 +198,7 @@ def _client(address: str) -> Any:
     except (OSError, ValueError) as exc:
         raise WorkerLost(
             f"no Dask scheduler answers at {address}: {exc}",
-            hint=f"start it: dask scheduler --host {address}",
+            hint="start it with `dask scheduler`, or mend the address",
         ) from None
     try:
         client.wait_for_workers(1, timeout=_ANSWER_SECONDS)

@@ -39,11 +39,6 @@ class Bounds:
     def has(self, key: str) -> bool:
         return (self.after is None or key > self.after) and self.before_end(key)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no key can be in it."""
-        return self.after is not None and self.after == self.upto
-
     def before_end(self, key: str) -> bool:
         return self.upto is None or key <= self.upto
 
