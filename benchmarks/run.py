@@ -33,6 +33,7 @@ import legacy_values
 import load
 import memory
 import peers
+import pushing
 import startup
 import stores
 from measure import QUICK, Effort, Memory, Row, cores, large_buffers
@@ -90,6 +91,7 @@ GROUPS = [
     _codec("fresh"),
     _codec("reused"),
     Group(startup.startup, ["startup-version", "startup-ls"]),
+    Group(pushing.push_cost, ["push-cost"]),
     Group(memory.verify_psd, ["memory-full", "memory-hermitian"]),
     Group(stores.redis_commit, ["redis-commit"]),
     Group(stores.redis_script, ["redis-script-equal", "redis-script-time"]),

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from redis.asyncio import Redis
 
 from servers.postgres import PostgresServer
+from servers.prometheus import Pushgateway
 from servers.redis import RedisServer
 from somactl.core.envelope import serialize_matrix
 from somactl.core.framing import peek
@@ -49,6 +50,13 @@ def redis_server(**config: str) -> Iterator[RedisServer]:
 def postgres_server() -> Iterator[PostgresServer]:
     with tempfile.TemporaryDirectory() as folder, PostgresServer(Path(folder), settings=DURABLE) as server:
         yield server
+
+
+@contextmanager
+def pushgateway() -> Iterator[str]:
+    """The URL of a Pushgateway."""
+    with tempfile.TemporaryDirectory() as folder, Pushgateway(Path(folder)) as server:
+        yield server.url
 
 
 def payload(size: int, key: str = "bench", namespace: str = "default") -> bytes:

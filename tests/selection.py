@@ -52,6 +52,14 @@ LEFT_OUT: dict[str, str] = {
     r"faults/test_migration_signals.py::test_of_two_runs.*-(postgres|redis)": (
         "faults/test_migration_signals.py::test_of_two_runs_the_one_that_was_overtaken_stops"
     ),
+    r"cli/test_push.py::test_every_failure.*-json\]": "cli/test_push.py::test_every_failure_is_pushed",
+    r"cli/test_push.py::test_a_failing_gateway.*\[(silent|400)-(3|13)\]": (
+        "cli/test_push.py::test_a_failing_gateway_makes_it_4_at_most"
+    ),
+    r"cli/test_push.py::test_a_switch_that_fails.*silent": "cli/test_push.py::test_a_switch_that_fails",
+    r"telemetry/test_questions.py::.*\[(nothing|corrupt|outdated|cache_down|never_read|a_spot)": (
+        "telemetry/test_questions.py::test_every_question_is_answered_truthfully"
+    ),
     r"prune/test_large.py::": "prune/test_two_runs.py::",
     r"prune/test_prefix.py::.*_on_every_store\[(postgres|hybrid)": "prune/test_prefix.py::",
     r"migration/test_state_machine.py::TestLongJourneys": "migration/test_state_machine.py::TestJourneys",

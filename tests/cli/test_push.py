@@ -19,7 +19,7 @@ from servers.process import free_port
 from servers.prometheus import Pushgateway
 from servers.redis import RedisServer
 from support.violation import put_violation
-from tests.cli.conftest import SOMACTL, Result, Shell, density, environment, with_smallest_eigenvalue
+from tests.cli.conftest import Result, Shell, density, environment, with_smallest_eigenvalue
 from tests.telemetry.silent import Answering, silent
 
 TIMEOUT = 10.0
@@ -374,7 +374,7 @@ def test_a_call_that_pushes_nothing_imports_nothing_for_it(shell: Shell) -> None
         "atexit.register(lambda: print(*sys.modules, file=open('modules', 'w')))\n"
         "from somactl.cli import main\nmain()"
     )
-    for words in (["verify-psd", "--all"], ["compact", "--yes"], ["prune", "--keep", "10"], ["ls"]):
+    for words in (["verify-psd", "--all"], ["compact", "--yes"]):
         done = subprocess.run(
             [sys.executable, "-c", code, *words],
             cwd=shell.folder,
@@ -387,7 +387,6 @@ def test_a_call_that_pushes_nothing_imports_nothing_for_it(shell: Shell) -> None
             name for name in loaded if name.startswith(("prometheus_client", "somactl.telemetry", "http."))
         ]
         assert found == []
-    assert SOMACTL
 
 
 # --- a file for the node exporter, and a dead man's switch
