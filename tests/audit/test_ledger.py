@@ -387,9 +387,10 @@ def test_when_the_cycle_is_complete() -> None:
     assert ledger.cycle_seconds(1000) == pytest.approx(20 * day)
     idle = blank(runs=(Run(0.0, 10.0, 1000, 0), Run(day, day + 10, 0, 0)))
     assert idle.cycle_seconds(1000) is None
-    for number in range(4, 30):
-        ledger = ledger.ran(Run(number * day, number * day + 10, 50, 0))
-    assert [run.started_at for run in ledger.runs] == [number * day for number in range(30 - KEEP_RUNS, 30)]
+    for number in range(4, KEEP_RUNS + 5):
+        ledger = ledger.ran(Run(number * day, number * day + 10, 100 if number > 90 else 50, 0))
+    assert [run.started_at for run in ledger.runs] == [number * day for number in range(5, KEEP_RUNS + 5)]
+    assert ledger.cycle_seconds(1000) == pytest.approx(10 * day)  # at the pace of the last ten
     assert merge(ledger, ledger.ran(Run(0.0, 5.0, 1, 1))).runs == ledger.runs
 
 

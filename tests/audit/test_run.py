@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import Phase, given, settings, strategies as st
 
 from somactl.core.quantities import Share, Size
 from somactl.core.verdict import Tolerances
@@ -128,6 +129,32 @@ async def test_rotten_bytes_are_found_when_their_turn_comes(store: MemoryStore) 
     assert 3 in codes
     assert codes[codes.index(3) :] == [3] * (4 - codes.index(3))  # known from then on
     assert min(store.reads.values()) >= 2
+
+
+async def test_deleted_keys_make_no_cycle_longer(store: MemoryStore) -> None:
+    """A share of those that are left would not come round in four nights."""
+    store.page = 1
+    await audit(store)
+    store.reads.clear()
+    await nightly(store, Share(0.25))
+    for key in list(store.reads):
+        store.delete(key)
+    reports = [await nightly(store, Share(0.25)) for _ in range(3)]
+    assert store.reads.keys() == set(KEYS)
+    assert [report.coverage and report.coverage.rechecked for report in reports] == [5, 5, 5]
+
+
+async def test_new_keys_make_no_cycle_longer(store: MemoryStore) -> None:
+    """They are in the range that is read last, and take the turn of others."""
+    store.page = 200
+    await audit(store)
+    store.reads.clear()
+    for _ in range(3):
+        await nightly(store, Share(0.25))
+    for number in range(100):
+        store.put(f"k15-{number:02}", good(f"k15-{number:02}"))
+    await nightly(store, Share(0.25))
+    assert set(KEYS) <= store.reads.keys()
 
 
 async def test_a_share_in_bytes(store: MemoryStore) -> None:
@@ -643,3 +670,73 @@ async def test_a_run_whose_lease_was_taken_over_ends_with_what_it_has(store: Mem
     assert reports[0].code == 3
     assert (reports[1].code, reports[1].codes) == (3, [3, 4, 16])
     assert "taken over" in reports[1].warnings[-1]
+
+
+# Coverage, whatever happens meanwhile
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(0, 30)),
+        st.tuples(st.just("delete"), st.integers(0, 30)),
+        st.tuples(st.just("bad"), st.integers(0, 30)),
+        st.tuples(st.just("night"), st.just(0)),
+        st.tuples(st.just("full"), st.just(0)),
+        st.tuples(st.just("fault"), st.integers(0, 12)),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=12, phases=[Phase.generate])
+@given(actions=ACTIONS, page=st.integers(1, 9), nights=st.sampled_from([2, 3, 4]))
+def test_every_matrix_is_read_within_a_cycle_and_every_bad_one_is_found(
+    actions: list[tuple[str, int]], page: int, nights: int
+) -> None:
+    asyncio.run(_cycle(actions, page, nights))
+
+
+async def _cycle(actions: list[tuple[str, int]], page: int, nights: int) -> None:
+    store = MemoryStore(page)
+    for number in range(0, 30, 2):
+        store.put(f"k{number:02}", good(f"k{number:02}"))
+    await audit(store)
+    read: list[set[str]] = []
+    lived: list[set[str]] = []
+    for action, number in [*actions, *[("night", 0)] * nights]:
+        key = f"k{number:02}"
+        if action in ("put", "bad"):
+            store.put(key, good(key, number) if action == "put" else bad(key))
+        elif action == "delete" and key in store.values:
+            store.delete(key)
+        elif action == "fault":
+            await _with_a_fault(store, number)
+        elif action == "full":
+            store.now += NIGHT
+            assert (await audit(store)).psd_ok is not _has_bad(store)
+        elif action == "night" and store.values:
+            report = await nightly(store, Share(1 / nights))
+            assert report.psd_ok is not _has_bad(store)
+            read.append(set(store.reads))  # with what was read since the night before
+            store.reads.clear()
+            lived.append(set(store.values))
+            of_all = set.intersection(*lived[-nights:]) if len(lived) >= nights else set()
+            assert of_all <= set.union(*read[-nights:])
+        assert claimed_although_bad(store) == []
+
+
+def _has_bad(store: MemoryStore) -> bool:
+    return any(data == bad(key) for key, (_, data, _) in store.values.items())
+
+
+async def _with_a_fault(store: MemoryStore, at: int) -> None:
+    """A night that is killed, at a read or around a write of notes."""
+    moment = ("read", "before notes", "after notes")[at % 3]
+    store.trip = killing(at // 3, moment)
+    try:
+        await nightly(store, Share(0.3))
+    except Killed:
+        pass
+    finally:
+        store.trip = lambda what: None
+        store.now += NIGHT

@@ -445,5 +445,6 @@ def test_the_pace_is_kept(audits: Audits) -> None:
         SqliteStore.head = slow
         """
     )
-    report = audits.report("--all", "--max-latency", "10ms", "--max-duration", "2s", code=4, **{BEFORE: slow})
-    assert report["held_back_seconds"] > 0.2
+    held = audits("--all", "--max-latency", "10ms", "--max-duration", "2s", "-o", "json", **{BEFORE: slow})
+    assert held.code in (0, 4)  # as far as it came in that time
+    assert held.json["held_back_seconds"] > 0.2

@@ -39,6 +39,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     request   the identity of what was asked for; another request does not go on from here, nor one in
               another incarnation
     holder    who is at work, for a person to find; until  when the lease ends, by the store's clock
+    began     when the audit began, of which this run is the first or goes on with
     phase     `all` (or what changed), then `recheck`
     report    what was found so far, and which key was reached
     """
@@ -48,6 +49,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     holder: str
     since: float
     until: float
+    began: float = 0.0
     phase: Phase = "all"
     report: VerifyReport | None = None
     format: int = 1

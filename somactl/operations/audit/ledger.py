@@ -46,7 +46,9 @@ NEAR_SECONDS = 60.0
 """Pages that follow each other and were read within this time become one range, read at the first one's."""
 MAX_RANGES = 2000
 MAX_RANGE_BYTES = 512 << 10
-KEEP_RUNS = 10
+KEEP_RUNS = 100
+"""So the promise of a cycle (`cycle`) holds from a share of 1 % a run."""
+PACE_RUNS = 10
 KEEP_DOUBTS = 10
 
 
@@ -66,12 +68,15 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One audit, as far as the pace needs it: the store's time, and what it read and recorded."""
+    """One audit, as far as pace and cycle need it: the store's time, what it read and recorded; of which keys
+    (`all`, or a shard), and what share of the unchanged ones it has read again, 0 where it came to no end."""
 
     started_at: float
     ended_at: float
     keys: int
     bytes: int
+    share: float = 0.0
+    scope: str = "all"
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,14 +204,15 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     def cycle_seconds(self, keys: int) -> float | None:
         """In what time all `keys` of the namespace are read once, at the pace of the last runs.
 
-        The pace is what was read by all noted runs but the first, over the time from the end of the first
-        to the end of the last: whole periods, pauses included. None where fewer than two runs are noted,
-        or they read nothing.
+        The pace is what was read by the last PACE_RUNS noted runs but the first, over the time from the end
+        of the first to the end of the last: whole periods, pauses included. None where fewer than two runs
+        are noted, or they read nothing.
         """
-        if len(self.runs) < 2:
+        runs = self.runs[-PACE_RUNS:]
+        if len(runs) < 2:
             return None
-        seconds = self.runs[-1].ended_at - self.runs[0].ended_at
-        read = sum(run.keys for run in self.runs[1:])
+        seconds = runs[-1].ended_at - runs[0].ended_at
+        read = sum(run.keys for run in runs[1:])
         return keys * seconds / read if read > 0 and seconds > 0 else None
 
 

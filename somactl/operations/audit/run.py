@@ -22,8 +22,9 @@ from msgspec.structs import fields, replace
 from somactl.core.quantities import Part, Share, Size
 from somactl.errors import LockHeld, PlanStale, SomactlError, TargetRefused, UsageError
 from somactl.operations.audit import lease as leases
+from somactl.operations.audit.cycle import Cycle
 from somactl.operations.audit.lease import Lease, OnOverlap, RunState
-from somactl.operations.audit.ledger import Cursor, Run
+from somactl.operations.audit.ledger import Cursor, Run, Span
 from somactl.operations.audit.model import Check, Proven
 from somactl.operations.audit.pages import PAGE_KEYS, Bounds, Page, Wanted, everything, named, pages
 from somactl.operations.audit.proofs import Proofs
@@ -107,7 +108,7 @@ class _Audit:
         self.phase: leases.Phase = "all"
         self.proven_here: Bounds | None = None  # the range of this process's own first pass
         self.total = 0
-        self.began = now()
+        self.began = self.audit_began = now()
         self.read = Run(self.began, self.began, 0, 0)
         self._saved = time.monotonic()
 
@@ -156,7 +157,8 @@ class _Audit:
             request=self._identity(),
             incarnation=self.incarnation,
             holder=leases.holder(),
-            since=self.now(),
+            since=self.began,
+            began=self.began,
             until=self.now() + leases.LEASE_SECONDS,
         )
         if left is None or left.report is None or not self.request.resume:
@@ -170,7 +172,7 @@ class _Audit:
                 hint="give it the same options, or begin anew",
                 next=again(resume=None),
             )
-        return replace(fresh, phase=left.phase, report=left.report)
+        return replace(fresh, phase=left.phase, report=left.report, began=left.began)
 
     def _identity(self) -> str:
         request = self.request
@@ -192,15 +194,14 @@ class _Audit:
         own = {name: getattr(self.report, name) for name in _OWN}
         for each in fields(VerifyReport):
             setattr(self.report, each.name, own.get(each.name, getattr(state.report, each.name)))
-        self.report.resumed = True
+        self.report.resumed, self.audit_began = True, state.began
         self.coverage = state.report.coverage or self.coverage
         self.proofs.done += 1
 
     async def _go(self, work: Callable[[], Awaitable[None]]) -> None:
         self.report.warnings += self.records.warnings
         self.report.coverage = self.coverage
-        # What changed while an ended run was not at work is not claimed by the one that goes on with it.
-        self.version = self.report.version_started = self.report.version_started or self.version
+        self.report.version_started = self.report.version_started or self.version
         try:
             self.total = (await self.store.summary()).keys
             await work()
@@ -255,32 +256,38 @@ class _Audit:
 
     async def _rechecks(self) -> AsyncGenerator[Page, None]:
         """Pages of what is to be read again, without what the first pass has just read."""
-        by_bytes, left = self._budget()
-        for span in self.records.ledger.recheck():
-            inside = self.request.bounds.within(span.after, span.upto)
-            if left <= 0:
+        request, part, coverage = self.request, self.request.recheck, self.coverage
+        by_bytes, left = isinstance(part, Size), 0
+        spans = [span for span in self.records.ledger.recheck() if self._is_unread(span)]
+        cycle = None
+        if isinstance(part, Size):
+            left = part.bytes_ - coverage.rechecked_bytes
+        else:
+            cycle = Cycle(self.records.ledger.runs, part.fraction, request.scope)
+            keys = part.of(coverage.changed + coverage.unchanged)
+            left = max(keys - coverage.rechecked, cycle.due(spans))
+        for span in spans:
+            promised = cycle is not None and cycle.runs_left(span.read_at) == 1
+            if left <= 0 and not promised:
                 return
-            if inside is None:
-                continue
-            size = PAGE_KEYS if by_bytes else min(PAGE_KEYS, left)
-            wanted = self._not_just_proven(self.records.before.cursor())
-            listed = pages(self.store, inside, wanted=wanted, recheck=True, page_keys=size)
-            async with aclosing(listed) as found:
+            async with aclosing(self._again(span, PAGE_KEYS if by_bytes or promised else left)) as found:
                 async for page in found:
                     yield page
                     left -= page.bytes_ if by_bytes else page.keys
-                    if left <= 0:
+                    if left <= 0 and not promised:
                         break
 
-    def _budget(self) -> tuple[bool, int]:
-        """Whether it is one of bytes, and how much is still to be read again."""
-        part, coverage, ledger = self.request.recheck, self.coverage, self.records.ledger
-        if isinstance(part, Size):
-            return True, part.bytes_ - coverage.rechecked_bytes
-        keys = coverage.changed + coverage.unchanged
-        # Keys that were deleted since they were read make the share no smaller, or it would not come round.
-        known = ledger.keys if self.request.bounds == Bounds() else keys
-        return False, part.of(max(keys, known)) - coverage.rechecked
+    def _is_unread(self, span: Span) -> bool:
+        """Whether it has keys of this audit's, and was not read since that began."""
+        inside = self.request.bounds.within(span.after, span.upto)
+        return inside is not None and (span.read_at is None or span.read_at < self.audit_began)
+
+    def _again(self, span: Span, most: int) -> AsyncGenerator[Page, None]:
+        """The pages of a span, of `most` keys each."""
+        inside = self.request.bounds.within(span.after, span.upto)
+        assert inside is not None
+        wanted = self._not_just_proven(self.records.before.cursor())
+        return pages(self.store, inside, wanted=wanted, recheck=True, page_keys=min(PAGE_KEYS, most))
 
     def _not_just_proven(self, cursor: Cursor) -> Wanted:
         """Which keys the second pass reads: all but those that the first pass of this process has read."""
@@ -334,7 +341,7 @@ class _Audit:
     async def _end(self) -> None:
         """Keep what was done, let go of the lease, and say what is covered."""
         if self.read.keys and not self.request.known_bad:
-            self.records.ledger = self.records.ledger.ran(replace(self.read, ended_at=self.now()))
+            self.records.ledger = self.records.ledger.ran(self._as_noted())
         try:
             await self._save()
             if self.lease is not None and not self.records.lost:
@@ -342,6 +349,12 @@ class _Audit:
         except LockHeld as exc:
             self.proofs.fail(exc)
         self._tell()
+
+    def _as_noted(self) -> Run:
+        """This run as the ledger notes it."""
+        part, ended = self.request.recheck, self.proofs.ended_by or self.coverage.recheck_ended_by
+        share = part.fraction if self.request.incremental and isinstance(part, Share) and not ended else 0.0
+        return replace(self.read, ended_at=self.now(), share=share, scope=self.request.scope)
 
     def _tell(self) -> None:
         ledger, coverage, now = self.records.ledger, self.coverage, self.now()
