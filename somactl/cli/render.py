@@ -227,7 +227,7 @@ def _show(report: ShowReport) -> list[str]:
     lines += [f"{'label':<10} {name}={value}" for name, value in report.metadata.items()]
     stored = report.stored_verdict
     if stored:
-        lines.append(f"{'at commit':<10} {stored['status']}, {stored['rigour']}")
+        lines.append(f"{'at commit':<10} {stored['status']}, {stored.get('rigour', 'by another writer')}")
     if report.verdict is not None:
         lines += verdict_lines(report.verdict)
         if report.verdict.spectrum is not None:

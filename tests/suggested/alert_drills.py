@@ -8,15 +8,13 @@ from contextlib import contextmanager
 from subprocess import PIPE, Popen
 from typing import Any
 
-from somactl.config import Settings
 from somactl.core.envelope import serialize_matrix
 from somactl.core.framing import peek
-from somactl.runtime import open_store
 from somactl.store.cached import Fill
 from somactl.store.contract import Entry
 from somactl.store.redis.cache_entries import Names, fields
 from somactl.store.sqlite import SqliteStore
-from somactl.testing.values import proof, write
+from support.violation import put_violation
 from tests.cli.conftest import density, with_smallest_eigenvalue
 from tests.suggested.drills import Drill, drill, fails
 from tests.suggested.server_cases import Servers, configured, until
@@ -26,12 +24,6 @@ IN_THE_STORE = ("--file", "commit ", "cache-warm")
 IN_THE_CACHE = ("--file", "commit ", "restore", "status")
 A_REFUSAL = ("both", "cache-warm", "status", "restore")
 FOUND = {"audit.json": {3}, "both.ndjson": {3}, "show --check": {3}}
-
-
-def violated(namespace: str = NAMESPACE) -> bytes:
-    """An intact envelope of what is no density matrix."""
-    array = with_smallest_eigenvalue(density(4), -0.2)
-    return serialize_matrix(array, key=KEY, namespace=namespace, kind="rho", timestamp=0.0)
 
 
 @contextmanager
@@ -47,14 +39,8 @@ def both_servers(stage: Stage, servers: Servers) -> Iterator[str]:
         servers.postgres.drop_database(url)
 
 
-def vouch_for(data: bytes, store: str, cache: str = "") -> str:
-    """Commit it as a writer that says `valid` of whatever it has; the commit's id."""
-
-    async def commit() -> str:
-        async with open_store(Settings(store=store, cache=cache, namespace=NAMESPACE)) as opened:
-            return (await write(opened, {KEY: data}, verdicts=proof(data))).commit_id
-
-    return asyncio.run(commit())
+def newest_commit(stage: Stage) -> str:
+    return str(stage.ok("-o", "json", "log", "--limit", "1").json["commits"][0]["commit_id"])
 
 
 def versions(stage: Stage) -> dict[str, int]:
@@ -68,7 +54,8 @@ def audit(stage: Stage, origin: str = "authority") -> Any:
 @drill("RHO_VIOLATION")
 def a_violation_in_postgres(stage: Stage, servers: Servers) -> Iterator[Drill]:
     with both_servers(stage, servers) as url:
-        commit_id = vouch_for(violated(), url)
+        put_violation(url, KEY, namespace=NAMESPACE)
+        commit_id = newest_commit(stage)
         fails(stage, 3, "verify-psd", "--all")
         assert [
             each["store"] for each in audit(stage, "both")["results"] if each["outcome"] == "violated"
@@ -81,7 +68,7 @@ def a_violation_in_postgres(stage: Stage, servers: Servers) -> Iterator[Drill]:
 @drill("RHO_VIOLATION")
 def a_violation_in_the_cache_alone(stage: Stage, servers: Servers) -> Iterator[Drill]:
     with both_servers(stage, servers):
-        forge(servers, violated(), version=1)
+        forge(servers, version=1)
         assert audit(stage)["psd_ok"] is True
         wrong = {(each["store"], each["outcome"]) for each in audit(stage, "both")["results"]}
         assert wrong == {("redis cache", "violated"), ("redis cache", "contradicting")}
@@ -94,7 +81,8 @@ def a_violation_in_the_cache_alone(stage: Stage, servers: Servers) -> Iterator[D
 @drill("RHO_VIOLATION")
 def a_violation_in_both(stage: Stage, servers: Servers) -> Iterator[Drill]:
     with both_servers(stage, servers) as url:
-        commit_id = vouch_for(violated(), url, servers.redis.url)
+        put_violation(url, KEY, namespace=NAMESPACE, cache=servers.redis.url)
+        commit_id = newest_commit(stage)
         stores = {each["store"] for each in audit(stage, "both")["results"] if each["outcome"] == "violated"}
         assert stores == {None, "redis cache"}
         yield Drill({"KEY": KEY, "N": "1", "COMMIT_ID": commit_id}, codes=FOUND, passed=("--file", "commit "))
@@ -111,8 +99,10 @@ def a_refused_commit(stage: Stage, servers: Servers) -> Iterator[Drill]:
     assert versions(stage)[KEY] == 2
 
 
-def forge(servers: Servers, data: bytes, version: int) -> None:
-    """Put it into the cache behind somactl's back, as a copy of that version with a seal that fits."""
+def forge(servers: Servers, version: int) -> None:
+    """Put a violation into the cache past somactl, as a copy of that version with a seal that fits."""
+    array = with_smallest_eigenvalue(density(4), -0.2)
+    data = serialize_matrix(array, key=KEY, namespace=NAMESPACE, kind="rho", timestamp=0.0)
     names = Names.of(NAMESPACE)
     with servers.redis.client() as raw:
         incarnation = raw.get(names.marker).decode()
