@@ -63,6 +63,12 @@ LEFT_OUT: dict[str, str] = {
     r"prune/test_large.py::": "prune/test_two_runs.py::",
     r"prune/test_prefix.py::.*_on_every_store\[(postgres|hybrid)": "prune/test_prefix.py::",
     r"migration/test_state_machine.py::TestLongJourneys": "migration/test_state_machine.py::TestJourneys",
+    r"cli/test_audit.py::test_a_signal_leaves_the_report\[(table|ndjson)-.*": (
+        "cli/test_audit.py::test_a_signal_leaves_the_report[json-"
+    ),
+    r"cli/test_audit.py::test_a_deadline_leaves_a_line_that_goes_on\[(table|ndjson)": (
+        "cli/test_audit.py::test_a_deadline_leaves_a_line_that_goes_on[json"
+    ),
     r"fuzz/test_wire.py::.*\[[3-9]\]": "fuzz/test_wire.py::",
     r"unit/test_certificate.py::test_exactly_known_spectra\[512": (
         "unit/test_certificate.py::test_exactly_known_spectra"
