@@ -259,6 +259,8 @@ def metrics_page() -> str:
         "",
         *(f"- `{label}`: {what}" for label, what in catalogue.GROUPING.items()),
         "",
+        "How they get to Prometheus says [PUSHING.md](PUSHING.md).",
+        "",
         "No label ever names a key, a machine or a process. `server` is a process that lives long.",
         "",
         "| metric | type | unit | labels | what it says | given by |",

@@ -112,7 +112,8 @@ def run(argv: Sequence[str]) -> int:
         usage.message = without_addresses(usage.message, argv)
         code = out.failure(usage, during, code=_pushed(argv, during.command, usage.exit_code, out))
     except SomactlError as exc:
-        code = out.failure(exc, _beginning(argv))
+        during = _beginning(argv)
+        code = out.failure(exc, during, code=_pushed(argv, during.command, exc.exit_code, out))
     except Exception as exc:
         import traceback
 

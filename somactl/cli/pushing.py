@@ -86,7 +86,11 @@ class SnapshotOptions:
     @property
     def push(self) -> bool:
         """A file alone is asked for where no gateway is named."""
-        return self.gateway is not None or self.textfile is None or bool(config.push_environment())
+        return (
+            self.gateway is not None
+            or self.textfile is None
+            or config.PUSH_GATEWAY in config.push_environment()
+        )
 
     @property
     def wanted(self) -> bool:
@@ -97,15 +101,22 @@ Options = PushOptions | SnapshotOptions
 
 
 class Pushing:
-    """What one run does about its metrics. Making it refuses what is wrong before any work begins."""
+    """What one run does about its metrics. Making it refuses what is wrong before any work begins.
 
-    def __init__(self, options: Options, command: str, namespace: str) -> None:
+    namespace is None where it is not known: what a wrong setting says instead could be a secret.
+    made: whether this process, which is one run, has one.
+    """
+
+    made = False
+
+    def __init__(self, options: Options, command: str, namespace: str | None) -> None:
         self.options, self.command, self.namespace = options, command, namespace
         self.latencies: Latencies | None = None
         self.shard: str | None = None
         self._began = time.monotonic()
         self._ended = False
         check(options)
+        Pushing.made = True
         self._gateway = gateway(options.gateway) if options.push else None
         if options.push or options.textfile is not None:
             from somactl.telemetry.latency import Latencies
@@ -135,6 +146,9 @@ class Pushing:
         except Stopped as stopped:
             self.end(stopped.exit_code)
             raise
+        except typer.Abort:
+            self.end(130)
+            raise
         except Exception:
             self.end(1)
             raise
@@ -162,11 +176,12 @@ class Pushing:
             told = self._deliver(code, report, out, now, degraded)
             if self._ping is not None and (defect := self._ping.wait()):
                 out.warn(f"the ping failed: {defect}")
-        except SomactlError as exc:
-            out.warn(f"metrics were not pushed: {exc.message}")
-            told = False
         except Stopped:
-            out.warn("metrics were perhaps not pushed: stopped by a signal")
+            kept = f"; what was not is kept in {self.options.spool}" if self.options.spool else ""
+            out.warn(f"metrics were perhaps not pushed: stopped by a signal{kept}")
+            told = False
+        except Exception as exc:  # whatever it is, it is not the job's
+            out.warn(f"metrics were not pushed: {type(exc).__name__}: {exc}")
             told = False
         return code if told else decide((code, NOT_PUSHED))
 
@@ -175,6 +190,9 @@ class Pushing:
     ) -> bool:
         if self._gateway is None and self.options.textfile is None:
             return True
+        if self.namespace is None:
+            out.warn("metrics were not pushed: it is not known of which namespace")
+            return False
         from somactl.telemetry.delivery import deliver, parcel
         from somactl.telemetry.observe import Run, observe
 
@@ -212,14 +230,15 @@ def begin(options: Options | None, command: str, common: Mapping[str, Any]) -> P
     if not options.wanted:
         _refuse_idle(options)
         return None
-    resolved = config.examine(common).resolved["namespace"]
-    return Pushing(options, command, resolved.value or resolved.text)
+    return Pushing(options, command, config.examine(common).resolved["namespace"].value)
 
 
 def refused(argv: Sequence[str], command: str, code: int, out: Output) -> int:
     """Push that a command line was refused with `code`, before its options were known; the exit code."""
     from somactl.cli.app import value_of
 
+    if Pushing.made:  # it was not: its command has begun, and told
+        return code
     if not any(word.partition("=")[0] in ("--push", "--ping", "--textfile") for word in argv):
         return code
     values = {

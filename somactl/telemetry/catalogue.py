@@ -153,7 +153,7 @@ _JOB = (
     _metric(
         "job_latency_seconds",
         JOBS,
-        "How long calls of the store took in the last run; page: a read of many keys at once.",
+        "How long calls of the store took in the last run that made any itself; page: a read of many keys.",
         "seconds",
         operation=OPERATIONS,
         stat=STATS,

@@ -73,6 +73,7 @@ def test_a_success(jobs: Jobs) -> None:
 FAILURES = {
     "a missing key": (4, ["verify-psd", "c"], {}),
     "a usage error": (2, ["verify-psd", "a", "--match", "*", "--all"], {}),
+    "a password on the command line": (10, ["verify-psd", "redis://me:secret@host"], {}),
     "an unknown option": (2, ["verify-psd", "--all", "--bogus"], {}),
     "a bad setting": (10, ["verify-psd", "--all"], {"SOMACTL_PSD_TOLERANCE": "rubbish"}),
     "a bad flag": (2, ["verify-psd", "--all", "--psd-tolerance", "2"], {}),
@@ -100,6 +101,17 @@ def test_every_failure_is_pushed_and_leaves_the_last_success(jobs: Jobs, what: s
     assert jobs.value("somabrain_rho_psd_ok") == 1
     if mode == "json" and code != 4:
         assert result.error["code"] == code
+
+
+@pytest.mark.parametrize("what", ["a success", "a finding", *FAILURES])
+def test_there_is_one_push(jobs: Jobs, what: str) -> None:
+    if what == "a finding":
+        jobs.break_one()
+    code, words, env = FAILURES.get(what, (3 if what == "a finding" else 0, ["verify-psd", "--all"], {}))
+    with Answering() as server:
+        jobs(*words, "--push", "--gateway", server.url, code=code, env=env)
+        (request,) = server.requests
+    assert request.startswith("POST /metrics/job/verify-psd/namespace/default ")
 
 
 def test_a_finding(jobs: Jobs) -> None:
@@ -160,6 +172,30 @@ def test_a_bug(jobs: Jobs) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert jobs.value(CODE) == 1
+
+
+def test_a_namespace_that_is_none_is_not_repeated(jobs: Jobs) -> None:
+    said = jobs("verify-psd", "--all", "--push", "-n", "redis://me:secret@host", code=10).err
+    assert "secret" not in said
+    assert jobs.gateway.groups() == []
+    said = jobs("verify-psd", "--all", "--push", "-n", "a/b", code=2).err
+    assert "metrics were not pushed: it is not known of which namespace" in said
+    assert jobs.gateway.groups() == []
+
+
+def test_a_defect_of_the_metrics_is_not_the_jobs(jobs: Jobs) -> None:
+    (jobs.shell.folder / "prometheus_client").mkdir()
+    jobs.shell.write("prometheus_client/__init__.py", "raise ImportError('broken')")
+    done = subprocess.run(
+        [sys.executable, "-m", "somactl", "verify-psd", "--all", "--push"],
+        cwd=jobs.shell.folder,
+        env=environment() | jobs.env | {"PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    assert done.stderr.splitlines() == ["metrics were not pushed: ImportError: broken"]
+    assert done.stdout
 
 
 @pytest.mark.parametrize(

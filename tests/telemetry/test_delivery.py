@@ -106,7 +106,7 @@ def test_where_the_gateway_takes_nothing_all_is_kept(tmp_path: Path, status: str
 def test_a_folder_that_another_process_sends_from_is_left_to_it(tmp_path: Path) -> None:
     deliver([parcel(10.0)], down(), spool(tmp_path))
     held = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    fcntl.flock(held, fcntl.LOCK_SH)
     try:
         with Answering(body=NO_GROUPS) as server:
             done = deliver([parcel(20.0)], gateway(server.url), spool(tmp_path))
