@@ -104,11 +104,16 @@ _RHO = (
         _AUDIT,
         "The lowest bound for an eigenvalue, proven or by a witness, of the last audit that found one.",
     ),
-    _metric("rho_matrices", _AUDIT, "Matrices of the last audit, by outcome.", outcome=OUTCOMES),
+    _metric(
+        "rho_matrices",
+        _AUDIT,
+        "Matrices of the last audit that came to its end, by outcome.",
+        outcome=OUTCOMES,
+    ),
     _metric(
         "rho_findings",
         _AUDIT,
-        "Findings of the last audit; accepted ones stand in the file of --accept.",
+        "Findings of the last audit that came to its end, or found any; accepted: in the file of --accept.",
         kind=FINDINGS,
         state=STATES,
     ),

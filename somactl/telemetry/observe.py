@@ -167,15 +167,34 @@ def _audit(run: Run, report: VerifyReport) -> Iterator[Sample]:
         yield from _one("rho_last_audit_timestamp_seconds", report.ended_at)
     if run.code == 0:
         yield from _one("rho_last_success_timestamp_seconds", report.ended_at)
-    yield from _one("rho_trace_norm_error", report.worst_trace_error)
-    yield from _one("rho_lambda_min_bound", report.lowest_lambda_min)
-    yield from _each("rho_matrices", "outcome", {each: getattr(report, each) for each in OUTCOMES})
-    for kind in FINDINGS:
-        accepted = min(report.accepted.get(kind, 0), getattr(report, kind))
-        counts = {"open": getattr(report, kind) - accepted, "accepted": accepted}
-        for state, count in counts.items():
-            yield Sample(PREFIX + "rho_findings", float(count), {"kind": kind, "state": state})
     yield from _coverage(report)
+    if came_to_end(report):
+        yield from _one("rho_trace_norm_error", report.worst_trace_error)
+        yield from _one("rho_lambda_min_bound", report.lowest_lambda_min)
+        yield from _each("rho_matrices", "outcome", {each: getattr(report, each) for each in OUTCOMES})
+    if came_to_end(report) or any(_open(report, kind) for kind in FINDINGS):
+        yield from _findings(report)
+
+
+def came_to_end(report: VerifyReport) -> bool:
+    """Whether it looked at all that it was about, if it could check it or not: its counts are of the whole.
+
+    One that was skipped, as another audit was at work, looked at nothing.
+    """
+    return report.complete or (report.reached is None and report.coverage is not None)
+
+
+def _findings(report: VerifyReport) -> Iterator[Sample]:
+    for kind in FINDINGS:
+        open_ = _open(report, kind)
+        for state, count in (("open", open_), ("accepted", getattr(report, kind) - open_)):
+            yield Sample(PREFIX + "rho_findings", float(count), {"kind": kind, "state": state})
+
+
+def _open(report: VerifyReport, kind: str) -> int:
+    """How many findings of that kind are not accepted."""
+    count: int = getattr(report, kind)
+    return count - min(report.accepted.get(kind, 0), count)
 
 
 def _coverage(report: VerifyReport) -> Iterator[Sample]:

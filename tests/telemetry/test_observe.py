@@ -234,6 +234,29 @@ def test_findings_are_open_or_accepted() -> None:
     }
 
 
+KEPT = Coverage(kept_in="store", share_read=1.0)
+
+
+@pytest.mark.parametrize(
+    ("members", "counts", "findings"),
+    [
+        ({"coverage": KEPT, "undecided": 1}, True, True),  # all was looked at
+        ({"coverage": KEPT, "reached": "k"}, False, False),
+        ({"coverage": KEPT, "reached": ""}, False, False),
+        ({"coverage": None}, False, False),  # skipped, since another one was at work
+        ({"coverage": KEPT, "reached": "k", "violated": 2, "accepted": {"violated": 2}}, False, False),
+        ({"coverage": KEPT, "reached": "k", "violated": 2}, False, True),
+    ],
+)
+def test_an_audit_that_ended_early_hides_no_finding_of_another(
+    members: dict[str, Any], counts: bool, findings: bool
+) -> None:
+    found = seen(audit(complete=False, codes=[4], worst_trace_error=0.0, **members))
+    assert bool(values(found, "rho_matrices")) == counts
+    assert (value(found, "rho_trace_norm_error") is not None) == counts
+    assert bool(values(found, "rho_findings")) == findings
+
+
 def test_a_ledger_that_is_not_kept_is_not_told() -> None:
     found = seen(audit(psd_ok=True, coverage=Coverage(not_kept="no right", oldest_unread_seconds=1.0)))
     assert value(found, "rho_oldest_read_timestamp_seconds") is None
