@@ -53,7 +53,7 @@ LEFT_OUT: dict[str, str] = {
         "faults/test_migration_signals.py::test_of_two_runs_the_one_that_was_overtaken_stops"
     ),
     r"cli/test_push.py::test_every_failure.*-json\]": "cli/test_push.py::test_every_failure_is_pushed",
-    r"cli/test_push.py::test_a_failing_gateway.*\[(silent|400)-(3|13)\]": (
+    r"cli/test_push.py::test_a_failing_gateway.*\[(silent|400|killed)-(3|13)\]": (
         "cli/test_push.py::test_a_failing_gateway_makes_it_4_at_most"
     ),
     r"cli/test_push.py::test_a_switch_that_fails.*silent": "cli/test_push.py::test_a_switch_that_fails",

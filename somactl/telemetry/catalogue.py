@@ -165,7 +165,11 @@ _JOB = (
     ),
     _metric("degraded_mode", JOBS, "1: the last run went on without a service; 0: none was missing."),
     _metric("unknown_outcomes", JOBS, "Writes of which it is not known whether they happened."),
-    _metric("conflicts", ("prune", "migrate-json"), "Keys that were not at the expected version."),
+    _metric(
+        "conflicts",
+        ("prune", "migrate-json"),
+        "Keys that were not at the expected version; 1 for a run that was refused for them.",
+    ),
 )
 _WORK = (
     _metric("prune_items", ("prune",), "Items of the last order, by outcome.", outcome=PRUNE_OUTCOMES),

@@ -37,7 +37,7 @@ from somactl.telemetry.catalogue import (
     STORES,
 )
 
-UNKNOWN = 14
+CONFLICT, UNKNOWN = 12, 14
 SNAPSHOT = "push-metrics"
 
 
@@ -123,6 +123,8 @@ def _job(run: Run, ended: float | None) -> Iterator[Sample]:
     yield from _one("degraded_mode", run.degraded if report is None else report.degraded)
     if run.command != SNAPSHOT:
         yield from _one("unknown_outcomes", UNKNOWN in codes)
+    if report is None and run.code == CONFLICT and run.command in METRICS[PREFIX + "conflicts"].sources:
+        yield from _one("conflicts", 1)
     for (operation, stat), value in run.latencies.items():
         yield Sample(PREFIX + "job_latency_seconds", value, {"operation": operation, "stat": stat})
 

@@ -265,13 +265,16 @@ def test_latencies_of_a_job_are_gauges(jobs: Jobs) -> None:
 # --- a gateway that fails
 
 
-@pytest.fixture(params=["down", "silent", "400"])
+@pytest.fixture(params=["down", "killed", "silent", "400"])
 def failing(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "down":
         yield f"http://127.0.0.1:{free_port()}"
     elif request.param == "silent":
         with silent() as url:
             yield url
+    elif request.param == "killed":
+        with Answering(dies=True) as server:
+            yield server.url
     else:
         with Answering("400 Bad Request", b"pushed metrics are invalid") as server:
             yield server.url

@@ -18,11 +18,13 @@ def silent() -> Iterator[str]:
 class Answering:
     """A server that keeps the first line of each request, and answers each with the same status."""
 
-    def __init__(self, status: str = "200 OK", body: bytes = b"", *, drips: bool = False) -> None:
+    def __init__(
+        self, status: str = "200 OK", body: bytes = b"", *, drips: bool = False, dies: bool = False
+    ) -> None:
         self.requests: list[str] = []
         self.bodies: list[bytes] = []
         self._answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-        self._drips = drips
+        self._drips, self._dies = drips, dies
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -53,6 +55,8 @@ class Answering:
                 length = int(value) if name.lower() == b"content-length" else length
             self.bodies.append(lines.read(length))
             self.requests.append(first)
+            if self._dies:
+                return
             if not self._drips:
                 client.sendall(self._answer)
                 return

@@ -155,6 +155,12 @@ def test_an_outcome_that_is_not_known_is_told_though_there_is_no_report() -> Non
     assert value(seen(None, "prune", code=13), "unknown_outcomes") == 0
 
 
+def test_a_run_that_was_refused_for_conflicts_has_one() -> None:
+    assert value(seen(None, "prune", code=12), "conflicts") == 1
+    assert value(seen(None, "prune", code=13), "conflicts") is None
+    assert value(seen(None, "verify-psd", code=12), "conflicts") is None
+
+
 @pytest.mark.parametrize("code", [3, 4, 13, 14, 17, 130])
 def test_no_code_but_0_is_a_success(code: int) -> None:
     found = seen(audit(psd_ok=True, codes=[code]), code=code)
