@@ -77,6 +77,9 @@ def test_a_runbook_answers_the_five_questions(page: str) -> None:
     text = (ROOT / "RUNBOOKS" / page).read_text(encoding="utf-8")
     for part in ("**What is true.**", "**How bad.**", "## Look", "## Do", "## Undo"):
         assert part in text, f"{page} lacks {part}"
+    if page.removesuffix(".md").isupper():  # that of an alert
+        assert "**What you see.**" in text
+        assert "## Verify" in text
 
 
 def _schema(name: str) -> Any:
