@@ -93,7 +93,7 @@ def statement(
 ) -> str:
     """What a sample shows, in one sentence, with the share rounded up: never more than is proven.
 
-    `0 of 3,000 drawn: at 95 % confidence under 0.1 % of the namespace (at most 997 of 1,000,000)`.
+    `0 of 3,000 drawn: at 95 % confidence under 0.1 % of the namespace (at most 996 of 1,000,000)`.
     Arguments and errors as those of `upper_bound`; `of` says what was drawn from.
     """
     bound = upper_bound(drawn, bad, population, confidence)
