@@ -115,7 +115,7 @@ class Pushing:
         self.shard: str | None = None
         self._began = time.monotonic()
         self._ended = False
-        check(options)
+        check(options, command)
         Pushing.made = True
         self._gateway = gateway(options.gateway) if options.push else None
         if options.push or options.textfile is not None:
@@ -278,12 +278,13 @@ def gateway(flag: str | None) -> Gateway:
     return Gateway(access)
 
 
-def check(options: Options) -> None:
-    """Raises UsageError where options do not go together, or a label would be refused."""
+def check(options: Options, command: str | None) -> None:
+    """Raises UsageError where options do not go together, or a label would be refused. command: the one whose
+    run is pushed; None where that is not one alone."""
     if options.job is not None:
-        from somactl.telemetry.pushgateway import check_label
+        from somactl.telemetry.pushgateway import check_job
 
-        check_label("--job", options.job)
+        check_job(options.job, options.job if command is None else command)
     if not options.push and (options.gateway is not None or options.spool is not None):
         raise UsageError("--gateway and --spool go with --push", next=again(push=True))
 

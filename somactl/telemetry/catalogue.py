@@ -113,7 +113,7 @@ _RHO = (
     _metric(
         "rho_findings",
         _AUDIT,
-        "Findings of the last audit that came to its end, or found any; accepted: in the file of --accept.",
+        "Findings of the last audit that came to its end, or met open ones; accepted: those of --accept.",
         kind=FINDINGS,
         state=STATES,
     ),
@@ -197,7 +197,7 @@ _WORK = (
     _metric(
         "cache_compared_copies",
         ("cache-warm", "push-metrics"),
-        "Copies in the cache that were compared with the store.",
+        "Copies in the cache that were compared with the store; push-metrics compares 10,000 at most.",
     ),
     _metric(
         "cache_compared_timestamp_seconds",

@@ -57,7 +57,7 @@ class Run:
     code       what the process exits with
     report     None where there was none: it failed before
     job        the label, where it is not the command's name: then a part of a namespace may be what the job
-               is about, and all that it found is told
+               is about, and what it found is told, but for times of an audit of the whole
     shard      which one was asked for; that of the report counts, if it has one
     seconds    how long it took, by this process; counts where the report has no times
     now        the time by this machine's clock; counts where the report has none, for the last run alone
@@ -146,13 +146,13 @@ def is_whole(report: VerifyReport) -> bool:
     return scope.all or scope.shard is not None
 
 
-def _stands_for_namespace(run: Run) -> bool:
+def _stands_for_its_job(run: Run) -> bool:
     report = run.report
-    return isinstance(report, VerifyReport) and (is_whole(report) or run.job is not None)
+    return isinstance(report, VerifyReport) and (is_whole(report) or run.job not in (None, run.command))
 
 
 def _left_out(run: Run) -> str:
-    if not isinstance(run.report, VerifyReport) or _stands_for_namespace(run):
+    if not isinstance(run.report, VerifyReport) or _stands_for_its_job(run):
         return ""
     return "it was about a part of the namespace, so what was pushed about all of it stands"
 
@@ -160,22 +160,24 @@ def _left_out(run: Run) -> str:
 def _audit(run: Run, report: VerifyReport) -> Iterator[Sample]:
     if not report.store or (report.scope is not None and report.scope.files):
         return  # it tells nothing about a store
-    if report.psd_ok is False or (report.psd_ok and _stands_for_namespace(run)):
+    stands = _stands_for_its_job(run)
+    if report.psd_ok is False or (report.psd_ok and stands):
         yield from _one("rho_psd_ok", report.psd_ok)
         yield from _one("rho_verdict_timestamp_seconds", report.ended_at)
-    if not _stands_for_namespace(run):
+    if (stands and came_to_end(report)) or any(_open(report, kind) for kind in FINDINGS):
+        yield from _findings(report)
+    if not stands:
         return
-    if report.complete:
-        yield from _one("rho_last_audit_timestamp_seconds", report.ended_at)
-    if run.code == 0:
-        yield from _one("rho_last_success_timestamp_seconds", report.ended_at)
+    if is_whole(report):
+        if report.complete or _left_open_by_rounding(report):
+            yield from _one("rho_last_audit_timestamp_seconds", report.ended_at)
+        if run.code == 0:
+            yield from _one("rho_last_success_timestamp_seconds", report.ended_at)
     yield from _coverage(report)
     if came_to_end(report):
         yield from _one("rho_trace_norm_error", report.worst_trace_error)
         yield from _one("rho_lambda_min_bound", report.lowest_lambda_min)
         yield from _each("rho_matrices", "outcome", {each: getattr(report, each) for each in OUTCOMES})
-    if came_to_end(report) or any(_open(report, kind) for kind in FINDINGS):
-        yield from _findings(report)
 
 
 def came_to_end(report: VerifyReport) -> bool:
@@ -184,6 +186,13 @@ def came_to_end(report: VerifyReport) -> bool:
     One that was skipped, as another audit was at work, looked at nothing.
     """
     return report.complete or (report.reached is None and report.coverage is not None)
+
+
+def _left_open_by_rounding(report: VerifyReport) -> bool:
+    """Whether it read every matrix, and some lie so near the edge that it cannot judge them."""
+    return bool(
+        came_to_end(report) and report.undecided and not report.unreadable and {*report.codes} <= {3, 4}
+    )
 
 
 def _findings(report: VerifyReport) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from somactl.errors import ConfigurationError, SecretExposed, UsageError
-from somactl.telemetry.catalogue import PREFIX
+from somactl.telemetry.catalogue import JOBS, PREFIX
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -173,8 +173,12 @@ class Gateway:
         return str(self._client.access.url)
 
     def push(self, group: Mapping[str, str], text: bytes) -> None:
-        """Replace the families that `text` has, in that group. Raises PushFailed."""
-        self._expect("POST", _path(group), text)
+        """Replace the families that `text` has, in that group. Raises PushFailed.
+
+        A Pushgateway that took it answers without a word; a page is that of a proxy, which kept nothing.
+        """
+        if self._expect("POST", _path(group), text):
+            raise PushFailed("it answers as no Pushgateway does, so nothing was kept there")
 
     def delete(self, group: Mapping[str, str]) -> None:
         """Delete the group that has exactly these labels; harmless where there is none. Raises PushFailed."""
@@ -195,6 +199,14 @@ class Gateway:
         told = " ".join(answer[:500].decode("utf-8", "replace").split())[:200]
         told = "".join(c for c in told if c.isprintable())
         raise PushFailed(f"it answers {status}{f': {told}' if told else ''}", refused=status in _REFUSED)
+
+
+def check_job(job: str, command: str) -> str:
+    """`job`, if what `command` pushes may be called so: what other commands push is called as they are.
+    Raises UsageError."""
+    if job != command and job in JOBS:
+        raise UsageError(f"--job: {job} is what another command pushes", hint="give it a name of its own")
+    return check_label("--job", job)
 
 
 def check_label(name: str, value: str) -> str:

@@ -244,8 +244,25 @@ def test_a_part_does_not_stand_for_the_whole(jobs: Jobs) -> None:
     assert jobs.value("somabrain_rho_psd_ok") == 0
     assert jobs.value(RHO_SUCCESS) is None
     assert jobs.value("somabrain_rho_matrices", outcome="violated") == 1
+    jobs("verify-psd", "b", "--push", "--job", "verify-psd")
+    assert jobs.value("somabrain_rho_psd_ok") == 0
     jobs("verify-psd", "b", "--push", "--job", "spot")
     assert jobs.value("somabrain_rho_psd_ok", job="spot") == 1
+    assert jobs.value("somabrain_rho_last_audit_timestamp_seconds", job="spot") is None
+
+
+def test_a_spot_check_that_finds_something_is_not_hidden_by_what_was_accepted_before(jobs: Jobs) -> None:
+    jobs.break_one()
+    report = jobs("verify-psd", "--all", "--output", "json", code=3).json
+    digest = f'digest: "{report["results"][0]["digest"]}"'
+    members = "\n    ".join(["key: a", digest, "owner: me", "reason: known", "expires: 2099-01-31"])
+    jobs.shell.write("accepted.yml", f"version: 1\naccepted:\n  - {members}\n")
+    jobs("verify-psd", "--all", "--push", "--accept", "accepted.yml")
+    assert jobs.value("somabrain_rho_findings", kind="violated", state="open") == 0
+    assert jobs.value("somabrain_rho_findings", kind="violated", state="accepted") == 1
+    jobs.break_one("b")
+    jobs("verify-psd", "b", "--push", code=3)
+    assert jobs.value("somabrain_rho_findings", kind="violated", state="open") == 1
 
 
 def test_files_are_no_store(jobs: Jobs) -> None:
@@ -393,6 +410,7 @@ def test_a_signal_while_it_pushes_keeps_what_it_pushes(jobs: Jobs) -> None:
         (["--push", "--gateway", "http://me:secret@gateway"], 10, "--gateway: the URL holds a login"),
         (["--push", "--gateway", "http://g", "--job", ""], 2, "empty, or not printable ASCII"),
         (["--push", "--gateway", "http://g", "--job", "nächtlich"], 2, "empty, or not printable ASCII"),
+        (["--push", "--gateway", "http://g", "--job", "compact"], 2, "what another command pushes"),
         (["--gateway", "http://g"], 2, "go with --push"),
         (["--job", "x"], 2, "go with --push"),
         (["--ping", "rubbish"], 2, "--ping: this is no URL"),

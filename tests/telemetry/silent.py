@@ -16,14 +16,24 @@ def silent() -> Iterator[str]:
 
 
 class Answering:
-    """A server that keeps the first line of each request, and answers each with the same status."""
+    """A server that keeps the first line of each request, and answers each with the same status: a push that
+    succeeds without a word, as a Pushgateway does, or with a page."""
 
     def __init__(
-        self, status: str = "200 OK", body: bytes = b"", *, drips: bool = False, dies: bool = False
+        self,
+        status: str = "200 OK",
+        body: bytes = b"",
+        *,
+        page: bytes = b"",
+        drips: bool = False,
+        dies: bool = False,
     ) -> None:
         self.requests: list[str] = []
         self.bodies: list[bytes] = []
-        self._answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        self._answer, self._pushed = (
+            f"HTTP/1.1 {status}\r\nContent-Length: {len(each)}\r\n\r\n".encode() + each
+            for each in (body, page if status.startswith("2") else body)
+        )
         self._drips, self._dies = drips, dies
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -58,7 +68,7 @@ class Answering:
             if self._dies:
                 return
             if not self._drips:
-                client.sendall(self._answer)
+                client.sendall(self._pushed if first.startswith("POST ") else self._answer)
                 return
             gone = threading.Event()
             for byte in b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10_000:  # one byte now and then, for ever

@@ -209,10 +209,43 @@ def test_a_part_says_nothing_about_the_whole_but_that_it_is_wrong(part: str) -> 
     assert value(found, "job_exit_code") == 0
     wrong = seen(audit(psd_ok=False, scope=PARTS[part], violated=1, codes=[3]))
     assert value(wrong, "rho_psd_ok") == 0
-    assert values(wrong, "rho_findings") == {}
+    assert values(wrong, "rho_findings")["violated", "open"] == 1
+    same = seen(audit(psd_ok=True, scope=PARTS[part], valid=1), job="verify-psd")
+    assert value(same, "rho_psd_ok") is None
     named = seen(audit(psd_ok=True, scope=PARTS[part], valid=1), job="spot")
     assert value(named, "rho_psd_ok") == 1
+    assert value(named, "rho_last_audit_timestamp_seconds") is None
+    assert value(named, "rho_last_success_timestamp_seconds") is None
     assert not named.left_out
+
+
+def test_one_that_looked_at_less_takes_no_finding_back() -> None:
+    """Else an accepted finding of a short run would silence the alert about an open one behind it."""
+    accepted = {"psd_ok": False, "violated": 1, "accepted": {"violated": 1}, "codes": [4]}
+    for one in (
+        audit(complete=False, codes=[4]),
+        audit(**accepted, complete=False, reached="m"),
+        audit(**accepted, scope=PARTS["keys"]),
+    ):
+        assert values(seen(one), "rho_findings") == {}
+    assert values(seen(audit(complete=False, codes=[4])), "rho_matrices") == {}
+    assert values(seen(audit(**accepted)), "rho_findings")["violated", "accepted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "ended"),
+    [
+        ({"undecided": 1}, True),
+        ({"undecided": 1, "reached": "m"}, False),
+        ({"undecided": 1, "unreadable": 1}, False),
+        ({"undecided": 1, "codes": [4, 13]}, False),
+        ({}, False),
+    ],
+)
+def test_what_rounding_leaves_open_keeps_no_audit_from_its_end(members: dict[str, Any], ended: bool) -> None:
+    found = seen(audit(complete=False, **{"coverage": Coverage(), "codes": [4], **members}))
+    assert value(found, "rho_last_audit_timestamp_seconds") == (160.0 if ended else None)
+    assert value(found, "rho_verdict_timestamp_seconds") is None
 
 
 def test_files_say_nothing_about_a_store() -> None:

@@ -157,6 +157,16 @@ def test_a_server_that_lists_no_groups() -> None:
             Gateway(access(server.url)).last_runs()
 
 
+def test_a_page_instead_of_a_gateways_answer_is_no_success() -> None:
+    """A proxy that asks for a login, say: what was to be pushed is kept nowhere."""
+    with (
+        Answering(page=b"<html>log in</html>") as server,
+        pytest.raises(PushFailed, match="kept there") as exc,
+    ):
+        Gateway(access(server.url)).push(GROUP, b"x 1\n")
+    assert not exc.value.refused
+
+
 def test_a_gateway_behind_a_path() -> None:
     with Answering() as server:
         Gateway(access(f"{server.url}/push/")).push(GROUP, b"x 1\n")

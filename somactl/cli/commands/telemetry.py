@@ -50,7 +50,7 @@ def _delete(session: Session, options: SnapshotOptions) -> PushReport:
     from somactl.telemetry.pushgateway import PushFailed
 
     gateway = pushes.gateway(options.gateway)
-    pushes.check(options)
+    pushes.check(options, None)
     job = "push-metrics" if options.job is None else options.job
     group = {"job": job, "namespace": session.settings.namespace}
     report = PushReport(namespace=session.settings.namespace, gateway=str(gateway))
@@ -76,11 +76,12 @@ def _push_saved(session: Session, options: SnapshotOptions, files: list[str]) ->
 
     if options.ping is not None:
         raise UsageError("--ping goes with a run, and not with --report", next=again(ping=None))
-    pushes.check(options)
+    pushes.check(options, None)
     gateway = pushes.gateway(options.gateway) if options.push else None
     seen = []
     for file in files:
         saved = read_report(inputs.read_file(file), inputs.name_of(file))
+        pushes.check(options, command_of(saved))
         run = Run(command_of(saved), session.settings.namespace, saved.code, saved, job=options.job)
         seen.append((file, observe(run)))
     report = PushReport(namespace=session.settings.namespace, gateway=str(gateway or ""))
