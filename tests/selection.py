@@ -56,7 +56,7 @@ LEFT_OUT: dict[str, str] = {
     r"cli/test_push.py::test_a_failing_gateway.*\[(silent|400|killed)-(3|13)\]": (
         "cli/test_push.py::test_a_failing_gateway_makes_it_4_at_most"
     ),
-    r"cli/test_push.py::test_a_switch_that_fails.*silent": "cli/test_push.py::test_a_switch_that_fails",
+    r"cli/test_push_elsewhere.py::.*silent": "cli/test_push_elsewhere.py::test_a_switch_that_fails",
     r"telemetry/test_questions.py::.*\[(nothing|corrupt|outdated|cache_down|never_read|a_spot)": (
         "telemetry/test_questions.py::test_every_question_is_answered_truthfully"
     ),

@@ -279,18 +279,7 @@ def _snapshot(seen: SnapshotView) -> Iterator[Sample]:
             yield Sample(
                 PREFIX + "store_findings", float(service.findings.get(status, 0)), {**label, "status": status}
             )
-    if (counted := seen.counts) is not None:
-        yield from _one("namespace_version", counted.version)
-        yield from _one("namespace_keys", counted.keys)
-        yield from _one("namespace_bytes", counted.stored_bytes)
-        yield from _one("namespace_tombstones", counted.tombstones)
-        yield from _one("namespace_seen_timestamp_seconds", seen.at)
-    if (events := seen.events) is not None and seen.at is not None:
-        yield from _one("events_publishing", events.publishing)
-        yield from _one("events_unpublished", events.backlog)
-        oldest = seen.at if events.oldest_at is None else events.oldest_at
-        yield from _one("events_oldest_unpublished_timestamp_seconds", oldest)
-        yield from _one("events_dropped", events.dropped)
+    yield from _contents(seen)
     if (ledger := seen.ledger) is not None:
         yield from _one("rho_known_bad_keys", ledger.known_bad)
         yield from _one("rho_oldest_read_timestamp_seconds", ledger.oldest_read_at or 0.0)
@@ -306,6 +295,21 @@ def _snapshot(seen: SnapshotView) -> Iterator[Sample]:
         yield from _one("unknown_outcomes", orders.unknown)
     if seen.migrations is not None:
         yield from _each("migration_values", "state", seen.migrations)
+
+
+def _contents(seen: SnapshotView) -> Iterator[Sample]:
+    if (counted := seen.counts) is not None:
+        yield from _one("namespace_version", counted.version)
+        yield from _one("namespace_keys", counted.keys)
+        yield from _one("namespace_bytes", counted.stored_bytes)
+        yield from _one("namespace_tombstones", counted.tombstones)
+        yield from _one("namespace_seen_timestamp_seconds", seen.at)
+    if (events := seen.events) is not None and seen.at is not None:
+        yield from _one("events_publishing", events.publishing)
+        yield from _one("events_unpublished", events.backlog)
+        oldest = seen.at if events.oldest_at is None else events.oldest_at
+        yield from _one("events_oldest_unpublished_timestamp_seconds", oldest)
+        yield from _one("events_dropped", events.dropped)
 
 
 def _store(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servers.prometheus import Pushgateway
 from support.forkserver import ForkServer
 
 SOMACTL = str(Path(sys.executable).with_name("somactl"))
@@ -138,6 +139,14 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def jobs(shell: Shell, pushgateway: Pushgateway) -> Any:
+    """A shell whose jobs push to a gateway that is empty: see push_jobs.py."""
+    from tests.cli.push_jobs import Jobs
+
+    return Jobs(shell, pushgateway)
 
 
 def density(n: int, rank: int | None = None, *, seed: int = 0, imaginary: bool = False) -> np.ndarray:

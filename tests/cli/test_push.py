@@ -11,53 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
 from servers.process import free_port
 from servers.prometheus import Pushgateway
 from servers.redis import RedisServer
-from support.violation import put_violation
-from tests.cli.conftest import Result, Shell, density, environment, with_smallest_eigenvalue
+from tests.cli.conftest import Shell, density, environment, with_smallest_eigenvalue
+from tests.cli.push_jobs import AUDIT, CODE, LAST_RUN, LAST_SUCCESS, RHO_SUCCESS, TIMEOUT, Jobs, value_in
 from tests.telemetry.silent import Answering, silent
-
-TIMEOUT = 10.0
-"""Seconds that a push may take at most."""
-AUDIT = {"job": "verify-psd", "namespace": "default"}
-CODE = "somabrain_job_exit_code"
-LAST_RUN = "somabrain_job_last_run_timestamp_seconds"
-LAST_SUCCESS = "somabrain_job_last_success_timestamp_seconds"
-RHO_SUCCESS = "somabrain_rho_last_success_timestamp_seconds"
-
-
-class Jobs:
-    """A shell with two matrices in its store, and a gateway that its jobs push to."""
-
-    def __init__(self, shell: Shell, gateway: Pushgateway) -> None:
-        self.shell, self.gateway = shell, gateway
-        self.env = {"SOMACTL_PUSH_GATEWAY": gateway.url}
-        self.shell.commit("a", density(4))
-        self.shell.commit("b", density(4, seed=1))
-
-    def __call__(
-        self, *words: str, code: int = 0, env: dict[str, str] | None = None, **options: Any
-    ) -> Result:
-        result = self.shell(*words, env={**self.env, **(env or {})}, **options)
-        assert result.code == code, (result.code, result.err, result.text)
-        return result
-
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.gateway.value(name, **{**AUDIT, **labels})
-
-    def break_one(self, key: str = "a") -> None:
-        """Put a matrix there that is none of a density, past every check."""
-        put_violation(f"sqlite:///{self.shell.folder / 'somactl.db'}", key)
-
-
-@pytest.fixture
-def jobs(shell: Shell, pushgateway: Pushgateway) -> Jobs:
-    return Jobs(shell, pushgateway)
 
 
 def test_a_success(jobs: Jobs) -> None:
@@ -333,15 +295,11 @@ def test_what_was_kept_goes_with_the_next_push_in_order(jobs: Jobs) -> None:
     with Answering(body=b'{"status": "success", "data": []}') as server:
         said = jobs("verify-psd", "--all", "--push", "--gateway", server.url, "--spool", "spool", code=3).err
         assert "pushed 3 that had been kept in spool" in said
-        times = [_value(body, LAST_RUN) for body in server.bodies[1:]]
+        times = [value_in(body, LAST_RUN) for body in server.bodies[1:]]
         assert times[:2] == ended
         assert times == sorted(times)
         assert len(times) == 4
     assert not list((jobs.shell.folder / "spool").iterdir())
-
-
-def _value(body: bytes, name: str) -> float:
-    return next(float(line.split()[-1]) for line in body.decode().splitlines() if line.startswith(f"{name} "))
 
 
 def test_what_is_older_than_the_last_run_is_dropped(jobs: Jobs) -> None:
@@ -444,58 +402,3 @@ def test_a_call_that_pushes_nothing_imports_nothing_for_it(shell: Shell) -> None
             name for name in loaded if name.startswith(("prometheus_client", "somactl.telemetry", "http."))
         ]
         assert found == []
-
-
-# --- a file for the node exporter, and a dead man's switch
-
-
-def test_a_file_for_the_node_exporter(jobs: Jobs) -> None:
-    """What one run does not know stands as an earlier one left it, and so do other jobs."""
-
-    def value(name: str, job: str) -> float:
-        text = (jobs.shell.folder / "x.prom").read_text()
-        return _value(text.encode(), f'{name}{{job="{job}",namespace="default"}}')
-
-    report = jobs("verify-psd", "--all", "--textfile", "x.prom", "--output", "json").json
-    assert value("somabrain_rho_psd_ok", "verify-psd") == 1
-    assert jobs.gateway.groups() == []  # it was not asked to push
-    jobs.break_one()
-    jobs("verify-psd", "--all", "--textfile", "x.prom", code=3)
-    jobs("prune", "--keep", "9", "--textfile", "x.prom")
-    assert value("somabrain_rho_psd_ok", "verify-psd") == 0
-    assert value(RHO_SUCCESS, "verify-psd") == report["ended_at"]
-    assert (value(CODE, "verify-psd"), value(CODE, "prune")) == (3, 0)
-
-
-def test_a_text_file_that_cannot_be_written_is_4(jobs: Jobs) -> None:
-    said = jobs("verify-psd", "--all", "--textfile", "no/folder/x.prom", code=4).err
-    assert "metrics were not written: no/folder/x.prom: cannot be written" in said
-
-
-def test_a_dead_mans_switch(jobs: Jobs) -> None:
-    with Answering() as server:
-        jobs("verify-psd", "--all", "--ping", f"{server.url}/abc")
-        jobs.break_one()
-        jobs("verify-psd", "--all", "--ping", f"{server.url}/abc", code=3)
-        paths = [request.split()[1] for request in server.requests]
-    (start, done, again, failed) = paths
-    run, other = start.removeprefix("/abc/start?rid="), again.removeprefix("/abc/start?rid=")
-    assert done == f"/abc?rid={run}"
-    assert failed == f"/abc/3?rid={other}"
-    assert run != other
-
-
-@pytest.mark.parametrize("kind", ["silent", "down", "500"])
-def test_a_switch_that_fails_is_told_and_changes_nothing(jobs: Jobs, kind: str) -> None:
-    began = time.monotonic()
-    if kind == "silent":
-        with silent() as url:
-            said = jobs("verify-psd", "--all", "--push", "--ping", url).err
-    elif kind == "down":
-        said = jobs("verify-psd", "--all", "--push", "--ping", f"http://127.0.0.1:{free_port()}").err
-    else:
-        with Answering("500 Oops") as server:
-            said = jobs("verify-psd", "--all", "--push", "--ping", server.url).err
-    assert "the ping failed: " in said
-    assert time.monotonic() - began < TIMEOUT + 3.0
-    assert jobs.value(CODE) == 0
