@@ -147,10 +147,16 @@ class Machines:
             return None
         return Shard.of_job(*completion()) if self.shard == "auto" else Shard.parse(self.shard)
 
-    def refuse_mixed(self, choice: Choice) -> None:
+    def refuse_mixed(self, choice: Choice, origin: str) -> None:
         """Raises UsageError where options do not go together."""
-        if self.shard is not None and not (choice.all_ and choice.sample is None):
-            raise UsageError("--shard goes with --all", next=again(all_=True, sample=None))
+        if self.shard is not None and choice.sample is not None:
+            raise UsageError("--shard and --sample do not go together", next=again(sample=None, seed=None))
+        if self.shard is not None and not choice.all_:
+            raise UsageError("--shard goes with --all", next=again(**_ALL))
+        if self.shard is not None and origin != "authority":
+            raise UsageError(
+                "--shard is of the keys in the authority: a cache has no shards", next=again(from_=None)
+            )
         if self.run is not None and self.shard is None:
             raise UsageError("--run goes with --shard I/N", next=again(run=None))
         if self.dask is not None and self.jobs is not None:

@@ -52,6 +52,8 @@ def test_an_incremental_shard_keeps_to_its_keys(shell: Shell) -> None:
     ("words", "said"),
     [
         (["--match", "k*", "--shard", "1/2"], "--shard goes with --all"),
+        (["--all", "--sample", "2", "--shard", "1/2"], "--shard and --sample do not go together"),
+        (["--all", "--shard", "1/2", "--from", "both"], "a cache has no shards"),
         (["--all", "--run", "x"], "--run goes with --shard"),
         (["--all", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "--dask and --jobs"),
         (["--all", "--shard", "3/2"], "there is no shard 3 of 2"),

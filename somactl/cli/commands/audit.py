@@ -27,7 +27,7 @@ from somactl.operations.audit.files import FileInput, prove_files
 from somactl.operations.audit.finish import finish
 from somactl.operations.audit.model import Check, Tally
 from somactl.operations.audit.pages import Bounds, named, pages, sampled
-from somactl.operations.audit.proofs import Proofs
+from somactl.operations.audit.proofs import FAIL_FAST, Proofs
 from somactl.operations.audit.records import Records
 from somactl.operations.audit.run import AuditRequest, audit_all
 from somactl.operations.audit.shards import Shard
@@ -77,7 +77,7 @@ async def verify_psd(
     """Prove that density matrices are Hermitian, positive semi-definite and of trace 1."""
     choice.refuse_mixed(keys or [], file)
     kept.refuse_mixed(choice, from_)
-    machines.refuse_mixed(choice)
+    machines.refuse_mixed(choice, from_)
     check = Check(
         session.settings.tolerances,
         method=method,
@@ -130,7 +130,7 @@ class _Audit:
         """Files first, then what the store has, then what the cache has."""
         inputs_ = [FileInput(name, partial(inputs.read_file, name)) for name in files]
         if not await prove_files(inputs_, self.check, self.tally):
-            self.ended_by = "--fail-fast"
+            self.ended_by = FAIL_FAST
         elif keys or self.choice.match is not None or self.choice.all_ or self.choice.only_known_bad:
             with _files_told_from_keys(keys, self.report):
                 await self._prove_stored(keys, origin)
@@ -201,6 +201,7 @@ class _Audit:
             incremental=choice.incremental,
             recheck=choice.part,
             known_bad=choice.only_known_bad,
+            accepted=None if self.accepted is None else self.accepted.digest,
             resume=self.kept.resume,
             on_overlap=self.kept.on_overlap,
             waiting=self.session.out.talk,
@@ -241,7 +242,7 @@ class _Audit:
         if going and origin == "both":
             going = await copies.compare_copies(pair, keys, pattern, self.tally)
         if not going:
-            self.ended_by = "--fail-fast"
+            self.ended_by = FAIL_FAST
 
     def _known(self, accepted: Accepted, now: float, checked: Checked) -> Acceptance | None:
         if checked.source in accepted:
@@ -274,7 +275,7 @@ class _Audit:
         """To end what was begun comes first; then what was found."""
         report, session = self.report, self.session
         error, coverage = self.error, report.coverage
-        if self.ended_by and self.choice.all_ and coverage is not None:
+        if self.ended_by not in ("", FAIL_FAST) and self.choice.all_ and coverage is not None:
             if error is None and coverage.kept_in:
                 return session.line(again(resume=True))
             if isinstance(error, StoreUnavailable):  # its last checkpoint may be there, and its lease too

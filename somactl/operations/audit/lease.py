@@ -25,6 +25,8 @@ from somactl.suggestion import again
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
+CLOCK_SLACK = 60.0
+"""By how much a run's idea of the store's time may differ from another one's."""
 POLL_SECONDS = 2.0
 PREFIX = "audit/run/"
 GATE = "audit/gate"
@@ -175,7 +177,8 @@ async def _overlapping(notes: Notes, scope: str, now: float, *, besides: bool = 
         if besides and name == PREFIX + scope:
             continue
         state = decode_note(note, RunState)
-        if state.until > now:
+        # An end that lies further ahead was written when the store's clock was wrong: no run waits for it.
+        if now < state.until <= now + LEASE_SECONDS + CLOCK_SLACK:
             return state
     return None
 

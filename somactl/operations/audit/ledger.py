@@ -50,6 +50,8 @@ KEEP_RUNS = 100
 """So the promise of a cycle (`cycle`) holds from a share of 1 % a run."""
 PACE_RUNS = 10
 KEEP_DOUBTS = 10
+CLOCK_SLACK = 3600.0
+"""A store's clock may be put back by so much (a failover, another server) and no claim is given up."""
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -175,6 +177,21 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
             Span(after, each.upto, each.read_at, each.keys, each.bytes)
             for after, each in zip(ends, self.ranges, strict=False)
         ]
+
+    def cannot_be(self, version: int, now: float) -> str | None:
+        """Why this ledger is not one of the namespace as it is; None where it may be.
+
+        version, now  the namespace's version and the store's time, as they were after this ledger was read
+        """
+        claimed = max((each.version or 0 for each in self.ranges), default=0)
+        if claimed > version:
+            return (
+                f"it claims proofs up to version {claimed}, and the namespace is at {version}: "
+                "an older state was put back"
+            )
+        if any(each.read_at is not None and each.read_at > now + CLOCK_SLACK for each in self.ranges):
+            return "it claims reads in the future: the store's clock was wrong then, or is now"
+        return None
 
     @property
     def keys(self) -> int:

@@ -126,6 +126,13 @@ class Memory:
             await self._read()
         return self.ledger
 
+    async def begin_anew(self) -> None:
+        """Give up all claims, here and in the note; the known bad keys stay. Raises what the notes raise."""
+        incarnation, tolerances, method = self._subject
+        self.ledger = Ledger(incarnation=incarnation, tolerances=tolerances, method=method)
+        name = self._names[0]
+        self._versions.update(await self._notes.write_notes({name: None}, {name: self._versions[name]}))
+
     def _changes(self, ledger: Ledger, known_bad: Mapping[str, KnownBad]) -> dict[str, bytes | None]:
         """The notes to write; the findings only where they are others than were read."""
         changes: dict[str, bytes | None] = {self._names[0]: encode_ledger(ledger)}

@@ -15,6 +15,7 @@ from somactl.operations.jobs.pipeline import pipeline
 from somactl.operations.jobs.progress import Progress, Watch, unwatched
 from somactl.report import OUTCOME_CODES, Checked, VerifyReport
 
+FAIL_FAST = "--fail-fast"
 Noted: TypeAlias = Callable[[Page, Proven], Awaitable[None]]
 """Called with each page and what was found of it, once it is counted."""
 
@@ -66,6 +67,8 @@ class Proofs:
         async def collect(found: tuple[Page, Proven]) -> None:
             going = self._count(*found, absent_is_unreadable=absent_is_unreadable)
             self.done += 1
+            if not going:
+                self.ended_by = FAIL_FAST
             if noted is not None:
                 await noted(*found)
             if not going:
@@ -81,7 +84,7 @@ class Proofs:
                 workers=self.workers.count,
             )
         except _FailFast:
-            self.ended_by = "--fail-fast"
+            pass  # `collect` has noted it
         except SomactlError as exc:
             if not (self.done or self.report.checked):
                 raise

@@ -64,6 +64,13 @@ class Records:
         self.before, self.known_before = self.ledger, self.known
         self.known_keys = sorted(self.known_before)
 
+    async def begin_anew(self, why: str) -> None:
+        """Give up what is claimed, since it cannot be true."""
+        assert self._memory is not None
+        self.warnings.append(f"the ledger is begun anew: {why}")
+        await self.attempt(self._memory.begin_anew())
+        self.before = self.ledger = self._memory.ledger
+
     @property
     def known(self) -> dict[str, KnownBad]:
         """The keys that are known to be bad, as it was kept last."""
@@ -80,11 +87,15 @@ class Records:
             self.lost, self.failure = exc.message, exc
             return None
 
-    def note(self, page: Page, proven: Proven, *, version: int, read_at: float) -> None:
+    def note(self, page: Page, proven: Proven, *, version: int, read_at: float, now: float) -> None:
         """What was found of a page, which was listed when the namespace was at `version` or later, and read
-        at `read_at` or later."""
+        at `read_at` or later, but before `now`.
+
+        Of two audits of a key the later one decides. When exactly each read it is not known: so what is bad
+        counts as read at the end of that time, and what is not at its beginning.
+        """
         bad = [checked for checked in proven.results if checked.outcome in OUTCOME_CODES]
-        self._found += [self._known_bad(checked, read_at) for checked in bad]
+        self._found += [self._known_bad(checked, now) for checked in bad]
         wrong = {checked.source for checked in bad}
         self._cleared.update((key, read_at) for key in self._expected(page) if key not in wrong)
         if page.bounds is None:
@@ -105,15 +116,15 @@ class Records:
         end = None if page.bounds.upto is None else bisect_right(self.known_keys, page.bounds.upto)
         return self.known_keys[begin:end]
 
-    def _known_bad(self, checked: Checked, read_at: float) -> KnownBad:
+    def _known_bad(self, checked: Checked, now: float) -> KnownBad:
         verdict = checked.verdict
         return KnownBad(
             key=checked.source,
             version=checked.version or 0,
             content=checked.digest,
             outcome=checked.outcome,
-            first_seen=read_at,
-            last_seen=read_at,
+            first_seen=now,
+            last_seen=now,
             error=checked.error or ("; ".join(verdict.reasons) if verdict else None),
         )
 

@@ -20,14 +20,21 @@ import msgspec
 from msgspec.structs import fields, replace
 
 from somactl.core.quantities import Part, Share, Size
-from somactl.errors import LockHeld, PlanStale, SomactlError, TargetRefused, UsageError
+from somactl.errors import (
+    LockHeld,
+    PlanStale,
+    SomactlError,
+    StoreUnavailable,
+    TargetRefused,
+    UsageError,
+)
 from somactl.operations.audit import lease as leases
 from somactl.operations.audit.cycle import Cycle
 from somactl.operations.audit.lease import Lease, OnOverlap, RunState
 from somactl.operations.audit.ledger import Cursor, Run, Span
 from somactl.operations.audit.model import Check, Proven
 from somactl.operations.audit.pages import PAGE_KEYS, Bounds, Page, Wanted, everything, named, pages
-from somactl.operations.audit.proofs import Proofs
+from somactl.operations.audit.proofs import FAIL_FAST, Proofs
 from somactl.operations.audit.records import Records
 from somactl.operations.jobs.wire import Wire, identity, to_wire
 from somactl.report import Coverage, VerifyReport
@@ -47,6 +54,7 @@ class AuditRequest:
     incremental  what changed since it was last proven, and what is known to be bad; not all
     recheck      how much of the rest is read again, at least
     known_bad    only what earlier audits have found
+    accepted     the digest of what is accepted, which is counted apart
     resume       go on where a run of the same request was ended
     """
 
@@ -56,6 +64,7 @@ class AuditRequest:
     incremental: bool = False
     recheck: Part = field(default_factory=partial(Share, 0.0))
     known_bad: bool = False
+    accepted: str | None = None
     resume: bool = False
     on_overlap: OnOverlap = "fail"
     waiting: Callable[[str], None] = lambda sentence: None
@@ -68,6 +77,7 @@ class _AuditWire(Wire, frozen=True, kw_only=True):
     tolerances: dict[str, float]
     incremental: bool = False
     recheck: str = "0%"
+    accepted: str | None = None
     after: str | None = None
     upto: str | None = None
 
@@ -116,6 +126,7 @@ class _Audit:
         head = await self.store.head()
         self.version, self.incarnation = head.version, head.incarnation
         await self.records.load(head.incarnation)
+        await self._doubt_the_ledger()
         if self.request.known_bad:
             await self._go(self._known_bad)
             return
@@ -133,6 +144,15 @@ class _Audit:
         async with self.lease.renewed():
             self._adopt(self.lease.state)
             await self._go(self._passes)
+
+    async def _doubt_the_ledger(self) -> None:
+        """Begin it anew where it cannot be about the namespace as it is, which a copy may have replaced."""
+        ledger = self.records.ledger
+        why = ledger.cannot_be(self.version, self.now())
+        if why is not None:  # or another audit has proven meanwhile what was written meanwhile
+            why = ledger.cannot_be((await self.store.head()).version, self.now())
+        if why is not None:
+            await self.records.begin_anew(why)
 
     async def _take_lease(self) -> None:
         """Take the lease, where there is a place for it. Raises LockHeld."""
@@ -181,6 +201,7 @@ class _Audit:
             tolerances=asdict(request.check.tolerances),
             incremental=request.incremental,
             recheck=str(request.recheck),
+            accepted=request.accepted,
             after=request.bounds.after,
             upto=request.bounds.upto,
         )
@@ -307,10 +328,12 @@ class _Audit:
             raise self.lease.lost
         if proven.incarnation not in ("", self.incarnation):
             raise _another_incarnation()
+        if proven.incarnation and proven.version < self.version:
+            raise _an_older_state(proven.version, self.version)
         self._count(page, proven)
         # What the first pass has proven of a page that is read again is older than the page.
         read_at = self.began if page.recheck else self.now.at(page.listed_at)
-        self.records.note(page, proven, version=self.version, read_at=read_at)
+        self.records.note(page, proven, version=self.version, read_at=read_at, now=self.now())
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             await self._save()
 
@@ -331,9 +354,12 @@ class _Audit:
             self.phase, self.report.reached = "recheck", None
 
     async def _save(self) -> None:
-        """Keep what was done: the ledger and the bad keys first, then the checkpoint that relies on them."""
+        """Keep what was done: the ledger and the bad keys first, then the checkpoint that relies on them.
+
+        A page that --fail-fast ended is counted in part: there the checkpoint before it stays.
+        """
         await self.records.save()
-        if self.lease is not None and not self.records.lost:
+        if self.lease is not None and not self.records.lost and self.proofs.ended_by != FAIL_FAST:
             report = msgspec.json.decode(msgspec.json.encode(self.report), type=VerifyReport)
             await self.records.attempt(self.lease.save(phase=self.phase, report=report))
         self._saved = time.monotonic()
@@ -377,6 +403,14 @@ def _another_incarnation() -> PlanStale:
         "the namespace was given another incarnation meanwhile: what was proven was of the old one",
         hint="begin anew",
         next=again(resume=None),
+    )
+
+
+def _an_older_state(read: int, begun: int) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"what was read is the namespace at version {read}, and the audit began at version {begun}: a "
+        "replica or a copy answered, which proves nothing of what was written since",
+        hint="let every worker read the store itself",
     )
 
 
