@@ -99,13 +99,16 @@ class Access:
     key: str = ""
 
     def headers(self) -> dict[str, str]:
-        """Raises OSError where the password cannot be read."""
+        """Raises OSError where the password cannot be read; what names its file may be the password."""
         if not self.user:
             return {}
         password = b""
         if self.password_file:
-            with Path(self.password_file).open("rb") as file:
-                password = file.read(_MOST_SECRET_BYTES).rstrip(b"\r\n")
+            try:
+                with Path(self.password_file).open("rb") as file:
+                    password = file.read(_MOST_SECRET_BYTES).rstrip(b"\r\n")
+            except OSError as exc:
+                raise OSError(exc.errno, exc.strerror, "the file of SOMACTL_PUSH_PASSWORD_FILE") from None
         login = base64.b64encode(self.user.encode() + b":" + password).decode()
         return {"Authorization": f"Basic {login}"}
 
@@ -140,7 +143,7 @@ class Client:
             raise PushFailed(_why(exc)) from None
 
     def _silent(self) -> str:
-        return f"no answer within {self._seconds:g} s"
+        return f"no answer within {round(self._seconds, 1):g} s"
 
     def _exchange(self, method: str, path: str, body: bytes, seconds: float) -> tuple[int, bytes]:
         headers = {"User-Agent": "somactl", "Connection": "close", **self.access.headers()}

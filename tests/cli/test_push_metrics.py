@@ -205,3 +205,6 @@ def test_passwords_come_from_a_file(pushes: Pushes) -> None:
     assert "SOMACTL_PUSH_GATEWAY: the URL holds a login" in said
     assert "secret" not in said
     assert "goes with SOMACTL_PUSH_USER" in pushes(SOMACTL_PUSH_PASSWORD_FILE="password", code=10).err
+    said = pushes(SOMACTL_PUSH_USER="me", SOMACTL_PUSH_PASSWORD_FILE="hunter2", code=4).err
+    assert "the file of SOMACTL_PUSH_PASSWORD_FILE: no such file" in said
+    assert "hunter2" not in said
