@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from somactl.core.verdict import Tolerances
-from somactl.errors import StoreUnavailable, UsageError
+from somactl.errors import StoreUnavailable
 from somactl.operations.audit import lease, run
 from somactl.operations.audit.model import Check, Proven, Tally
 from somactl.operations.audit.pages import Bounds, Page, task_of
@@ -16,7 +17,7 @@ from somactl.operations.audit.proofs import Proofs
 from somactl.operations.audit.records import Records
 from somactl.operations.audit.run import AuditRequest, audit_all
 from somactl.operations.audit.workers import Inline
-from somactl.report import AuditScope, Checked, VerifyReport
+from somactl.report import Acceptance, AuditScope, Checked, VerifyReport
 from somactl.store.contract import Snapshot
 from tests.audit.stores import MemoryStore, bad, good
 from tests.audit.test_run import KEYS, NIGHT, Killed, audit, failing, kept, killing, nightly, told
@@ -136,10 +137,33 @@ async def test_resume_after_fail_fast_tells_what_the_page_had_besides(
     assert (resumed.checked, resumed.valid, resumed.resumed) == (20, 18, True)
 
 
-async def test_what_was_accepted_is_part_of_what_resume_goes_on_with(store: MemoryStore) -> None:
-    store.trip = failing(2, "read", StoreUnavailable("gone"))
-    await audit(store, accepted="1" * 64)
-    store.trip = lambda what: None
-    with pytest.raises(UsageError, match="asked for otherwise"):
-        await audit(store, resume=True)
-    assert (await audit(store, resume=True, accepted="1" * 64)).resumed
+async def test_resume_does_not_go_on_with_what_another_file_accepted(store: MemoryStore) -> None:
+    """Nor refuse to: that file changes from day to day, and the nightly line always says --resume."""
+    said: list[str] = []
+
+    async def ended(**request: Any) -> VerifyReport:
+        store.trip = failing(2, "read", StoreUnavailable("gone"))
+        report = await audit(store, accept=accepts, **request)
+        store.trip = lambda what: None
+        return report
+
+    store.put("k01", bad("k01"))
+    assert (await ended(accepted="1" * 64)).accepted == {"violated": 1}
+    resumed = await audit(store, resume=True, waiting=said.append)
+    assert (resumed.code, resumed.accepted, resumed.resumed) == (3, {}, False)
+    assert said == ["other findings are accepted than were then: the audit begins anew"]
+    await ended(accepted="1" * 64)
+    resumed = await audit(store, accept=accepts, resume=True, accepted="1" * 64)
+    assert (resumed.code, resumed.accepted, resumed.resumed) == (0, {"violated": 1}, True)
+
+
+def accepts(checked: Checked) -> Acceptance:
+    return Acceptance(
+        state="accepted",
+        owner="ana",
+        reason="known",
+        until="2099-01-31",
+        expires=4e9,
+        digest="",
+        outcome=None,
+    )

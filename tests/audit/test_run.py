@@ -31,7 +31,7 @@ from somactl.operations.audit.records import Records
 from somactl.operations.audit.run import AuditRequest, audit_all
 from somactl.operations.audit.workers import Inline
 from somactl.operations.jobs.pace import Pace
-from somactl.report import AuditScope, VerifyReport
+from somactl.report import Acceptance, AuditScope, Checked, VerifyReport
 from tests.audit.stores import MemoryStore, bad, good
 
 NIGHT = 86_400.0
@@ -53,6 +53,7 @@ async def audit(
     tolerances: Tolerances | None = None,
     pace: Pace | None = None,
     fail_fast: bool = False,
+    accept: Callable[[Checked], Acceptance | None] = lambda checked: None,
     **request: Any,
 ) -> VerifyReport:
     """The finished report of one audit; the errors that it raises are raised."""
@@ -60,6 +61,7 @@ async def audit(
     tally = Tally(
         VerifyReport(method="certify", scope=AuditScope(all=not request.get("known_bad"))),
         fail_fast=fail_fast,
+        accept=accept,
     )
     proofs = Proofs(Inline(store, check), tally, pace or Pace())
     records = Records(store if notes is None else notes, check, "store")

@@ -42,6 +42,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
               another incarnation
     holder    who is at work, for a person to find; until  when the lease ends, by the store's clock
     began     when the audit began, of which this run is the first or goes on with
+    accepted  the digest of what is accepted, which the report counts apart
     phase     `all` (or what changed), then `recheck`
     report    what was found so far, and which key was reached
     """
@@ -52,6 +53,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     until: float
     began: float = 0.0
+    accepted: str | None = None
     phase: Phase = "all"
     report: VerifyReport | None = None
     format: int = 1

@@ -77,7 +77,6 @@ class _AuditWire(Wire, frozen=True, kw_only=True):
     tolerances: dict[str, float]
     incremental: bool = False
     recheck: str = "0%"
-    accepted: str | None = None
     after: str | None = None
     upto: str | None = None
 
@@ -180,11 +179,15 @@ class _Audit:
             since=self.began,
             began=self.began,
             until=self.now() + leases.LEASE_SECONDS,
+            accepted=self.request.accepted,
         )
         if left is None or left.report is None or not self.request.resume:
             return fresh
         if left.incarnation != self.incarnation:
             self.request.waiting("the namespace was given another incarnation: the audit begins anew")
+            return fresh
+        if left.accepted != fresh.accepted and left.report.results:  # which another file has judged
+            self.request.waiting("other findings are accepted than were then: the audit begins anew")
             return fresh
         if left.request != fresh.request:
             raise UsageError(
@@ -201,7 +204,6 @@ class _Audit:
             tolerances=asdict(request.check.tolerances),
             incremental=request.incremental,
             recheck=str(request.recheck),
-            accepted=request.accepted,
             after=request.bounds.after,
             upto=request.bounds.upto,
         )
