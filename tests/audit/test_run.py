@@ -183,6 +183,17 @@ async def test_how_old_the_longest_unread_is_and_how_long_a_cycle_takes(store: M
     assert report.coverage.cycle_seconds == pytest.approx(4 * NIGHT, rel=0.01)
 
 
+async def test_what_is_proven_every_night_is_no_pace_at_which_all_are_read(store: MemoryStore) -> None:
+    """A key that is written every day, or is known to be bad, brings no other one its turn."""
+    store.put("k02", bad("k02"))
+    await audit(store)
+    for night in range(3):
+        store.put("k09", good("k09", night))
+        report = await nightly(store)
+        assert report.coverage is not None
+        assert (report.coverage.changed, report.coverage.cycle_seconds) == (2, None)
+
+
 # Known bad keys
 
 

@@ -70,8 +70,9 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One audit, as far as pace and cycle need it: the store's time, what it read and recorded; of which keys
-    (`all`, or a shard), and what share of the unchanged ones it has read again, 0 where it came to no end."""
+    """One audit, as far as pace and cycle need it: the store's time; what it read, of an incremental one what
+    it read again; of which keys (`all`, or a shard), and what share of the unchanged ones it has read again,
+    0 where it came to no end."""
 
     started_at: float
     ended_at: float

@@ -341,7 +341,8 @@ class _Audit:
 
     def _count(self, page: Page, proven: Proven) -> None:
         count, coverage = len(page.task.keys) - len(proven.absent), self.coverage
-        self.read = replace(self.read, keys=self.read.keys + count, bytes=self.read.bytes + proven.bytes_)
+        if page.recheck or not self.request.incremental:  # what changed may be the same keys every night
+            self.read = replace(self.read, keys=self.read.keys + count, bytes=self.read.bytes + proven.bytes_)
         if page.recheck:
             coverage.rechecked += count
             coverage.rechecked_bytes += proven.bytes_
@@ -368,7 +369,7 @@ class _Audit:
 
     async def _end(self) -> None:
         """Keep what was done, let go of the lease, and say what is covered."""
-        if self.read.keys and not self.request.known_bad:
+        if not self.request.known_bad and (self.read.keys or not self.proofs.ended_by):
             self.records.ledger = self.records.ledger.ran(self._as_noted())
         try:
             await self._save()
