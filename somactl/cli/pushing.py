@@ -210,7 +210,8 @@ class Pushing:
                 degraded=degraded,
             )
         )
-        told = self.options.textfile is None or wrote_textfile(self.options.textfile, [seen], out)
+        file = self.options.textfile
+        told = file is None or write_textfile(file, [seen], out) is not None
         if self._gateway is None:
             return told
         if seen.left_out:
@@ -309,21 +310,25 @@ def _write(path: str, data: bytes) -> None:
         file.keep()
 
 
-def wrote_textfile(path: str, seen: Sequence[Observation], out: Output) -> bool:
-    """Write the metrics, with what stands there of other families; False, and a remark, where that fails."""
+def write_textfile(
+    path: str, seen: Sequence[Observation], out: Output, *, past: bool = False
+) -> list[Observation] | None:
+    """Write the metrics, with what stands there of others: those of them that a later run has made old, which
+    were left out. None, and a remark, where that fails. past: they may be old."""
     from somactl.telemetry.registry import merged
 
     try:
         with OutputFile(path) as file:
             try:
-                file.write(merged(_standing(path), seen))
+                text, older = merged(_standing(path), seen, past=past)
             except (ValueError, KeyError):  # not what was written by us
-                file.write(merged("", seen))
+                text, older = merged("", seen)
+            file.write(text)
             file.keep()
     except SomactlError as exc:
         out.warn(f"metrics were not written: {exc.message}")
-        return False
-    return True
+        return None
+    return older
 
 
 def _standing(path: str) -> str:
@@ -336,8 +341,8 @@ def _standing(path: str) -> str:
         return ""
 
 
-def tell(done: Delivered, target: Gateway, folder: str | None, out: Output) -> None:
-    """Say in one line each what was not pushed, and what was pushed late."""
+def tell(done: Delivered, target: object, folder: str | None, out: Output) -> None:
+    """Say in one line each what was not pushed to the target, and what was pushed late."""
     for each, why in done.dropped:
         out.warn(f"dropped: {each}: {why}")
     if late := sum(1 for each in done.pushed if folder and each.source.startswith(folder)):

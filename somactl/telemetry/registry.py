@@ -26,10 +26,17 @@ def exposition(samples: Iterable[Sample]) -> bytes:
     return generate_latest(registry)
 
 
-def merged(text: str, observations: Iterable[Observation]) -> bytes:
+def merged(
+    text: str, observations: Iterable[Observation], *, past: bool = False
+) -> tuple[bytes, list[Observation]]:
     """`text`, as this function once wrote it, with what the observations replace: whole families of groups,
-    as a Pushgateway does. The labels of the group stand at each sample. Raises ValueError for other text."""
+    as a Pushgateway does; and those that were left out. The labels of the group stand at each sample.
+
+    past: they are of runs that may have ended long ago; where a later run of the group stands there, one is
+    left out. Raises ValueError for other text.
+    """
     found: _Found = {}
+    older: list[Observation] = []
     for family in text_string_to_metric_families(text):
         for each in family.samples:
             if each.name in METRICS:
@@ -37,14 +44,15 @@ def merged(text: str, observations: Iterable[Observation]) -> bytes:
                 sample = Sample(each.name, each.value, each.labels)
                 found.setdefault((tuple(sorted(group.items())), each.name), []).append(sample)
     for observation in observations:
-        if _is_older(observation, found):
+        if past and _is_older(observation, found):
+            older.append(observation)
             continue
         key = tuple(sorted(observation.group.items()))
         found |= {(key, name): [] for name in {sample.name for sample in observation.samples}}
         for sample in observation.samples:
             labelled = Sample(sample.name, sample.value, {**observation.group, **sample.labels})
             found[key, sample.name].append(labelled)
-    return exposition(sample for samples in found.values() for sample in samples)
+    return exposition(sample for samples in found.values() for sample in samples), older
 
 
 def _is_older(observation: Observation, found: _Found) -> bool:

@@ -189,6 +189,17 @@ def test_a_file_alone(pushes: Pushes) -> None:
     assert pushes.gateway.groups() == []
 
 
+def test_an_old_report_does_not_get_into_a_file_and_that_is_said(pushes: Pushes) -> None:
+    pushes.shell.write("old.json", pushes.shell.ok("verify-psd", "--all", "--output", "json").text)
+    pushes.shell.ok("verify-psd", "--all", "--textfile", "x.prom")
+    text = (pushes.shell.folder / "x.prom").read_text()
+    words = ("--textfile", "x.prom", "--report", "old.json", "--output", "json")
+    result = pushes(*words, SOMACTL_PUSH_GATEWAY="")
+    assert "a later run of that group stands in the file" in result.err
+    assert (len(result.json["dropped"]), result.json["pushed"]) == (1, [])
+    assert (pushes.shell.folder / "x.prom").read_text() == text
+
+
 def test_a_ping_goes_with_a_look(pushes: Pushes) -> None:
     with Answering() as server:
         pushes("--ping", f"{server.url}/abc")

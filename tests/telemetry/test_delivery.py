@@ -157,13 +157,15 @@ def test_a_text_file_is_merged_as_a_gateway_would() -> None:
         samples = tuple(Sample(name, ended_at) for name in (LAST_RUN, *names))
         return Observation({**group, **labels}, samples, ended_at)
 
-    text = merged("", [seen(1.0, success)]).decode()
-    text = merged(text, [seen(2.0), seen(1.5, shard="1/2")]).decode()
+    text = merged("", [seen(1.0, success)])[0].decode()
+    text = merged(text, [seen(2.0), seen(1.5, shard="1/2")])[0].decode()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert sorted(lines) == [
         f'{LAST_RUN}{{job="prune",namespace="default",shard="1/2"}} 1.5',
         f'{LAST_RUN}{{job="prune",namespace="default"}} 2.0',
         f'{success}{{job="prune",namespace="default"}} 1.0',
     ]
-    assert merged(text, [seen(1.9, success)]).decode() == text  # older than what stands there
-    assert merged("other 1\n", []) == b""
+    older = seen(1.9, success)
+    assert merged(text, [older], past=True) == (text.encode(), [older])
+    assert merged(text, [older])[0].decode() != text  # this run's own, whatever a clock said before
+    assert merged("other 1\n", []) == (b"", [])

@@ -13,7 +13,8 @@ from somactl.report import PushedGroup, PushReport, Report
 from somactl.suggestion import again
 
 if TYPE_CHECKING:
-    from somactl.telemetry.delivery import Parcel
+    from somactl.telemetry.delivery import Delivered, Parcel
+    from somactl.telemetry.observe import Observation
 
 
 @command(
@@ -85,16 +86,15 @@ def _push_saved(session: Session, options: SnapshotOptions, files: list[str]) ->
         run = Run(command_of(saved), session.settings.namespace, saved.code, saved, job=options.job)
         seen.append((file, observe(run)))
     report = PushReport(namespace=session.settings.namespace, gateway=str(gateway or ""))
-    wrote = options.textfile is None or pushes.wrote_textfile(
-        options.textfile, [each for _, each in seen], session.out
-    )
     parcels = [parcel(each, file) for file, each in seen]
+    done, wrote = Delivered(pushed=parcels), True
+    if options.textfile is not None:
+        older = pushes.write_textfile(options.textfile, [each for _, each in seen], session.out, past=True)
+        done, wrote = _in_file(parcels, [each for _, each in seen], older), older is not None
     report.warnings += sorted({f"{file}: {each.left_out}" for file, each in seen if each.left_out})
-    if gateway is None:
-        done = Delivered(pushed=parcels if wrote else [])
-    else:
+    if gateway is not None:
         done = deliver(parcels, gateway, pushes.spool(options.spool), past=True)
-        pushes.tell(done, gateway, options.spool, session.out)
+    pushes.tell(done, report.gateway, options.spool, session.out)
     report.pushed = [_sent(each) for each in done.pushed]
     report.dropped, report.kept, report.failed = (
         [_sent(each, why) for each, why in part] for part in (done.dropped, done.kept, done.failed)
@@ -102,6 +102,21 @@ def _push_saved(session: Session, options: SnapshotOptions, files: list[str]) ->
     report.complete = wrote and done.is_whole
     report.finish(0 if report.complete else NOT_PUSHED)
     return report
+
+
+def _in_file(parcels: list[Parcel], seen: list[Observation], older: list[Observation] | None) -> Delivered:
+    """What became of parcels that were written to a file; older: those left out, None where it failed."""
+    from somactl.telemetry.delivery import Delivered
+
+    if older is None:
+        return Delivered()
+    done, why = Delivered(), "a later run of that group stands in the file"
+    for each, observation in zip(parcels, seen, strict=True):
+        if observation in older:
+            done.dropped.append((each, why))
+        else:
+            done.pushed.append(each)
+    return done
 
 
 def _sent(each: Parcel, why: str = "") -> PushedGroup:
