@@ -336,8 +336,6 @@ _ITS_OWN = {
         "job_complete",
         "job_latency_seconds",
         "degraded_mode",
-        "store_up",
-        "store_findings",
         "namespace_seen_timestamp_seconds",
         "cache_compared_timestamp_seconds",
     )

@@ -347,6 +347,9 @@ def test_a_look_that_fails_says_that_it_does_not_know() -> None:
         assert math.isnan(value(found, name) or 0.0), name
     assert all(math.isnan(each) for each in values(found, "cache_outdated_copies").values())
     assert value(found, "namespace_seen_timestamp_seconds") is None
+    none = values(seen(None, "push-metrics", code=10, now=5.0), "store_up")
+    assert len(none) == 5
+    assert all(math.isnan(each) for each in none.values())
 
 
 def test_where_no_event_waits_nothing_older_than_the_look_does() -> None:
