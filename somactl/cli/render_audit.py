@@ -47,7 +47,7 @@ def _coverage(coverage: Coverage, *, incremental: bool) -> list[str]:
         return lost  # all was read just now
     ended = f", ended by {coverage.recheck_ended_by}" if coverage.recheck_ended_by else ""
     read = f" ({size(coverage.rechecked_bytes)})" if coverage.rechecked else ""
-    lines = [f"{coverage.changed} changed, {coverage.rechecked} read again{read}{ended}"]
+    lines = [f"{coverage.changed} changed or known bad, {coverage.rechecked} read again{read}{ended}"]
     if coverage.oldest_unread_seconds is None:
         share = 100.0 * (coverage.share_read or 0.0)
         lines.append(f"{share:.3g} % of all matrices were ever read by an audit of all keys")

@@ -351,6 +351,7 @@ def test_accepted_findings(audits: Audits) -> None:
     lines = audits(*accepted, "-o", "ndjson").lines
     assert [line["acceptance"]["state"] for line in lines if line.get("acceptance")] == ["accepted"]
     assert audits.report(*accepted, "--incremental")["accepted"] == {"violated": 1}
+    assert "1 changed or known bad, 0 read again" in audits(*accepted, "--incremental").text
     for change in ({"expires": "2020-01-31"}, {"digest": "0" * 32}):
         audits.shell.write("accept.yaml", ACCEPT.format(**{**known, **change}))
         assert audits.report(*accepted, code=3)["accepted"] == {}
