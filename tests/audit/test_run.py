@@ -32,6 +32,7 @@ from somactl.operations.audit.run import AuditRequest, audit_all
 from somactl.operations.audit.workers import Inline
 from somactl.operations.jobs.pace import Pace
 from somactl.report import Acceptance, AuditScope, Checked, VerifyReport
+from somactl.testing.values import envelope
 from tests.audit.stores import MemoryStore, bad, good
 
 NIGHT = 86_400.0
@@ -229,6 +230,15 @@ async def test_a_deleted_finding_is_forgotten_by_the_next_audit_of_all(store: Me
     store.delete("k02")
     report = await nightly(store)
     assert (report.code, kept(store)[1]) == (0, {})
+
+
+async def test_a_finding_that_is_of_another_kind_now_is_none(store: MemoryStore) -> None:
+    store.put("k05", bad("k05"))
+    await audit(store)
+    store.put("k05", envelope("k05", kind="matrix", n=2))
+    store.now += NIGHT
+    await audit(store, known_bad=True)
+    assert kept(store)[1] == {}
 
 
 async def test_more_bad_keys_than_are_kept_by_name(

@@ -111,7 +111,8 @@ class Records:
     def _expected(self, page: Page) -> Iterable[str]:
         """The known bad keys that a page would have found, were they bad still."""
         if page.bounds is None or page.recheck:
-            return [key for key in (*page.task.keys, *page.absent) if key in self.known_before]
+            others = (stat.key for stat in page.skipped)
+            return [key for key in (*page.task.keys, *page.absent, *others) if key in self.known_before]
         begin = 0 if page.bounds.after is None else bisect_right(self.known_keys, page.bounds.after)
         end = None if page.bounds.upto is None else bisect_right(self.known_keys, page.bounds.upto)
         return self.known_keys[begin:end]
