@@ -117,3 +117,19 @@ def test_what_silences_and_is_silenced_are_alerts_that_there_are() -> None:
         for matcher in [*rule["source_matchers"], *rule["target_matchers"]]:
             for name in re.findall(r"Somactl\w+", matcher):
                 assert name in NAMES
+
+
+@pytest.mark.parametrize("alert", ["SomactlInvariantViolated", "SomactlCacheContradicts"])
+def test_nothing_silences_what_was_found_wrong(alert: str) -> None:
+    labels = {"alertname": alert, "namespace": "acme"}
+    rules = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())["inhibit_rules"]
+    assert [rule for rule in rules if all(_matches(each, labels) for each in rule["target_matchers"])] == []
+    labels["alertname"] = "SomactlDegraded"
+    assert [rule for rule in rules if all(_matches(each, labels) for each in rule["target_matchers"])]
+
+
+def _matches(matcher: str, labels: dict[str, str]) -> bool:
+    name, operator, pattern = matcher.split(maxsplit=2)
+    value, pattern = labels.get(name, ""), pattern.strip('"')
+    found = value == pattern if operator in ("=", "!=") else bool(re.fullmatch(pattern, value))
+    return found != operator.startswith("!")
