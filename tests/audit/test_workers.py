@@ -165,6 +165,15 @@ async def test_closing_gives_up_what_is_under_way(url: str, notes: Path, method:
     await asyncio.wait([proving])
 
 
+async def test_a_worker_that_hangs_is_killed(url: str, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("somactl.operations.audit.workers.STUCK_SECONDS", 0.3)
+    workers = Processes(Opener(url, KEYS[0], notes, hangs=True), Check(), 1)
+    with pytest.raises(WorkerLost, match="was killed 3 times over the keys from 'k00000' to 'k00039'"):
+        await asyncio.wait_for(workers.prove(Task(KEYS, [0] * 40)), 60)
+    await workers.close()
+    assert not multiprocessing.active_children()
+
+
 async def test_what_a_cancelled_task_finds_is_dropped(url: str) -> None:
     workers = Processes(Opener(url), Check(), 1)
     first = asyncio.create_task(workers.prove(Task(KEYS, [0] * 40)))

@@ -37,6 +37,10 @@ TRIES = 3
 """How often a task is begun whose worker is killed over it."""
 AHEAD = 2
 """How many tasks a worker has, so that there is a next one when it is done with one."""
+STUCK_SECONDS = 600.0
+"""A worker that does not answer for so long is killed, so that an audit ends whatever a process may hang in;
+it has as much again for each STUCK_BYTES that it was given. The slowest proof takes a fraction of that."""
+STUCK_BYTES = 16 << 20
 _GRACE_SECONDS = 10
 """How long a worker that is told to terminate goes on: its parent, told the same, wants what is under way."""
 _END_SECONDS = 5.0
@@ -157,6 +161,7 @@ class _Worker:
     def __init__(self, method: str, does: tuple[Opener, Check, int], others: Sequence[socket.socket]) -> None:
         self.link, theirs = socket.socketpair()
         self._waiting: dict[int, asyncio.Future[Proven]] = {}  # in the order in which they are done
+        self._bytes = 0  # of those
         self._given = 0
         self._turn = asyncio.Lock()
         kept = [*others, self.link] if method == "fork" else []
@@ -184,9 +189,20 @@ class _Worker:
         outcome: asyncio.Future[Proven] = asyncio.get_running_loop().create_future()
         self._given += 1
         self._waiting[self._given] = outcome
+        self._bytes += task.bytes_
+        patience = STUCK_SECONDS * (1 + self._bytes / STUCK_BYTES)
+        killing = asyncio.get_running_loop().call_later(patience, self._process.kill)
+        try:
+            return await self._answer(task, outcome)
+        finally:
+            killing.cancel()
+            self._bytes -= task.bytes_
+
+    async def _answer(self, task: Task, outcome: asyncio.Future[Proven]) -> Proven:
+        number = self._given
         with suppress(OSError):  # it is gone, which the listener finds too
             async with self._turn:
-                await _send(self.link, (self._given, task))
+                await _send(self.link, (number, task))
         return await outcome
 
     async def _listen(self) -> None:
