@@ -67,6 +67,8 @@ LOCATE_SECONDS = 1.0
 _SECONDS = re.compile(r" for \d+ s")
 PUSHING = "pushing"
 """The group of options of a job about its metrics."""
+_NEVER_TOLD = ("ping",)
+"""Options whose value may be a secret, and which a command that is run by hand does not need."""
 _WHERE = ("store", "cache", "namespace", "config")
 
 
@@ -394,7 +396,7 @@ def _invocation(context: typer.Context, common: dict[str, Any], settings: Settin
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if name in COMMON or source is None or source.name != "COMMANDLINE":
+        if name in COMMON or name in _NEVER_TOLD or source is None or source.name != "COMMANDLINE":
             continue
         value = context.params[name]
         if parameter.param_type_name == "argument":

@@ -45,11 +45,12 @@ def _snapshot(seen: SnapshotView) -> Iterator[str]:
         yield f"{seen.events.backlog} events wait to be published, {seen.events.dropped} were dropped"
     if seen.ledger is not None:
         read = seen.ledger.oldest_read_at
-        since = "one matrix was never read" if read is None else f"all matrices were read since {utc(read)}"
+        since = "some matrix was never read" if read is None else f"all matrices were read since {utc(read)}"
         yield f"audits: {since}; {seen.ledger.known_bad} are known to be wrong"
-    if seen.copies is not None:
+    if seen.copies is not None and (seen.copies.compared or not seen.copies.whole):
         differing = sum(seen.copies.differing.values())
-        yield f"cache: {seen.copies.compared} copies compared, {differing} are not what the store has"
+        rest = "" if seen.copies.whole else ", the others not"
+        yield f"cache: {seen.copies.compared} copies compared{rest}, {differing} are not what the store has"
     if seen.orders is not None and seen.orders.backlog:
         yield f"prune orders: {seen.orders.backlog} keys were not looked at yet"
     if seen.migrations:

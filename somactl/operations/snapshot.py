@@ -149,7 +149,7 @@ async def _copies(store: CachedStore) -> CopiesView:
                 one.judgement for one in found if one.judgement in (*STALE, *FINDINGS, "foreign")
             )
         if compared >= COPIES:
-            break
+            return CopiesView(compared=compared, differing=dict(differing), whole=False)
     return CopiesView(compared=compared, differing=dict(differing))
 
 

@@ -43,9 +43,11 @@ class LedgerView(msgspec.Struct, kw_only=True):
 
 
 class CopiesView(msgspec.Struct, kw_only=True):
-    """Copies in the cache that were compared with the authority, up to a bound, and those that differ."""
+    """Copies in the cache that were compared with the authority, and those that differ; whole: there were no
+    more of them than a snapshot compares."""
 
     compared: int
+    whole: bool = True
     differing: dict[str, int] = {}
 
 

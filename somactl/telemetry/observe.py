@@ -286,7 +286,8 @@ def _snapshot(seen: SnapshotView) -> Iterator[Sample]:
         yield from _one("rho_read_ratio", ledger.share_read)
         yield from _one("rho_cycle_seconds", ledger.cycle_seconds)
     if (copies := seen.copies) is not None:
-        found = {each: copies.differing.get(each, 0) for each in JUDGEMENTS}
+        none = 0.0 if copies.whole else math.nan  # among those that were not compared there may be some
+        found = {each: copies.differing.get(each) or none for each in JUDGEMENTS}
         yield from _each("cache_outdated_copies", "judgement", found)
         yield from _one("cache_compared_copies", copies.compared)
         yield from _one("cache_compared_timestamp_seconds", seen.at)

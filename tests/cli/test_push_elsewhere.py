@@ -47,6 +47,14 @@ def test_a_dead_mans_switch(jobs: Jobs) -> None:
     assert run != other
 
 
+def test_no_suggestion_repeats_the_url_of_a_switch(jobs: Jobs) -> None:
+    with Answering() as server:
+        words = ["verify-psd", "--all", "--no-ledger", "--resume", "--ping", f"{server.url}/secret-id"]
+        done = jobs(*words, code=2)
+    assert "try: somactl verify-psd --all --resume" in done.err
+    assert "secret-id" not in done.err
+
+
 @pytest.mark.parametrize("kind", ["silent", "down", "500"])
 def test_a_switch_that_fails_is_told_and_changes_nothing(jobs: Jobs, kind: str) -> None:
     began = time.monotonic()

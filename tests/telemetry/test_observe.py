@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from somactl.report import (
     AuditScope,
@@ -374,3 +375,12 @@ def test_latencies_are_right_within_2_percent() -> None:
     assert stats["read", "max"] == 1.0
     latencies("commit", 0.0)
     assert latencies.stats()["commit", "max"] == 0.0
+
+
+def test_no_copy_differs_only_where_all_were_compared() -> None:
+    copies = CopiesView(compared=10_000, differing={"outdated": 2}, whole=False)
+    report = PushReport(snapshot=structs.replace(SNAPSHOT, copies=copies), started_at=1.0, ended_at=2.0)
+    found = values(seen(report, "push-metrics"), "cache_outdated_copies")
+    assert found.pop(("outdated",)) == 2
+    assert found
+    assert all(math.isnan(each) for each in found.values())
