@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 SIGNALLED = tuple(128 + number for number in NUMBERS)
 _waiting_for_input = False
+_cancels_again = False
 _came: list[int] = []
 _received: list[int] = []  # by the work under way
 
@@ -67,6 +68,17 @@ def abortable(*, reads: bool = False) -> Iterator[None]:
         _waiting_for_input = before
 
 
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Around work that writes no matrix: a second signal cancels it again, so that it waits no more."""
+    global _cancels_again  # as above
+    _cancels_again = True
+    try:
+        yield
+    finally:
+        _cancels_again = False
+
+
 def run_until_done(work: Coroutine[Any, Any, Report], done: Sequence[Report] = ()) -> Report:
     """Run `work` in the one event loop. The first SIGINT or SIGTERM cancels it; a write may finish.
 
@@ -84,7 +96,7 @@ def run_until_done(work: Coroutine[Any, Any, Report], done: Sequence[Report] = (
         received.append(number)
         if _waiting_for_input and running:
             raise asyncio.CancelledError
-        if len(received) == 1 and running:
+        if running and len(received) <= (2 if _cancels_again else 1):
             loop, task = running[0]
             task.cancel()
             loop.call_soon_threadsafe(lambda: None)  # wakes a loop that waits for nothing else

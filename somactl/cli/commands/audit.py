@@ -16,6 +16,7 @@ from somactl.cli import inputs
 from somactl.cli.auditing import Choice, Demanded, Kept, Machines
 from somactl.cli.command import Session, command
 from somactl.cli.pacing import PaceOptions
+from somactl.cli.signals import impatient
 from somactl.config import audit_run
 from somactl.core.names import Pattern
 from somactl.core.sampling import Reservoir, statement
@@ -78,6 +79,11 @@ async def verify_psd(
     choice.refuse_mixed(keys or [], file)
     kept.refuse_mixed(choice, from_)
     machines.refuse_mixed(choice, from_)
+    if from_ == "cache" and pace.given:
+        raise UsageError(
+            f"a cache is read at once: --{next(iter(pace.given)).replace('_', '-')} is of the authority",
+            next=again(from_=None),
+        )
     check = Check(
         session.settings.tolerances,
         method=method,
@@ -95,7 +101,8 @@ async def verify_psd(
     audit = _Audit(session, choice, kept, pace, tally, check, machines, demanded.accepted())
     with nullcontext() if demanded.evidence is None else session.output_file(demanded.evidence) as evidence:
         try:
-            await audit.prove(keys or [], file, from_)
+            with impatient():
+                await audit.prove(keys or [], file, from_)
         except asyncio.CancelledError:
             audit.ended_by = "a signal"  # what was found is worth having; `command` adds the signal's code
         audit.finish(demanded)

@@ -363,8 +363,8 @@ class _Audit:
         """
         await self.records.save()
         if self.lease is not None and not self.records.lost and self.proofs.ended_by != FAIL_FAST:
-            report = msgspec.json.decode(msgspec.json.encode(self.report), type=VerifyReport)
-            await self.records.attempt(self.lease.save(phase=self.phase, report=report))
+            saving = self.lease.save(phase=self.phase, report=_without_vectors(self.report))
+            await self.records.attempt(saving)
         self._saved = time.monotonic()
 
     async def _end(self) -> None:
@@ -399,6 +399,15 @@ class _Audit:
                 f"{coverage.recheck_ended_by} ended the reading of {self.request.recheck} of the rest, which "
                 f"the next run goes on with; {coverage.rechecked} matrices were read again"
             )
+
+
+def _without_vectors(report: VerifyReport) -> VerifyReport:
+    """A copy as a checkpoint keeps it: of a thousand witnesses, it has no room for the components."""
+    results = [
+        each if each.verdict is None else replace(each, verdict=each.verdict.without_vector())
+        for each in report.results
+    ]
+    return msgspec.json.decode(msgspec.json.encode(replace(report, results=results)), type=VerifyReport)
 
 
 def _another_incarnation() -> PlanStale:
