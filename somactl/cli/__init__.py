@@ -62,7 +62,20 @@ def _version() -> int:
 
 
 def _stopped(argv: Sequence[str], stopped: Stopped) -> int:
-    """A signal that came before the command line was looked at."""
+    """A signal that came before the command line was looked at, perhaps in the middle of an import."""
+    _forget_half_imported()
     from somactl.cli.output import Output, output_mode
 
     return Output(output_mode(argv)).failure(stopped.error())
+
+
+def _forget_half_imported() -> None:
+    """Have packages whose import was broken off imported anew as a whole.
+
+    Python forgets such a package, and keeps those of its modules that were complete. They would be found, and
+    never become attributes of the new package, which may rely on that, as asyncio does.
+    """
+    for name in list(sys.modules):
+        package = name.partition(".")[0]
+        if package not in sys.modules:
+            del sys.modules[name]

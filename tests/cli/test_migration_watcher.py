@@ -63,11 +63,14 @@ def test_each_step_is_told_where_stderr_is_no_terminal(
         told(MigrationProgress(2, what, 3, 5))
     told(MigrationProgress(7, "values put back"))
     lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "1 of 3 values compared with the plan"
-    assert re.fullmatch(r"2 of 3 values compared with the plan, 5 B, \d+/s, 0 s left", lines[1])
+    assert lines[0] == "1 of 3 values compared with the plan (33 %)"
+    assert re.fullmatch(r"2 of 3 values compared with the plan \(66 %\), 5 B, \d+/s, 0 s left", lines[1])
     assert [line.split(",")[0] for line in lines[2::2]] == [
-        "1 of 3 values", "1 of 3 batches finalized", "1 of 3 batches taken back", "7 values put back"
-    ]  # fmt: skip
+        "1 of 3 values (33 %)",
+        "1 of 3 batches finalized (33 %)",
+        "1 of 3 batches taken back (33 %)",
+        "7 values put back",
+    ]
 
 
 def test_the_slowest_value_is_told_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:

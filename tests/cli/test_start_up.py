@@ -40,6 +40,7 @@ MOMENTS = [
     "somactl.runtime",
     "somactl.store.sqlite",
     "asyncio",
+    "asyncio.sslproto",
 ]
 
 

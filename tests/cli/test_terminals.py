@@ -87,7 +87,10 @@ def made(kind: Any, text: str) -> Any:
         return {made(arguments[0], text): made(arguments[1], text)}
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         hints = typing.get_type_hints(kind, include_extras=True)
-        return kind(**{f: WORDS.get(f) or made(hints[f], text) for f in kind.__struct_fields__})
+        chosen = {
+            f: word for f, word in WORDS.items() if hints.get(f) is str or word in get_args(hints.get(f))
+        }
+        return kind(**{f: chosen.get(f) or made(hints[f], text) for f in kind.__struct_fields__})
     if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
         hints = typing.get_type_hints(kind)
         return kind(**{f: made(hints[f], text) for f in kind.__dataclass_fields__})
