@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import typer
 
@@ -34,6 +34,8 @@ _ALL: Final[dict[str, Any]] = {
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The options that say which matrices are proven."""
+
+    PANEL: ClassVar[str] = "Which matrices"
 
     match: Annotated[str | None, typer.Option(metavar="PATTERN", help="All keys that match.")] = None
     all_: Annotated[bool, typer.Option("--all", help="Every key of the namespace.")] = False
@@ -116,6 +118,8 @@ class Choice:
 class Machines:
     """The options that say where matrices are proven, and which share of them this run takes."""
 
+    PANEL: ClassVar[str] = "Where they are proven"
+
     jobs: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Worker processes.", show_default="one for each processor"),
@@ -167,13 +171,15 @@ class Machines:
 class Kept:
     """The options about what an audit of all keys remembers, and about two at once."""
 
+    PANEL: ClassVar[str] = "What is remembered"
+
     ledger: Annotated[
         str | None,
         typer.Option(
             metavar="FILE", help="Keep the ledger in this file, not in the store.", show_default="store"
         ),
     ] = None
-    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Keep none.")] = False
+    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Keep no ledger.")] = False
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier run was ended, if one was.")
     ] = False
@@ -218,6 +224,8 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class Demanded:
     """The options that say when an audit has passed."""
+
+    PANEL: ClassVar[str] = "When it has passed"
 
     accept: Annotated[
         str | None, typer.Option(metavar="FILE", help="YAML: findings that are known, and whose they are.")

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_args, get_type_hints
 
 import typer
 
@@ -358,10 +358,12 @@ def _signature(function: Callable[..., Any], groups: dict[str, Any], *, checks: 
 
 
 def _members(group: Any) -> Iterator[inspect.Parameter]:
-    """The options that a group stands for."""
+    """The options that a group stands for, under its own heading on the help page if it has a `PANEL`."""
     hints, kind = get_type_hints(group, include_extras=True), inspect.Parameter.KEYWORD_ONLY
     for each in fields(group):
         default = each.default if each.default_factory is MISSING else each.default_factory()
+        for option in get_args(hints[each.name])[1:]:
+            option.rich_help_panel = getattr(group, "PANEL", None)
         yield inspect.Parameter(each.name, kind, default=default, annotation=hints[each.name])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -16,6 +16,8 @@ from somactl.store.contract import Store
 @dataclass(frozen=True, slots=True)
 class PaceOptions:
     """The options that say how gentle a run is."""
+
+    PANEL: ClassVar[str] = "How gently"
 
     rate: Annotated[
         str | None, typer.Option(metavar="N|NMB", help="Read at most so many keys, or MB, per second.")

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -52,6 +52,8 @@ PING = Annotated[
 @dataclass(frozen=True, slots=True)
 class PushOptions:
     """The options of a job about its metrics."""
+
+    PANEL: ClassVar[str] = "Metrics"
 
     push: Annotated[bool, typer.Option("--push", help="Push metrics when it ends, in whatever way.")] = False
     gateway: GATEWAY = None
