@@ -69,6 +69,7 @@ def test_a_file_is_read() -> None:
     assert second.expires == datetime(2027, 1, 31, 10, tzinfo=UTC).timestamp() + 0.5
 
 
+@pytest.mark.source
 def test_the_file_in_the_documents_is_one() -> None:
     page = (ROOT / "docs/ACCEPTED_FINDINGS.md").read_text(encoding="utf-8")
     block = page.partition("```yaml\n")[2].partition("```")[0]
