@@ -17,6 +17,10 @@ from support.audited import tasks_of
 from support.openers import Opener
 
 
+# A shell has what it starts in the background ignore Ctrl-C, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
