@@ -16,7 +16,6 @@ from somactl.operations.audit.workers import Processes
 from support.audited import tasks_of
 from support.openers import Opener
 
-
 # A shell has what it starts in the background ignore Ctrl-C, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
