@@ -34,8 +34,8 @@ from somactl.report import VerifyReport
 from somactl.runtime import AuthorityOpener, RemoteOpener, open_store
 from somactl.store.contract import CommitMetadata, Store
 
-COUNT = 40_000
-PASSES, DASK_PASSES = 3, 10
+COUNT = 20_000
+PASSES, DASK_PASSES = 4, 10
 ROWS = ["audit-jobs", "audit-dask"]
 _AT_ONCE = 2000
 
