@@ -7,16 +7,13 @@ import sys
 import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import pytest
-from hypothesis import example, given, strategies as st
 
-from somactl.core.names import validate_key
-from somactl.errors import ConfigurationError, InvalidName
+from somactl.errors import ConfigurationError
 from somactl.operations.audit import accepted as accepted_module
-from somactl.operations.audit.accepted import MAX_BYTES, MAX_TEXT, Accepted, parse_accepted, template
-from somactl.report import OUTCOME_CODES, Checked
+from somactl.operations.audit.accepted import MAX_BYTES, MAX_TEXT, Accepted, parse_accepted
+from somactl.report import OUTCOME_CODES
 from somactl.report.accepting import Acceptance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,29 +239,6 @@ def test_entries_that_no_finding_needs() -> None:
     # What was not looked at may be needed.
     assert accepted.unused([], {"c"}) == [other]
     assert accepted.unused([], set()) == []
-
-
-KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60)
-OUTCOMES: list[Literal["violated", "corrupt", "contradicting"]] = ["violated", "corrupt", "contradicting"]
-
-
-@example("a\u2028\u2029\ufeff\ufffe\xad\U000f0000", "corrupt")
-@example("\U0001f600 \\ \"'#: ", "corrupt")
-@given(KEYS, st.sampled_from(OUTCOMES))
-def test_a_template_wants_only_what_an_operator_knows(
-    key: str, outcome: Literal["violated", "corrupt", "contradicting"]
-) -> None:
-    try:
-        validate_key(key)
-    except InvalidName:
-        return
-    text = "version: 1\naccepted:\n" + template(Checked(source=key, outcome=outcome, digest=OTHER))
-    with pytest.raises(ConfigurationError, match="`owner`"):
-        parse_accepted(text, "a")
-    for name, value in (("owner", "ben"), ("reason", "known"), ("expires", "2027-01-31")):
-        text = text.replace(f"\n    {name}: \n", f"\n    {name}: {value}\n")
-    (made,) = parse_accepted(text, "a").entries
-    assert (made.key, made.digest, made.outcome) == (key, OTHER, outcome)
 
 
 def test_yaml_is_imported_where_a_file_is_read() -> None:

@@ -18,7 +18,6 @@ so is this one once the entry has expired. What could not be checked can not be 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Container, Iterable
 from typing import Final, TypeVar
@@ -29,7 +28,7 @@ from somactl.core.names import validate_key
 from somactl.core.rfc3339 import from_rfc3339
 from somactl.core.strict_yaml import Listing, Mapping, Node, Scalar, YamlError, parse_yaml
 from somactl.errors import ConfigurationError, InvalidName
-from somactl.report import OUTCOME_CODES, Checked
+from somactl.report import OUTCOME_CODES
 from somactl.report.accepting import Acceptance, State
 from somactl.suggestion import again
 
@@ -146,18 +145,6 @@ def parse_accepted(text: str | bytes, name: str) -> Accepted:
         field = f"`{exc.field}`: " if exc.field and exc.problem != "missing" else ""
         raise _refusal(f"{place}: {field}{exc}", exc.hint, line=exc.line, field=exc.field) from None
     return Accepted(entries, name, hashlib.sha256(data).hexdigest())
-
-
-def template(checked: Checked) -> str:
-    """An entry for a finding, to be pasted below `accepted:`; owner, reason and expiry are still missing."""
-    lines = (f"key: {_quoted(checked.source)}", f'digest: "{checked.digest or ""}"', "owner: ", "reason: ")
-    return "  - " + "\n    ".join((*lines, "expires: ", f"outcome: {checked.outcome}")) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """A double-quoted text of YAML. JSON's is one, but for characters that YAML wants escaped."""
-    told = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in told)
 
 
 def _refusal(message: str, hint: str | None, **facts: int | str | None) -> ConfigurationError:
