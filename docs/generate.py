@@ -119,11 +119,12 @@ def _cell(text: str) -> str:
 
 
 def schemas() -> Iterator[tuple[str, str]]:
-    """File name and text of the JSON Schema of each report, of what a failure prints, and of evidence."""
+    """File name and text of the JSON Schema of each report, of a failure, of evidence and of health."""
     for cls in report.REPORTS:
         yield _schema(f"report.{cls.__struct_config__.tag}", cls)
     yield _schema("report.error", report.ErrorReport)
     yield _schema("evidence", report.EvidenceDocument)
+    yield _schema("health", report.HealthReport)
 
 
 def _schema(name: str, cls: type[msgspec.Struct]) -> tuple[str, str]:

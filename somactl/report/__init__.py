@@ -33,6 +33,7 @@ from somactl.report.evidencing import (
     EvidenceFile,
     EvidenceMergeReport,
 )
+from somactl.report.health import HealthReport
 from somactl.report.looking import (
     CommitView,
     CompletionReport,
@@ -132,6 +133,7 @@ __all__ = [
     "ExplainReport",
     "FindingView",
     "GetReport",
+    "HealthReport",
     "InitReport",
     "KeyView",
     "LedgerView",
