@@ -136,7 +136,7 @@ class ServiceHealth(msgspec.Struct, kw_only=True):
 
 
 class ProverHealth(msgspec.Struct, kw_only=True):
-    """The process that proves. state: `given-up` where it failed too often, and is tried at long intervals."""
+    """The process that proves. `given-up`: it failed too often, and is tried at long intervals."""
 
     state: Literal["starting", "running", "restarting", "given-up"]
     restarts: int = 0
