@@ -29,7 +29,8 @@ repeat t = redis.call('TIME') until t[1] * 1e6 + t[2] >= until_
 
 @contextmanager
 def kept_busy(server: RedisServer) -> Iterator[threading.Event]:
-    """Scripts of 100 ms one after the other, until the event is set."""
+    """Scripts of 100 ms one after the other, until the event is set. The next ones already wait in the
+    server, or it would be free for as long as this busy machine takes to send one."""
     enough = threading.Event()
 
     def work() -> None:
@@ -37,13 +38,15 @@ def kept_busy(server: RedisServer) -> Iterator[threading.Event]:
             while not enough.is_set():
                 raw.eval(BUSY, 0)
 
-    thread = threading.Thread(target=work)
-    thread.start()
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
     try:
         yield enough
     finally:
         enough.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import time
 import urllib.error
 import urllib.parse
@@ -153,7 +152,7 @@ class Prometheus(Server):
             found = self.ask("push_time_seconds")
             there = {tuple(each for each in labels if each[0] != "__name__") for labels in found}
             newest = max([0.0, *found.values()])
-            if there == wanted and math.isclose(newest, pushed, abs_tol=1e-6):
+            if there == wanted and abs(newest - pushed) < 1e-6:
                 return
             time.sleep(0.05)
         raise ServerFailed(f"prometheus has not scraped the gateway within {SETTLE_SECONDS} s")
