@@ -1,0 +1,189 @@
+"""The HTTP face: health, readiness and metrics, and what the other parts add; errors as RFC 9457 has them."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from somactl.errors import SomactlError
+from somactl.report.encoding import to_json
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
+
+    from somactl.serve.context import AccessLog, ServeContext
+
+HEALTH_PATHS = frozenset(("/healthz", "/livez", "/readyz"))
+"""What probes ask: never counted among the requests under way, and a 503 of theirs is no error."""
+NO_STORE = {"cache-control": "no-store"}
+_JSON, _PROBLEM = "application/json", "application/problem+json"
+
+
+def app(context: ServeContext, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """Everything that is served over HTTP, with its log."""
+    own = [
+        _route("/healthz", HealthAnswer(context)),
+        _route("/livez", _alive),
+        _route("/readyz", lambda: _ready(context)),
+        _route("/metrics", lambda: _metrics(context)),
+    ]
+    handlers: dict[Any, Any] = {HTTPException: _refused, SomactlError: _failed, Exception: _broken}
+    inner = Starlette(routes=[*own, *routes], exception_handlers=handlers)
+    inner.router.redirect_slashes = False
+    return RequestLog(inner, context)
+
+
+def problem(status: int, detail: str, *, type_: str = "about:blank", **more: Any) -> Response:
+    """An error as RFC 9457 writes it: `application/problem+json`. Members that are None are left out."""
+    title = more.pop("title", None) or HTTPStatus(status).phrase
+    headers = {**NO_STORE, **more.pop("headers", {})}
+    body = {"type": type_, "title": title, "status": status, "detail": detail}
+    body |= {name: value for name, value in more.items() if value is not None}
+    return Response(to_json(body), status, headers, media_type=_PROBLEM)
+
+
+class HealthAnswer:
+    """`/healthz`: the report, encoded once in a while and for as long as nothing changed in it."""
+
+    LASTS_SECONDS = 0.1
+    """How old an age may be that is told."""
+
+    def __init__(self, context: ServeContext, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._state = context.state
+        self._clock = clock
+        self._changes, self._until = -1, -math.inf
+        self._body, self._status = b"", 503
+
+    def __call__(self) -> Response:
+        now = self._clock()
+        if self._changes != self._state.changes or now >= self._until:
+            self._changes, self._until = self._state.changes, now + self.LASTS_SECONDS
+            report = self._state.health()
+            self._body = msgspec.json.encode(report)
+            self._status = 200 if report.ok else 503
+        return Response(self._body, self._status, NO_STORE, media_type=_JSON)
+
+
+def _route(path: str, answer: Callable[[], Response]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        return answer()
+
+    return Route(path, endpoint, methods=["GET"], name=path)
+
+
+def _alive() -> Response:
+    return Response(b'{"alive":true}', 200, NO_STORE, media_type=_JSON)
+
+
+def _ready(context: ServeContext) -> Response:
+    state = context.state
+    body = {"ready": state.ready, "draining": state.draining}
+    return Response(to_json(body), 200 if state.ready else 503, NO_STORE, media_type=_JSON)
+
+
+def _metrics(context: ServeContext) -> Response:
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    assert context.registry is not None
+    headers = {**NO_STORE, "content-type": CONTENT_TYPE_LATEST}
+    return Response(generate_latest(context.registry), 200, headers)
+
+
+def status_of(error: SomactlError) -> int:
+    """The HTTP status that says as much as the exit code does."""
+    by_code = {2: 400, 3: 500, 10: 500, 11: 422, 12: 409, 13: 503, 14: 504, 15: 404, 16: 409}
+    return by_code.get(error.exit_code, 500)
+
+
+def problem_of(error: SomactlError, status: int | None = None, **more: Any) -> Response:
+    """An error of somactl: its name, message, hint, exit code and runbook."""
+    status = status_of(error) if status is None else status
+    headers = {"retry-after": "1"} if status == 503 else {}
+    return problem(
+        status,
+        error.message,
+        title=type(error).__name__,
+        hint=error.hint,
+        code=error.exit_code,
+        retryable=error.retryable,
+        runbook=error.runbook and f"RUNBOOKS/{error.runbook}.md",
+        headers=headers | more.pop("headers", {}),
+        **more,
+    )
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SomactlError)
+    return problem_of(error)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return problem(500, "a bug in somactl, which its log tells of", code=1)
+
+
+class RequestLog:
+    """One line a request, as far as `--access-log` wants it. It tells the path, and no query or header."""
+
+    def __init__(self, inner: ASGIApp, context: ServeContext) -> None:
+        self._inner = inner
+        self._log = context.log
+        self._wanted: AccessLog = context.options.access_log
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        began, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._inner(scope, receive, noted)
+        except Exception as bug:
+            self._log.limited("bug", "bug", error=type(bug).__name__, path=scope["path"], frames=_frames(bug))
+            if not status:
+                raise
+        finally:
+            if self._wanted == "all" or (self._wanted == "errors" and _is_error(scope["path"], status)):
+                self._tell(scope, status, time.perf_counter() - began)
+
+    def _tell(self, scope: AsgiScope, status: int, seconds: float) -> None:
+        client = scope.get("client")
+        self._log.event(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status or None,
+            ms=round(1000 * seconds, 2),
+            client=client[0] if client else None,
+            caller=scope.get("state", {}).get("caller"),
+        )
+
+
+def _frames(error: Exception) -> list[str]:
+    """Where it happened, without what it says: that may repeat a secret."""
+    frames = traceback.extract_tb(error.__traceback__)[-10:]
+    return [f"{each.filename}:{each.lineno} in {each.name}" for each in frames]
+
+
+def _is_error(path: str, status: int) -> bool:
+    return not 0 < status < 400 and not (path in HEALTH_PATHS and status == 503)
