@@ -9,7 +9,7 @@ BIN := .venv/bin
 PARALLEL := -n 3 --dist worksteal
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-full test-night test-lowest servers lint format docs bench wheel clean
+.PHONY: help demo test test-full test-night test-lowest servers lint format docs protos bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -39,6 +39,7 @@ lint: .venv/developer ## format, style, types, layers, generated pages
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/python docs/generate.py --check
+	@$(BIN)/python .ci/protos.py --check
 	@echo "lint: all clean"
 
 format: .venv/developer ## rewrite the sources as the linters want them
@@ -48,6 +49,9 @@ format: .venv/developer ## rewrite the sources as the linters want them
 docs: .venv/developer ## write the generated pages, the schemas and the README's picture anew from the code
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python docs/picture.py
+
+protos: .venv/protos/ready ## write the gRPC stubs anew from schemas/, with the lowest grpcio-tools we admit
+	@.venv/protos/bin/python .ci/protos.py write
 
 bench: .venv/installed ## one table of ratios, each measured side by side
 	@$(BIN)/python benchmarks/run.py $(ARGS)
@@ -82,4 +86,11 @@ clean: ## remove what the other targets made
 	@$(BIN)/python -m venv .venv/lowest
 	@$(BIN)/python .ci/lowest_versions.py > .venv/lowest/requirements.txt
 	@.venv/lowest/bin/pip --quiet --disable-pip-version-check install --requirement .venv/lowest/requirements.txt
+	@touch $@
+
+.venv/protos/ready: pyproject.toml | .venv/bin/python
+	@echo "installing the lowest grpcio-tools somactl admits into .venv/protos ..."
+	@$(BIN)/python -m venv .venv/protos
+	@$(BIN)/python .ci/lowest_versions.py | grep -E '^(grpcio|protobuf|grpcio-tools)=' > .venv/protos/requirements.txt
+	@.venv/protos/bin/pip --quiet --disable-pip-version-check install --requirement .venv/protos/requirements.txt
 	@touch $@
