@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import Any
 
 from somactl.address import public
-from somactl.config import DEFAULT_STORE, Settings
+from somactl.config import Configuration, Settings, examine
 from somactl.core.envelope import Matrix, deserialize_matrix
 from somactl.core.names import validate_key
 from somactl.errors import SomactlError, UsageError
@@ -31,66 +34,125 @@ _CALLS = {
 }
 """What a program calls where an operator runs a command. What has no such call is left to the operator."""
 
+_LOG = logging.getLogger("somactl")
+
+
+class _Environment:
+    def __repr__(self) -> str:
+        return "as the environment says"
+
+
+ENVIRONMENT: Any = _Environment()
+"""The default of what the environment may say: `None`, which a variable that is not set gives, is refused."""
+
 
 @asynccontextmanager
 async def open_server(
-    url: str = DEFAULT_STORE,
+    url: str = ENVIRONMENT,
     *,
-    cache: str | None = None,
+    cache: str | None = ENVIRONMENT,
     read_only: bool = False,
     allow_stale: bool = False,
-    retry_seconds: float = 5.0,
+    retry_seconds: float = ENVIRONMENT,
 ) -> AsyncIterator[Server]:
     """The database at `url`, for use as `async with somactl.open_server(...) as server:`, closed at its end.
 
     `server.namespace(name)` gives the store of a namespace. However many there are, they share one pool of
     connections. All else is as in `open_store`.
     """
-    try:
-        settings = Settings(
-            store=_text("url", url), cache=_text("cache", cache or ""), retry_seconds=retry_seconds
-        )
+    with _advised():
+        settings = _settings(url, cache=cache, retry_seconds=retry_seconds)
+    with _told(settings):
         async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as server:
             yield server
-    except SomactlError as error:
-        error.during(store=public(str(url)))
-        for line in advice(error):  # a traceback prints notes; of nested blocks the inner one has added them
-            if line not in getattr(error, "__notes__", ()):
-                error.add_note(line)
-        raise
 
 
 @asynccontextmanager
 async def open_store(
-    url: str = DEFAULT_STORE,
+    url: str = ENVIRONMENT,
     *,
-    namespace: str = "default",
-    cache: str | None = None,
+    namespace: str = ENVIRONMENT,
+    cache: str | None = ENVIRONMENT,
     read_only: bool = False,
     allow_stale: bool = False,
-    retry_seconds: float = 5.0,
+    retry_seconds: float = ENVIRONMENT,
 ) -> AsyncIterator[Store]:
     """The store at `url`, for use as `async with somactl.open_store(...) as store:`, closed at its end.
 
     url          sqlite:///relative.db, sqlite:////absolute.db, postgresql://..., redis://...
-    cache        a Redis that reads ask first: redis://HOST:PORT/0
+    cache        a Redis that reads ask first: redis://HOST:PORT/0; None for none
     read_only    a write raises ReadOnlyStore, and reads leave the cache as it is
     allow_stale  cached values are served, and say so, while the store cannot be reached
     retry_seconds  how long a call that may be made again is tried again; 0 for never
 
-    What stands here is all there is: no environment variable and no configuration file is read. The store
-    belongs to the event loop in which it was opened: enter and leave the block, and await its methods, in
-    tasks of that loop. Raises ConfigurationError for a URL no store knows, InvalidName for a namespace. An
-    error that leaves the block carries its hint, and what to call next, as notes.
+    With a `url`, what stands here is all there is: no environment variable and no configuration file is read.
+    Without one, what is left out is what the command line would take (docs/CONFIGURATION.md): SOMACTL_STORE,
+    SOMACTL_CACHE, SOMACTL_NAMESPACE, POSTGRES_URL with REDIS_URL, SFM_RHO_CACHE_TTL, SFM_RHO_READ_TIMEOUT_MS,
+    SOMACTL_RETRY_SECONDS, and the file that SOMACTL_CONFIG names.
+
+    The store belongs to the event loop in which it was opened: enter and leave the block, and await its
+    methods, in tasks of that loop. Raises ConfigurationError for a URL no store knows, and for a setting
+    that cannot be used, whose variable it names; InvalidName for a namespace. An error that leaves the block
+    carries its hint, and what to call next, as notes.
     """
-    async with open_server(
-        url, cache=cache, read_only=read_only, allow_stale=allow_stale, retry_seconds=retry_seconds
-    ) as server:
+    with _advised():
+        settings = _settings(url, cache=cache, namespace=namespace, retry_seconds=retry_seconds)
+    with _told(settings):
+        async with open_settings(settings, read_only=read_only, allow_stale=allow_stale) as server:
+            try:
+                yield server.namespace(settings.namespace)
+            except SomactlError as error:
+                error.during(namespace=settings.namespace)
+                raise
+
+
+def _settings(url: str, **given: Any) -> Settings:
+    """The settings that the arguments name; where no `url` is among them, with what the environment says."""
+    left_out = {name for name, value in given.items() if value is ENVIRONMENT}
+    explicit = {name: value for name, value in given.items() if name not in left_out}
+    if "cache" in explicit:
+        explicit["cache"] = _text("cache", "" if explicit["cache"] is None else explicit["cache"])
+    if "namespace" in explicit:
+        _text("namespace", explicit["namespace"])
+    if url is not ENVIRONMENT:
+        return Settings(store=_text("url", url), **explicit)
+    found = examine({})
+    found.require_of({"store", "cache_ttl", "read_timeout_ms", *left_out})
+    _tell(found, left_out)
+    return replace(found.settings, **explicit)
+
+
+def _tell(found: Configuration, left_out: set[str]) -> None:
+    """Log what is opened, and which setting said so: a service that lost its own is not to be silent."""
+    store = found.resolved["store"]
+    if store.origin.kind == "default":
+        _LOG.warning("no store is named (SOMACTL_STORE, POSTGRES_URL, REDIS_URL): %s is used", store.shown)
+    for name in sorted({"store", *left_out}):
+        each = found.resolved[name]
+        _LOG.info("%s: %s (%s)", name, each.shown or "none", each.origin.place)
+
+
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    """Errors that leave the block name the store, and carry what to do as notes."""
+    with _advised():
         try:
-            yield server.namespace(_text("namespace", namespace))
+            yield
         except SomactlError as error:
-            error.during(namespace=namespace)
+            error.during(store=public(settings.store))
             raise
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Errors that leave the block carry what to do as notes, which a traceback prints."""
+    try:
+        yield
+    except SomactlError as error:
+        for line in advice(error):  # of nested blocks the inner one has added them
+            if line not in getattr(error, "__notes__", ()):
+                error.add_note(line)
+        raise
 
 
 def _text(name: str, given: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
@@ -227,6 +227,12 @@ class Configuration:
         by_flag = [output.error] if output.error is not None and output.origin.kind == "flag" else []
         for error in by_flag if offline else self.errors:
             raise error
+
+    def require_of(self, names: Collection[str]) -> None:
+        """Raise the first error among those of the settings `names`, and of the file that may hold them."""
+        for error in [self.file_error, *(self.resolved[name].error for name in SETTINGS if name in names)]:
+            if error is not None:
+                raise error
 
     @property
     def settings(self) -> Settings:
