@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 import selection
 from servers import external, process
 from servers.fixtures import (
+    chromium,
     gateway_server,
     legacy_postgres,
     legacy_postgres_copy,
@@ -27,6 +28,7 @@ from servers.fixtures import (
 )
 
 __all__ = [  # any test may ask for them
+    "chromium",
     "gateway_server",
     "legacy_postgres",
     "legacy_postgres_copy",

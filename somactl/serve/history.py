@@ -14,9 +14,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable
-from typing import NamedTuple
-
-from somactl.report.health import WatchedKey
+from typing import NamedTuple, Protocol
 
 BUCKET_SECONDS = 300
 BUCKETS = 24 * 3600 // BUCKET_SECONDS
@@ -48,6 +46,19 @@ def severity(outcome: str) -> int:
 
 def is_bad(outcome: str) -> bool:
     return severity(outcome) > _WORST_GOOD
+
+
+class Proof(Protocol):
+    """What was found of a key; one that is `absent` adds nothing."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def lambda_min_bound(self) -> float | None: ...
+    @property
+    def trace_error(self) -> float | None: ...
 
 
 class Point(NamedTuple):
@@ -128,13 +139,15 @@ class History:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def take(self, namespace: str, incarnation: str | None, found: Iterable[WatchedKey], at: float) -> None:
+    def take(self, namespace: str, incarnation: str | None, found: Iterable[Proof], at: float) -> None:
         """Add what a round found. Another incarnation begins anew; None: it is not known, so the same."""
         self._meet(namespace, incarnation)
         bucket = int(at // BUCKET_SECONDS)
         self._sweep(bucket)
         worst = self._worst.setdefault(namespace, Series())
         for each in found:
+            if each.outcome == "absent":
+                continue
             severe = severity(each.outcome)
             numbers = (each.lambda_min_bound, each.trace_error)
             worst.add(bucket, severe, *numbers)

@@ -136,6 +136,12 @@ def test_a_key_that_is_not_there_any_more_is_forgotten_after_a_day() -> None:
     assert history.of("default", "b") is not None
 
 
+def test_a_key_that_is_absent_adds_nothing() -> None:
+    history = History()
+    history.take("default", "x", [found(outcome="absent")], START)
+    assert history.of("default", "a") is None
+
+
 def test_an_outcome_that_is_not_known_counts_as_undecided() -> None:
     assert severity("of a later release") == severity("undecided") > severity("clampable")
 

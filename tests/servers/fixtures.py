@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from servers import external
+from servers.chromium import Chromium
 from servers.external import ExternalPgBouncer, ExternalPostgres, ExternalRedis, ExternalRedisCluster
 from servers.legacy import copy_postgres, legacy_redis_server, load_postgres
 from servers.pgbouncer import PgBouncer
@@ -83,6 +84,12 @@ def legacy_postgres(postgres_server: PostgresServer | ExternalPostgres) -> Itera
     url = load_postgres(postgres_server)
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 @pytest.fixture
