@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from somactl.serve.context import AccessLog, ServeContext
 
 HEALTH_PATHS = frozenset(("/healthz", "/livez", "/readyz"))
-"""What probes ask: never counted among the requests under way, and a 503 of theirs is no error."""
+"""What probes ask: a 503 of theirs is no error."""
+FREE_PATHS = HEALTH_PATHS | {"/metrics"}
 NO_STORE = {"cache-control": "no-store"}
 _JSON, _PROBLEM = "application/json", "application/problem+json"
 
@@ -41,7 +42,7 @@ def app(context: ServeContext, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
     handlers: dict[Any, Any] = {HTTPException: _refused, SomactlError: _failed, Exception: _broken}
     inner = Starlette(routes=[*own, *routes], exception_handlers=handlers)
     inner.router.redirect_slashes = False
-    return RequestLog(inner, context)
+    return RequestLog(Busy(inner, context), context)
 
 
 def problem(status: int, detail: str, *, type_: str = "about:blank", **more: Any) -> Response:
@@ -135,6 +136,27 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _broken(request: Request, error: Exception) -> Response:
     return problem(500, "a bug in somactl, which its log tells of", code=1)
+
+
+class Busy:
+    """Refuses requests beyond a number under way, but for those about health, which wait for nothing."""
+
+    def __init__(self, inner: ASGIApp, context: ServeContext) -> None:
+        self._inner = inner
+        self._most = context.options.limits.requests
+        self._under_way = 0
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["path"] in FREE_PATHS:
+            return await self._inner(scope, receive, send)
+        if self._under_way >= self._most:
+            busy = problem(503, f"{self._most} requests are under way", headers={"retry-after": "1"})
+            return await busy(scope, receive, send)
+        self._under_way += 1
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._under_way -= 1
 
 
 class RequestLog:

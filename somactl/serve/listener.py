@@ -1,0 +1,232 @@
+"""Where HTTP is served: sockets, TLS, the connections on them, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from somactl.errors import ConfigurationError
+from somactl.serve.context import Address, Limits, Tls
+from somactl.serve.limits import Gate, LimitedProtocol
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from somactl.serve.log import Log
+
+BACKLOG = 1024
+KEPT_BACK = 256
+"""Descriptors that are not for connections: stores, the prover, files."""
+QUIET_SECONDS = 0.25
+"""For how long, once draining, a connection that idles may still bring a request that was on its way."""
+
+
+def bind(address: Address) -> socket.socket:
+    """A socket that listens there. Raises ConfigurationError where that cannot be."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((address.host, address.port))
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError as exc:
+        listening.close()
+        raise cannot_listen(address, exc) from None
+    return listening
+
+
+def cannot_listen(address: Address, exc: OSError) -> ConfigurationError:
+    hints = {
+        errno.EADDRINUSE: "stop the other process, or name another port; 0 is one that is free",
+        errno.EACCES: "name a port from 1024 on",
+        errno.EADDRNOTAVAIL: "name an address of this machine",
+    }
+    why = os.strerror(exc.errno).lower() if isinstance(exc.errno, int) and exc.errno > 0 else str(exc)
+    return ConfigurationError(
+        f"cannot listen on {address}: {why}",
+        hint=hints.get(exc.errno or 0, "name an address of this machine"),
+    )
+
+
+def address_of(listening: socket.socket) -> Address:
+    name = listening.getsockname()
+    return Address(name[0], name[1]) if isinstance(name, tuple) else Address(f"unix:{name}", 0)
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Raises ConfigurationError for files that are not there, or no pair of a certificate and its key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+        if tls.client_authorities is not None:
+            context.load_verify_locations(tls.client_authorities)
+            context.verify_mode = ssl.CERT_OPTIONAL  # who shows none is nobody, and may ask for health
+    except (OSError, ValueError) as exc:
+        named = ", ".join(filter(None, (tls.certificate, tls.key, tls.client_authorities)))
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise ConfigurationError(
+            f"the certificates cannot be used ({named}): {why}",
+            hint="name PEM files that belong together, of a key without a password",
+        ) from None
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
+
+
+def room(limits: Limits) -> int:
+    """How many connections there can be: so many as descriptors are left for, once their limit is raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + KEPT_BACK
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(limits.connections, soft - KEPT_BACK))
+
+
+class Listener:
+    """Serves an application on sockets that listen. `tls` is that of new connections, and may be replaced."""
+
+    def __init__(self, app: ASGIApp, sockets: Sequence[socket.socket], limits: Limits, log: Log) -> None:
+        self.gate = Gate(limits, log)
+        self.tls: ssl.SSLContext | None = None
+        self._sockets = list(sockets)
+        self._log = log
+        self._servers: list[asyncio.Server] = []
+        self._state = ServerState()
+        self._config = Config(
+            app,
+            http=LimitedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+        )
+        self._config.load()
+        self._dates: asyncio.TimerHandle | None = None
+
+    @property
+    def addresses(self) -> list[Address]:
+        return [address_of(each) for each in self._sockets]
+
+    @property
+    def requests(self) -> int:
+        """How many were answered."""
+        return self._state.total_requests
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._date()
+        for each in self._sockets:
+            server = await loop.create_server(self._connected, sock=each, backlog=BACKLOG)
+            self._servers.append(server)
+
+    def _connected(self) -> asyncio.Protocol:
+        return self._speaker() if self.tls is None else _Handshake(self.gate, self.tls, self._speaker)
+
+    def _speaker(self) -> LimitedProtocol:
+        return LimitedProtocol(self.gate, self._config, self._state)
+
+    def _date(self) -> None:
+        """The header that every answer has, made anew each second."""
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._dates = asyncio.get_running_loop().call_later(1.0, self._date)
+
+    def drain(self) -> None:
+        """From now on each answer is the last of its connection."""
+        self.gate.draining = True
+
+    async def stop(self, grace: float) -> int:
+        """Take no more connections, wait for what is under way. Returns how many were cut off."""
+        self.drain()
+        for server in self._servers:
+            server.close()
+        deadline = asyncio.get_running_loop().time() + grace
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.gate.vacated.wait(), min(QUIET_SECONDS, grace))
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        with suppress(TimeoutError):
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.wait_for(self.gate.vacated.wait(), max(0.0, left))
+        return await self._cut_off()
+
+    async def _cut_off(self) -> int:
+        tasks = list(self._state.tasks)
+        for connection in self.gate.everyone():
+            connection.evict()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._dates is not None:
+            self._dates.cancel()
+        return len(tasks)
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection until TLS is agreed on. It has its place from the first moment on."""
+
+    def __init__(self, gate: Gate, context: ssl.SSLContext, speaker: Callable[[], LimitedProtocol]) -> None:
+        self._gate = gate
+        self._context = context
+        self._speaker = speaker
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.pause_reading()  # TLS is to read what comes
+        if not self._gate.admit(self):
+            self._gate.refuse("connections", self._client, "too many connections")
+            transport.abort()
+            return
+        self._task = asyncio.get_running_loop().create_task(self._shake())
+
+    def evict(self) -> None:
+        self._transport.abort()
+
+    async def _shake(self) -> None:
+        speaker, seconds = self._speaker(), self._gate.limits.header_seconds
+        try:
+            encrypted = await asyncio.get_running_loop().start_tls(
+                self._transport,
+                speaker,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=1.0,
+            )
+        except (OSError, TimeoutError) as exc:
+            self._gate.leave(self)
+            self._gate.refuse("tls", self._client, f"no handshake: {type(exc).__name__}")
+            self._transport.abort()
+            return
+        self._gate.replace(self, speaker)
+        if encrypted is None or encrypted.is_closing():
+            self._gate.leave(speaker)
+        else:
+            speaker.connection_made(encrypted)
+
+    @property
+    def _client(self) -> str | None:
+        peer = self._transport.get_extra_info("peername")
+        return peer[0] if isinstance(peer, tuple) else None
