@@ -23,6 +23,7 @@ Cause = Literal[
     "undecided",
     "unreadable",
     "nothing-watched",
+    "too-many",
     "namespace-gone",
     "authority-away",
     "cache-away",
@@ -32,8 +33,9 @@ Cause = Literal[
     "prover",
 ]
 """starting: nothing is proven yet; violated: an invariant is broken, or bytes are damaged; nothing-watched:
-no rho matches the patterns; cache-differs: a copy is not what the authority has; stale, dead: the last proof
-is older than `--stale-after`, `--dead-after`; prover: it does not run, or not as it should."""
+no rho matches the patterns; too-many: more match than can be watched; cache-differs: a copy is not what the
+authority has; stale, dead: the last proof is older than `--stale-after`, `--dead-after`; prover: it does not
+run, or not as it should."""
 
 
 class Reason(msgspec.Struct, kw_only=True, omit_defaults=True):
