@@ -18,13 +18,13 @@ from somactl.address import public
 from somactl.cli.output import Output, Standing
 from somactl.cli.output_file import OutputFile
 from somactl.cli.signals import SIGNALLED, Stopped, let_go, run_until_done
-from somactl.cli.suggest import Invocation, command_line
+from somactl.cli.suggest import Invocation
 from somactl.config import DEFAULT_STORE, Configuration, Settings
 from somactl.errors import SomactlError
 from somactl.report import Degraded, MigrateReport, Report, decide
 from somactl.store.calls import Heard
 from somactl.store.contract import Store
-from somactl.suggestion import Suggestion, run as to_run
+from somactl.suggestion import Suggestion, command_line, run as to_run
 
 if TYPE_CHECKING:
     from somactl.cli.pushing import Options, Pushing

@@ -20,9 +20,9 @@ from somactl import config
 from somactl.cli.app import build
 from somactl.cli.command import COMMON
 from somactl.cli.pages import Page
-from somactl.cli.text import printable
 from somactl.config import OUTPUTS, Settings
 from somactl.store.contract import Store
+from somactl.suggestion import printable
 
 SECONDS = 2.0
 """A person waits for no longer than that, and neither does a shell."""

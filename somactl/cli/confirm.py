@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from somactl.cli.signals import abortable
-from somactl.cli.text import printable, takes_more
+from somactl.cli.text import takes_more
 from somactl.errors import UsageError
+from somactl.suggestion import printable
 
 
 def may_ask(*, no_input: bool) -> bool:

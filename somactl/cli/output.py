@@ -15,13 +15,13 @@ import msgspec
 
 from somactl import config
 from somactl.cli.suggest import Invocation, in_flags
-from somactl.cli.text import on_lines, printable, size, take_failure, takes_more
+from somactl.cli.text import on_lines, size, take_failure, takes_more
 from somactl.config import OUTPUTS
 from somactl.errors import ResultNotWritten, SomactlError
 from somactl.operations.jobs.progress import Progress
 from somactl.report import ErrorReport, Report, decide
 from somactl.report.encoding import to_json
-from somactl.suggestion import again
+from somactl.suggestion import again, printable
 
 PATIENCE_SECONDS = 1.0  # a command that is done by then shows nothing
 DRAW_SECONDS = 0.1

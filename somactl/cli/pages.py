@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from somactl import errors
-from somactl.cli.suggest import command_line, quote
 from somactl.config import TOLERANCES
 from somactl.core.verdict import INVARIANTS, Invariant
 from somactl.package_data import data_file
 from somactl.report import EXIT_CODES
-from somactl.suggestion import Suggestion
+from somactl.suggestion import Suggestion, command_line, quote
 
 FOLDERS = ("RUNBOOKS", "docs")
 

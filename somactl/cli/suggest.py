@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from somactl.cli.text import printable
 from somactl.errors import Interrupted, SecretExposed, SomactlError, Terminated, UsageError, VersionConflict
-from somactl.suggestion import Suggestion, explain, run
+from somactl.suggestion import Suggestion, command_line, explain, quote, run
 
-OFFLINE = frozenset({"completion", "demo", "evidence check", "evidence merge"})
-"""Commands that open no store, and need no word of where it is."""
 PARAMETERS = frozenset(
     {
         *("kind", "dtype", "layout", "compression", "on_clampable", "clamp", "max_move", "normalize"),
@@ -89,22 +85,6 @@ class Invocation:
         return command_line(page, {} if isinstance(error, SecretExposed) else self.shared)
 
 
-def command_line(suggestion: Suggestion, shared: Mapping[str, str]) -> str:
-    """`somactl COMMAND ARGUMENTS OPTIONS`, quoted for a shell. Options of the suggestion win over `shared`.
-
-    Arguments that begin with a dash come last, behind `--`.
-    """
-    options = {name.rstrip("_"): value for name, value in suggestion.options}
-    if suggestion.command not in OFFLINE and "help" not in options:
-        options = {**options, **{name: word for name, word in shared.items() if name not in options}}
-    words = [word for name, value in options.items() for word in _option(name, value)]
-    arguments = list(suggestion.arguments)
-    behind = any(word.startswith("-") and word != "-" for word in arguments)
-    tail = [*words, "--", *arguments] if behind else [*arguments, *words]
-    named = (suggestion.command or "").split()
-    return " ".join(map(quote, ["somactl", *named, *tail]))
-
-
 def in_flags(hint: str) -> str:
     """A hint as the command line says it: `max_move=D` in backquotes, a parameter of Python's, is a flag.
 
@@ -131,32 +111,3 @@ def with_same_input(line: str) -> str | None:
         return None
     below = os.path.relpath(path)
     return f"{line} < {quote(path if below.startswith('..') else below)}"
-
-
-def _option(name: str, value: Any) -> Iterator[str]:
-    flag = "--" + name.replace("_", "-")
-    if value is None or value is False:
-        return
-    if value is True:
-        yield flag
-        return
-    for part in value if isinstance(value, list | tuple) else [value]:
-        word = str(part)
-        if word.startswith("-") and word != "-":
-            yield f"{flag}={word}"
-        else:
-            yield from (flag, word)
-
-
-def quote(word: str) -> str:
-    """`word` for a shell. What a terminal must not print, and bytes that are no UTF-8, become `$'\\x1b'`.
-
-    bash, zsh and ksh read that form. zsh would expand a word that begins with `=`.
-    """
-    if printable(word) == word:
-        return f"'{word}'" if re.match(r"=[^']*$", word) else shlex.quote(word)
-    parts = [
-        chr(byte).replace("\\", "\\\\").replace("'", "\\'") if 32 <= byte < 127 else f"\\x{byte:02x}"
-        for byte in os.fsencode(word)
-    ]
-    return f"$'{''.join(parts)}'"

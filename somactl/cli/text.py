@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import select
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from somactl.cli.signals import abortable
+from somactl.suggestion import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,29 +84,6 @@ def size(count: int | None) -> str:
 
 def shape(dimensions: Sequence[int] | None) -> str:
     return "-" if dimensions is None else "x".join(map(str, dimensions))
-
-
-# Characters that leave no mark of their own, and that `str.isprintable` lets pass all the same.
-_INVISIBLE = re.compile(
-    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
-
-
-def printable(text: str) -> str:
-    r"""One line of a terminal: what it would obey, or show as nothing or elsewhere, is escaped (`\x1b`).
-
-    A control character moves the cursor or begins another line, a mark of direction makes one key read as
-    another, and what has no width makes two keys look alike. Escaping twice changes nothing.
-    """
-    if text.isprintable() and not _INVISIBLE.search(text):
-        return text
-    return "".join(map(_escaped, text))
-
-
-def _escaped(character: str) -> str:
-    if character.isprintable() and not _INVISIBLE.match(character):
-        return character
-    return character.encode("unicode_escape").decode()
 
 
 def on_lines(lines: Iterable[str]) -> str:

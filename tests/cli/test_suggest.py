@@ -12,9 +12,9 @@ from hypothesis import given, settings, strategies as st
 
 from somactl.cli.app import build
 from somactl.cli.pages import fill
-from somactl.cli.suggest import Invocation, command_line, quote
+from somactl.cli.suggest import Invocation
 from somactl.errors import KeyNotFound, OutcomeUnknown, SecretExposed, UsageError
-from somactl.suggestion import Suggestion, again, explain, run
+from somactl.suggestion import Suggestion, again, command_line, explain, quote, run
 from tests.cli.conftest import Shell
 
 # Anything an argument may hold: no NUL, and no lone surrogates but those that stand for a byte.

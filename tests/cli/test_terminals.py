@@ -17,9 +17,10 @@ from hypothesis import example, given, strategies as st
 from somactl.cli.output import Output
 from somactl.cli.render import render, render_error
 from somactl.cli.suggest import Invocation
-from somactl.cli.text import columns, on_lines, printable
+from somactl.cli.text import columns, on_lines
 from somactl.errors import KeyNotFound
 from somactl.report import REPORTS, CommitView, LogReport, Report
+from somactl.suggestion import printable
 from tests.cli.conftest import Shell, density
 
 CLI = Path(__file__).resolve().parents[2] / "somactl" / "cli"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from servers.redis import RedisServer
-from somactl.cli.suggest import quote
 from somactl.report import VerifyReport
 from somactl.report.evidence import write_evidence
+from somactl.suggestion import quote
 from tests.cli.conftest import density
 from tests.suggested.server_cases import Servers, configured, cut_after
 from tests.suggested.stage import KEY, SECRET, Stage

@@ -10,9 +10,8 @@ import pytest
 from servers.postgres import PostgresServer
 from servers.prometheus import Pushgateway
 from servers.redis import RedisServer
-from somactl.cli.suggest import command_line
 from somactl.package_data import data_file
-from somactl.suggestion import run
+from somactl.suggestion import command_line, run
 from support.console import commands_of, run_commands
 from tests.cli.conftest import environment, with_somactl
 from tests.suggested import alert_drills, drills  # noqa: F401 (both register theirs)
