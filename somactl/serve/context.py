@@ -126,6 +126,7 @@ class ServeContext:
     """All that a face needs. One per process; nothing in it is replaced while it serves.
 
     server    the stores that doors may read and write; None: there are no doors
+    doors     reads and prune orders, as all faces offer them: `serve.doors.Doors`; None: there are none
     access    who calls, and what that one may do: `serve.access.Access`
     registry  of /metrics: a face registers its own metrics there
     reloads   called by SIGHUP, each for itself: what they raise is logged, and what was valid stays
@@ -138,23 +139,15 @@ class ServeContext:
     dark: bool = False
     server: Server | None = None
     access: Any = None
+    doors: Any = None
     registry: CollectorRegistry | None = None
     reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
 
 
-def client_certificate(scope: Scope) -> str | None:
-    """The name in the certificate that the client has proven to be its own, as RFC 4514 writes it, or None.
-
-    It stands where the TLS extension of ASGI says: `scope["extensions"]["tls"]["client_cert_name"]`.
-    """
-    name = scope.get("extensions", {}).get("tls", {}).get("client_cert_name")
-    return name if isinstance(name, str) else None
-
-
-def is_local(scope: Scope) -> bool:
-    """Whether the request came to an address of loopback: then it can only come from this machine."""
-    server = scope.get("server")
-    return server is not None and Address(server[0], 0).is_loopback
+def client_certificate(scope: Scope) -> Mapping[str, Any] | None:
+    """The certificate that the client has proven to be its own, as `ssl.SSLSocket.getpeercert()` tells it."""
+    found: Mapping[str, Any] | None = scope.get("extensions", {}).get("tls", {}).get("peercert")
+    return found
 
 
 def note_caller(scope: Scope, name: str) -> None:

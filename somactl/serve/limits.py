@@ -400,37 +400,8 @@ def _answer(status: int, why: str, headers: list[tuple[bytes, bytes]]) -> bytes:
     return b"\r\n".join(lines) + END + body
 
 
-_SHORT = {
-    "commonName": "CN",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "countryName": "C",
-    "localityName": "L",
-    "stateOrProvinceName": "ST",
-    "streetAddress": "STREET",
-    "domainComponent": "DC",
-    "userId": "UID",
-}
-
-
 def _tls_of(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
-    """What the TLS extension of ASGI tells; None: the connection is not encrypted."""
+    """The certificate of the client, if it has one that was verified; None: the connection is not encrypted."""
     if transport.get_extra_info("ssl_object") is None:
         return None
-    subject = (transport.get_extra_info("peercert") or {}).get("subject")
-    return {"client_cert_name": rfc4514(subject) if subject else None}
-
-
-def rfc4514(subject: tuple[tuple[tuple[str, str], ...], ...]) -> str:
-    """A distinguished name, as `ssl` tells it, in the notation of RFC 4514: `CN=orders,O=example`."""
-    return ",".join(
-        "+".join(f"{_SHORT.get(name, name)}={_escaped(value)}" for name, value in part)
-        for part in reversed(subject)
-    )
-
-
-def _escaped(value: str) -> str:
-    text = "".join("\\" + each if each in ',+"\\<>;=' else each for each in value).replace("\0", "\\00")
-    if text[:1] in ("#", " "):
-        text = "\\" + text
-    return text[:-1] + "\\ " if text.endswith(" ") and len(text) > 1 else text
+    return {"peercert": transport.get_extra_info("peercert") or None}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 
 from somactl.serve.context import Limits
-from somactl.serve.limits import rfc4514
 from support.listening import HEALTH, PATIENT, QUICK, Client, ask, on_uvloop, served
 
 
@@ -304,15 +302,3 @@ async def test_what_takes_longer_than_the_grace_is_cut_off() -> None:
                 await asyncio.sleep(0.01)
         assert await server.listener.stop(0.05) == 1
         assert await busy.ended() == b""
-
-
-@pytest.mark.parametrize(
-    ("subject", "name"),
-    [
-        (((("countryName", "DE"),), (("commonName", "orders"),)), "CN=orders,C=DE"),
-        (((("commonName", 'a,b+"c\\'),),), 'CN=a\\,b\\+\\"c\\\\'),
-        (((("commonName", " x "),),), "CN=\\ x\\ "),
-    ],
-)
-def test_names_of_certificates(subject: Any, name: str) -> None:
-    assert rfc4514(subject) == name
