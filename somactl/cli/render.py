@@ -274,7 +274,11 @@ def _contents(c: CommitView) -> list[str]:
     keys = [key if content else f"-{key}" for key, content in list(c.keys.items())[:5]]
     more = [f"and {len(c.keys) - 5} more"] if len(c.keys) > 5 else []
     labels = [f"{name}={value}" for name, value in c.metadata.items()]
-    return [*(f"{key}," for key in keys[:-1]), *keys[-1:], *more, *labels]
+    return [*(f"{key}," for key in keys[:-1]), *keys[-1:], *more, *labels, *_asked_for(c.caller, c.door)]
+
+
+def _asked_for(caller: str | None, door: str | None) -> list[str]:
+    return [f"asked for by {caller} over {door}"] if caller else []
 
 
 def _status(report: StatusReport) -> list[str]:
@@ -282,7 +286,8 @@ def _status(report: StatusReport) -> list[str]:
     if order is not None and c.state != "committed":
         told = ", ".join(f"{count} {outcome}" for outcome, count in order.counts.items())
         lines = [
-            f"order {order.order_id}: {order.state}; of {order.items} items: {told or 'none was looked at'}"
+            f"order {order.order_id}: {order.state}; of {order.items} items: {told or 'none was looked at'}",
+            *_asked_for(order.caller, order.door),
         ]
         if order.batches:
             count = len(order.batches) + order.batches_omitted

@@ -234,8 +234,14 @@ def commit_view(record: CommitRecord) -> CommitView:
         view.keys = dict(record.receipt.keys)
     if record.metadata is not None:
         view.metadata, view.made_by = dict(record.metadata.user), record.metadata.command
+        facts = record.metadata.facts
+        view.caller, view.door = _text(facts.get("caller")), _text(facts.get("door"))
         view.verdicts = {content: str(_status(v)) for content, v in record.metadata.verdicts.items()}
     return view
+
+
+def _text(fact: Any) -> str | None:
+    return fact if isinstance(fact, str) else None
 
 
 def _status(verdict: Any) -> str | None:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from somactl.core.verdict import Verdict
-from somactl.report.base import Report
-from somactl.report.pruning import PruneBatch
+from somactl.report.base import SCHEMA_VERSION, Report
+from somactl.report.pruning import PruneBatch, PruneReport
 
 
 class RetentionView(msgspec.Struct, kw_only=True):
@@ -168,12 +168,16 @@ class RevisionView(msgspec.Struct, kw_only=True):
 
 
 class CommitView(msgspec.Struct, kw_only=True):
+    """A commit. caller is who had it made, and door what they came through, where that was a service's."""
+
     commit_id: str
     state: Literal["committed", "aborted", "unseen"]
     version: int | None = None
     incarnation: str | None = None
     recorded_at: float | None = None
     made_by: str | None = None
+    caller: str | None = None
+    door: str | None = None
     metadata: dict[str, str] = {}
     keys: dict[str, str | None] = {}
     verdicts: dict[str, str] = {}
@@ -232,7 +236,8 @@ class OrderView(msgspec.Struct, kw_only=True):
     """A prune order that was accepted, and how far it is: see the report of `prune`.
 
     pending is the id of the commit that was last about to be sent, if its outcome was not noted yet, and
-    pending_state what became of it by now; committed, it is counted, though it is none of `batches`.
+    pending_state what became of it by now; committed, it is counted, though it is none of `batches`. caller
+    had it accepted, through the door of a service.
     """
 
     order_id: str
@@ -246,6 +251,38 @@ class OrderView(msgspec.Struct, kw_only=True):
     pending: str | None = None
     pending_state: Literal["committed", "aborted", "unseen"] | None = None
     stopped: str | None = None
+    caller: str | None = None
+    door: str | None = None
+
+
+class OrderFailure(msgspec.Struct):
+    """Why the last run of an order did not come to its end: an exit code, and what it stands for here."""
+
+    code: int
+    message: str
+    error: str | None = None
+
+
+OrderState = Literal["running", "unfinished", "done", "failed"]
+"""running: this service carries it out; unfinished: it was begun, and another one does, or it waits to be
+sent again; done: it has its report; failed: it was not accepted."""
+
+
+class OrderStatus(msgspec.Struct, kw_only=True):
+    """How far a prune order is that was sent to a service.
+
+    order    what is recorded of it; None: nothing (yet)
+    report   that of the order, once it is done
+    failure  why the last run of this service ended before the order did
+    """
+
+    order_id: str
+    namespace: str
+    state: OrderState
+    order: OrderView | None = None
+    report: PruneReport | None = None
+    failure: OrderFailure | None = None
+    schema_version: int = SCHEMA_VERSION
 
 
 class StatusReport(Report, tag="status"):

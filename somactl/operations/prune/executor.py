@@ -160,8 +160,11 @@ class PruneExecutor:
             self._unseen = pending.number
 
     async def go_on(self) -> None:
-        """Carry out what is left. Raises SupersededError, LockHeld, VersionConflict, KeyNotFound, ..."""
+        """Carry out what is left. Raises SupersededError, LockHeld, VersionConflict, KeyNotFound, ..., and
+        what the request's `stop` gives."""
         while not self.record.settled.goal_met and self.record.settled.items < len(self._order.items):
+            if (error := self._request.stop()) is not None:
+                raise error
             await self._slice()
 
     async def give_up(self) -> None:
@@ -233,7 +236,11 @@ class PruneExecutor:
             command="prune",
             idempotency_key=self.record.idempotency_key(start, stop),
             grace=self._request.grace,
-            facts={"order": self.record.order_id, "settled": msgspec.to_builtins(step.pending.after)},
+            facts={
+                "order": self.record.order_id,
+                "settled": msgspec.to_builtins(step.pending.after),
+                **self._request.audit,
+            },
         )
         receipt = await self._store.commit_matrix_update(
             dict.fromkeys(one.key for one in step.deletes),

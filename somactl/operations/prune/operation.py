@@ -60,7 +60,7 @@ async def prune(store: Store, order: Order | bytes | None, request: PruneRequest
         raise UsageError("--fallback stands in for an order that did not come, and one did")
     if isinstance(order, bytes):
         order = await asyncio.to_thread(parse_order, order)
-    given = _given_id(order, request)
+    given = given_id(order, request)
     request.refuse_too_many(len(order.items))
     record = OrderRecord(
         order_id=given or new_commit_id(),
@@ -70,6 +70,8 @@ async def prune(store: Store, order: Order | bytes | None, request: PruneRequest
         sequence=order.sequence,
         items=len(order.items),
         batch=request.batch,
+        caller=request.caller,
+        door=request.door,
     )
     context = PruneContext(store, order, request, record, directed=directed, is_fresh=given is None)
     if request.dry_run:
@@ -78,7 +80,11 @@ async def prune(store: Store, order: Order | bytes | None, request: PruneRequest
     return await _carry_out(context)
 
 
-def _given_id(order: Order, request: PruneRequest) -> str | None:
+def given_id(order: Order, request: PruneRequest) -> str | None:
+    """The id that the order or the request gives, None where neither does.
+
+    Raises InvalidName, and UsageError where they give two.
+    """
     given = None if request.order_id is None else validate_order_id(request.order_id)
     if order.order_id is not None and given not in (None, order.order_id):
         raise UsageError(

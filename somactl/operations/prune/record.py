@@ -78,6 +78,7 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     pending   None before the first commit, and once the order is done
     renamed   commit ids of slices (by number) whose own ids were claimed by an `aborted` record
     report    the first report, once the order is done
+    caller    who had it accepted, and the door they came through; None: the command line
     """
 
     format: int = 1
@@ -95,6 +96,8 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     batches: list[PruneBatch] = []
     batches_total: int = 0
     report: PruneReport | None = None
+    caller: str | None = None
+    door: str | None = None
 
     @property
     def commit_ids(self) -> tuple[str, ...]:
@@ -297,7 +300,7 @@ class PruneJob:
         record = await order_record(store, job_id)
         if record is None:
             return None
-        view = await _view(store, record)
+        view = await order_view(store, record)
         if resolve and view.state == "running" and record.batch is not None:
             raise UsageError(
                 f"{job_id} is a prune order in several commits, and there is none under its own id",
@@ -318,8 +321,9 @@ class PruneJob:
         return orders + await forget_notes(store, RESTORE_PREFIX, horizon, dry_run=dry_run)
 
 
-async def _view(store: Store, record: OrderRecord) -> OrderView:
-    """A commit that came through and that the record does not know of yet, is counted by its own account."""
+async def order_view(store: Store, record: OrderRecord) -> OrderView:
+    """How far an order is. A commit that came through and that the record does not know of yet, is counted
+    by its own account."""
     pending = None if record.pending is None else record.commits_sent[record.pending.number]
     found = None if pending is None else await store.commit_status(pending)
     if found is not None and found.record is not None and found.record.metadata is not None:
@@ -337,4 +341,6 @@ async def _view(store: Store, record: OrderRecord) -> OrderView:
         pending=pending,
         pending_state=None if found is None else found.state,
         stopped=None if record.report is None else record.report.stopped,
+        caller=record.caller,
+        door=record.door,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from somactl.core.retention import DEFAULT_BATCH, MAX_BATCH, Goal
-from somactl.errors import UsageError
+from somactl.errors import SomactlError, UsageError
 from somactl.operations.jobs.progress import Watch, unwatched
 from somactl.operations.jobs.wire import Wire, to_wire
 from somactl.report import PruneItem
@@ -42,6 +42,8 @@ class PruneRequest:
     announce   called with the order's id before anything is sent
     each       called with every item that was settled, in the order's sequence
     watch      told after each commit how many items are settled
+    caller     who had it carried out, and the door they came through: kept with the order and its commits
+    stop       asked before each batch: an error ends the run there, and it can be gone on with later
     """
 
     goal: Goal = field(default_factory=Goal)
@@ -55,6 +57,9 @@ class PruneRequest:
     announce: Callable[[str], None] = lambda order_id: None
     each: Callable[[PruneItem], None] = lambda item: None
     watch: Watch = unwatched
+    caller: str | None = None
+    door: str | None = None
+    stop: Callable[[], SomactlError | None] = lambda: None
 
     def check(self) -> None:
         """Raises UsageError for what no order could be carried out with."""
@@ -69,6 +74,11 @@ class PruneRequest:
             )
         if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
             raise UsageError(f"--batch {self.batch} is outside 1 to {MAX_BATCH}")
+
+    @property
+    def audit(self) -> dict[str, str]:
+        """What stands with every commit about who had it made."""
+        return {name: said for name, said in (("caller", self.caller), ("door", self.door)) if said}
 
     @property
     def bounds_namespace(self) -> bool:
