@@ -1,6 +1,6 @@
 """The one door of prune orders that come from a service: over HTTP, over gRPC, from a queue.
 
-Behind it is `operations.prune`, which carries an order out once by its id, whoever sends it how often. What
+Behind it is `operations.prune`, which carries an order out once by its id, however often it is sent. What
 the door adds is a run that outlives the call: a caller who leaves changes nothing, a second one who sends the
 same order meanwhile waits for the same report, and a server that stops ends each run between two batches.
 """
@@ -85,7 +85,7 @@ class OrderOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 @dataclass(eq=False)
 class Run:
-    """One order that is being carried out, or was, for everyone who sent it meanwhile.
+    """One order that is being carried out, or was, for every caller who sent it meanwhile.
 
     stands_for  its digest and what decides what it deletes
     """

@@ -1,27 +1,23 @@
 """Who may open which door: reads of values, and prune orders.
 
-    access = Access.open("/etc/somactl/tokens")  # None: no file, and all doors are shut but reads from here
+    access = Access.open("/etc/somactl/tokens", log)  # None: no doors but reads from here
     caller = access.admit("prune", "acme", Credentials(token="..."))  # raises Denied
 
 A face (HTTP, gRPC) collects `Credentials` and shows `Denied` in its own way. What is refused is logged, so
-many a minute and the rest as a number. No token ever stands in a log, an error or a report.
+many a second and the rest as a number. No token ever stands in a log, an error or a report.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
+from somactl.serve.log import Log
 from somactl.serve.tokens import LOCAL, MAX_TOKEN, Caller, Role, TokenFile
 
-REFUSALS_LOGGED: Final = 20
-"""Refusals of one minute that get a line of their own."""
-_LOG = logging.getLogger("somactl.serve.access")
 _LOCAL_CALLER = Caller(LOCAL, frozenset[Role]({"read"}))
 
 
@@ -48,7 +44,7 @@ class Denied(Exception):
 
     unauthenticated  it is not known who calls (HTTP 401, gRPC UNAUTHENTICATED)
     forbidden        it is known, and they may not (403, PERMISSION_DENIED)
-    closed           nobody may: no access is configured (403, PERMISSION_DENIED)
+    closed           it opens to no caller: access is not configured (403, PERMISSION_DENIED)
     """
 
     def __init__(
@@ -63,16 +59,14 @@ class Denied(Exception):
 class Access:
     """Admits callers by the table of a file, as that is now. Without one, only reads from this machine."""
 
-    def __init__(
-        self, tokens: TokenFile | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, tokens: TokenFile | None, log: Log) -> None:
         self._tokens = tokens
-        self._refusals = _Refusals(clock)
+        self._log = log
 
     @classmethod
-    def open(cls, path: str | None) -> Access:
+    def open(cls, path: str | None, log: Log) -> Access:
         """Raises ConfigurationError where the file cannot be used."""
-        return cls(None if path is None else TokenFile(path))
+        return cls(None if path is None else TokenFile(path, log), log)
 
     @property
     def is_configured(self) -> bool:
@@ -93,7 +87,8 @@ class Access:
             caller = self._identify(role, credentials)
             _refuse_wrong(caller, role, namespace)
         except Denied as exc:
-            self._refusals.note(role, namespace, credentials.peer, exc.message)
+            facts = {"door": role, "namespace": namespace[:64] or None, "client": credentials.peer or None}
+            self._log.limited("refused", f"refused {role}", why=exc.message, **facts)
             raise
         return caller
 
@@ -110,14 +105,14 @@ class Access:
         if caller is None and role == "read" and credentials.is_local:
             return _LOCAL_CALLER
         if self._tokens is None:
-            raise Denied("closed", "this door is shut: no access is configured", _CLOSED_HINT)
+            raise Denied("closed", "this door is shut: access is not configured", _CLOSED_HINT)
         if caller is None:
             raise Denied("unauthenticated", "a caller must say who they are", _TOKEN_HINT)
         return caller
 
 
-_TOKEN_HINT = "send `Authorization: Bearer TOKEN`, with a token of the file that --tokens names"
-_CLOSED_HINT = "start `somactl serve` with --tokens FILE: docs/SERVE.md says what stands in it"
+_TOKEN_HINT = "send `Authorization: Bearer TOKEN`, with a token of the file that the service was given"
+_CLOSED_HINT = "an operator opens it by giving the service a file of tokens"
 
 
 def _refuse_wrong(caller: Caller, role: Role, namespace: str) -> None:
@@ -133,25 +128,6 @@ def _refuse_wrong(caller: Caller, role: Role, namespace: str) -> None:
             f"caller {caller.name} may not use the namespace {namespace!r}",
             "have it added in the file of tokens",
         )
-
-
-class _Refusals:
-    """A line for each refusal, up to so many a minute: a client that knocks all day fills no disk."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._minute_ends = 0.0
-        self._count = 0
-
-    def note(self, role: Role, namespace: str, peer: str, why: str) -> None:
-        now = self._clock()
-        if now >= self._minute_ends:
-            if self._count > REFUSALS_LOGGED:
-                _LOG.warning("%d more were refused", self._count - REFUSALS_LOGGED)
-            self._minute_ends, self._count = now + 60.0, 0
-        self._count += 1
-        if self._count <= REFUSALS_LOGGED:
-            _LOG.warning("refused %s %r to %s: %s", role, namespace[:64], peer or "an unknown peer", why)
 
 
 def bearer(authorization: Sequence[str]) -> str | None:

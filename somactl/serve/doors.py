@@ -1,6 +1,6 @@
 """Reads and prune orders as both faces offer them: HTTP and gRPC say the same, each in its own words.
 
-    doors = Doors(server, ["default"], Access.open(path))
+    doors = Doors(server, ["default"], Access.open(path, log), log)
     entry = await doors.read(credentials, "acme:(9.0, 14.0, 43.0):data", namespace="acme")
     run = await doors.prune(credentials, order, options, namespace="acme", door="grpc")
     report = await run.report(seconds=30)          # None: it goes on without us
@@ -11,16 +11,16 @@ Every method raises Denied before it touches a store, and else what the store an
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Final
 
 from somactl.core.names import validate_key, validate_namespace
-from somactl.errors import NamespaceNotFound, NotFound, StoreBusy, UsageError
+from somactl.errors import NamespaceNotFound, NotFound, SomactlError, StoreBusy, UsageError
 from somactl.operations.orders import OrderOptions, Orders, Run
 from somactl.report import OrderStatus, PruneReport
 from somactl.runtime import Server
 from somactl.serve.access import Access, Credentials
+from somactl.serve.log import Log
 from somactl.serve.tokens import Caller, Role
 from somactl.store.contract import Entry, Store
 from somactl.store.metered import Metered, Observer
@@ -29,9 +29,6 @@ from somactl.store.wrapper import ReadOnly
 READS_AT_ONCE: Final = 16
 """Values may have 256 MiB each: more reads than this wait, and give up after READ_WAIT_SECONDS."""
 READ_WAIT_SECONDS: Final = 5.0
-MAX_ORDER_BYTES: Final = 16 << 20
-"""The largest order that a face takes in one message; what is larger is sent in parts."""
-_LOG = logging.getLogger("somactl.serve.orders")
 
 
 class Doors:
@@ -41,12 +38,19 @@ class Doors:
     """
 
     def __init__(
-        self, server: Server, namespaces: Sequence[str], access: Access, *, observer: Observer | None = None
+        self,
+        server: Server,
+        namespaces: Sequence[str],
+        access: Access,
+        log: Log,
+        *,
+        observer: Observer | None = None,
     ) -> None:
         """`observer` is told how long each read and commit took. Raises InvalidName."""
         self.access = access
         self._stores = {name: _store(server, name, observer) for name in namespaces}
-        self._orders = Orders(ended=_log_end)
+        self._log = log
+        self._orders = Orders(ended=self._note_end)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
     @property
@@ -126,6 +130,24 @@ class Doors:
             raise NamespaceNotFound(f"namespace {named} is not served here")
         return caller, store
 
+    def _note_end(self, run: Run) -> None:
+        """One line for each order, so that the log tells who had what done."""
+        who = {"order": run.order_id, "caller": run.caller, "door": run.door, "namespace": run.namespace}
+        error = run.task.exception()
+        if error is not None:
+            told = error.message if isinstance(error, SomactlError) else "a bug in somactl"
+            self._log.event("order", **who, error=type(error).__name__, why=told)
+            return
+        report = run.task.result()
+        self._log.event(
+            "order",
+            **who,
+            code=report.code,
+            deleted=report.deleted_keys,
+            stopped=report.stopped,
+            replayed=report.replayed or None,
+        )
+
     def _only(self) -> str | None:
         return next(iter(self._stores)) if len(self._stores) == 1 else None
 
@@ -133,24 +155,3 @@ class Doors:
 def _store(server: Server, name: str, observer: Observer | None) -> Store:
     store = server.namespace(name)
     return store if observer is None else Metered(store, observer)
-
-
-def _log_end(run: Run) -> None:
-    """One line for each order: who had what done. What failed is known to the caller too."""
-    error = run.task.exception()
-    said = f"{type(error).__name__}: {error}" if error else _told(run.task.result())
-    _LOG.log(
-        logging.ERROR if error is not None else logging.INFO,
-        "order %s of %s over %s, namespace %s: %s",
-        run.order_id,
-        run.caller,
-        run.door,
-        run.namespace,
-        said,
-    )
-
-
-def _told(report: PruneReport) -> str:
-    again = " (its first report)" if report.replayed else ""
-    stopped = f", stopped: {report.stopped}" if report.stopped else ""
-    return f"deleted {report.deleted_keys} keys, exit code {report.code}{stopped}{again}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import os
 import re
 import stat
@@ -24,6 +23,7 @@ import msgspec
 
 from somactl.core.names import validate_namespace
 from somactl.errors import ConfigurationError, InvalidName, SomactlError
+from somactl.serve.log import Log
 
 Role = Literal["read", "prune"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -39,7 +39,6 @@ _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}\Z")
 _TOKEN = re.compile(rf"(?=.{{16,{MAX_TOKEN}}}\Z)[A-Za-z0-9._~+/-]+=*\Z")  # RFC 6750, section 2.1
 _DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})\Z")
 _CERTIFICATE = re.compile(r"cert:((?:CN|SAN)=\S{1,512})\Z")
-_LOG = logging.getLogger("somactl.serve.access")
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -85,10 +84,11 @@ class TokenFile:
     problem   why the file as it is now is not used; None where it is
     """
 
-    def __init__(self, path: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: str, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises ConfigurationError where the file cannot be used."""
         self.path = path
         self.problem: str | None = None
+        self._log = log
         self._clock = clock
         self._next_look = 0.0
         self._seen, data = _read(path)
@@ -122,11 +122,11 @@ class TokenFile:
 
     def _take(self, table: TokenTable, digest: bytes) -> None:
         self._table, self._data_digest, self.problem = table, digest, None
-        _LOG.info("%s: read again, %d lines name a caller", self.path, len(table.entries))
+        self._log.event("tokens", what="read again", path=self.path, callers=len(table.entries))
 
     def _keep(self, problem: str) -> None:
         if problem != self.problem:
-            _LOG.error("%s; the callers of before stay as they are", problem)
+            self._log.event("tokens", what="the callers of before stay", problem=problem)
         self.problem, self._seen = problem, None
 
 

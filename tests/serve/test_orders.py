@@ -1,4 +1,4 @@
-"""The door of prune orders: one run for each id, whoever sends it how often."""
+"""The door of prune orders: one run for each id, however often it is sent."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_an_order_is_carried_out_once_and_says_who_sent_it(store: Store) -
     assert await orders.status(store, "n-2") is None
 
 
-async def test_who_sends_it_meanwhile_gets_the_same_run(store: Store) -> None:
+async def test_another_caller_meanwhile_gets_the_same_run(store: Store) -> None:
     orders, slow = Orders(), Gate(store)
     first = await begin(orders, slow, order("key-00"), order_id="n-1")
     await slow.waiting.wait()
