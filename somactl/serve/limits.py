@@ -60,9 +60,6 @@ class Gate:
         """How many of them wait for a client."""
         return len(self._waiting)
 
-    def __contains__(self, connection: object) -> bool:
-        return connection in self._all
-
     def admit(self, connection: Connection) -> bool:
         """Whether there is room, if need be that of another, whose request has not come in whole."""
         while len(self._all) >= self.limits.connections:
@@ -77,13 +74,15 @@ class Gate:
         self.vacated.clear()
         return True
 
-    def replace(self, old: Connection, new: Connection) -> None:
-        """Have the place of one be that of another."""
-        if old in self._all:
-            self.leave(old)
-            self._all.add(new)
-            self._waiting[new] = None
-            self.vacated.clear()
+    def replace(self, old: Connection, new: Connection) -> bool:
+        """Have the place of one be that of another, unless it has lost it."""
+        if old not in self._all:
+            return False
+        self.leave(old)
+        self._all.add(new)
+        self._waiting[new] = None
+        self.vacated.clear()
+        return True
 
     def leave(self, connection: Connection) -> None:
         self._all.discard(connection)
@@ -127,26 +126,32 @@ class LimitedProtocol(HttpToolsProtocol):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tls: dict[str, Any] | None = None
         self._unsent = 0
+        self._before: Connection | None = None
 
     # the connection
+
+    def comes_from(self, before: Connection) -> None:
+        """Have it take the place of another, which it goes on with."""
+        self._before = before
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._tls = _tls_of(transport)
-        if self not in self._gate and not self._gate.admit(self):
+        if self._before is not None:
+            if not self._gate.replace(self._before, self):
+                self.transport.abort()
+                return
+        elif not self._gate.admit(self):
             self._refuse(503, "connections", "too many connections")
             self._close()
             return
         self._time("head", self._limits.header_seconds, self._head_is_late)
-        if self._in:  # it came with the end of the handshake
-            self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()
         self._gate.leave(self)
         self._in.clear()
-        if self.transport is not None:  # else it ended with its handshake
-            super().connection_lost(exc)
+        super().connection_lost(exc)
 
     def evict(self) -> None:
         self.transport.abort()
@@ -163,8 +168,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refusing or self._last:
             return
         self._in += data
-        if self.transport is not None:
-            self._advance()
+        self._advance()
 
     def _advance(self) -> None:
         """Parse what has come in, as far as one request at a time allows."""
@@ -401,7 +405,7 @@ def _answer(status: int, why: str, headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _tls_of(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
-    """The certificate of the client, if it has one that was verified; None: the connection is not encrypted."""
+    """The certificate that the client has proven its own, if any; None: the connection is not encrypted."""
     if transport.get_extra_info("ssl_object") is None:
         return None
     return {"peercert": transport.get_extra_info("peercert") or None}

@@ -8,7 +8,7 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from somactl.errors import ConfigurationError
 from somactl.serve.context import Address, Limits, Tls
+from somactl.serve.handshake import Doorman
 from somactl.serve.limits import Gate, LimitedProtocol
 
 if TYPE_CHECKING:
@@ -100,14 +101,14 @@ def room(limits: Limits) -> int:
 
 
 class Listener:
-    """Serves an application on sockets that listen. `tls` is that of new connections, and may be replaced."""
+    """Serves an application on sockets that listen. `tls` is for new connections, and may be replaced."""
 
     def __init__(self, app: ASGIApp, sockets: Sequence[socket.socket], limits: Limits, log: Log) -> None:
         self.gate = Gate(limits, log)
         self.tls: ssl.SSLContext | None = None
         self._sockets = list(sockets)
         self._log = log
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Doorman] = []
         self._state = ServerState()
         self._config = Config(
             app,
@@ -135,11 +136,14 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._date()
         for each in self._sockets:
-            server = await loop.create_server(self._connected, sock=each, backlog=BACKLOG)
-            self._servers.append(server)
+            if self.tls is None:
+                self._servers.append(await loop.create_server(self._speaker, sock=each, backlog=BACKLOG))
+            else:
+                self._servers.append(Doorman(each, self.gate, self._encryption, self._speaker))
 
-    def _connected(self) -> asyncio.Protocol:
-        return self._speaker() if self.tls is None else _Handshake(self.gate, self.tls, self._speaker)
+    def _encryption(self) -> ssl.SSLContext:
+        assert self.tls is not None
+        return self.tls
 
     def _speaker(self) -> LimitedProtocol:
         return LimitedProtocol(self.gate, self._config, self._state)
@@ -178,53 +182,3 @@ class Listener:
         if self._dates is not None:
             self._dates.cancel()
         return len(tasks)
-
-
-class _Handshake(asyncio.Protocol):
-    """A connection until TLS is agreed on. It has its place from the first moment on."""
-
-    def __init__(self, gate: Gate, context: ssl.SSLContext, speaker: Callable[[], LimitedProtocol]) -> None:
-        self._gate = gate
-        self._context = context
-        self._speaker = speaker
-        self._task: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.pause_reading()  # TLS is to read what comes
-        if not self._gate.admit(self):
-            self._gate.refuse("connections", self._client, "too many connections")
-            transport.abort()
-            return
-        self._task = asyncio.get_running_loop().create_task(self._shake())
-
-    def evict(self) -> None:
-        self._transport.abort()
-
-    async def _shake(self) -> None:
-        speaker, seconds = self._speaker(), self._gate.limits.header_seconds
-        try:
-            encrypted = await asyncio.get_running_loop().start_tls(
-                self._transport,
-                speaker,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=seconds,
-                ssl_shutdown_timeout=1.0,
-            )
-        except (OSError, TimeoutError) as exc:
-            self._gate.leave(self)
-            self._gate.refuse("tls", self._client, f"no handshake: {type(exc).__name__}")
-            self._transport.abort()
-            return
-        self._gate.replace(self, speaker)
-        if encrypted is None or encrypted.is_closing():
-            self._gate.leave(speaker)
-        else:
-            speaker.connection_made(encrypted)
-
-    @property
-    def _client(self) -> str | None:
-        peer = self._transport.get_extra_info("peername")
-        return peer[0] if isinstance(peer, tuple) else None
