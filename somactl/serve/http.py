@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from somactl.errors import SomactlError
 from somactl.report.encoding import to_json
+from somactl.serve.codes import HTTP_STATUS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
@@ -103,8 +104,7 @@ def _metrics(context: ServeContext) -> Response:
 
 def status_of(error: SomactlError) -> int:
     """The HTTP status that says as much as the exit code does."""
-    by_code = {2: 400, 3: 500, 10: 500, 11: 422, 12: 409, 13: 503, 14: 504, 15: 404, 16: 409}
-    return by_code.get(error.exit_code, 500)
+    return HTTP_STATUS.get(error.exit_code, 500)
 
 
 def problem_of(error: SomactlError, status: int | None = None, **more: Any) -> Response:
