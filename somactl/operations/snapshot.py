@@ -91,7 +91,7 @@ class _Look:
             tombstones=summary.tombstones,
             stored_bytes=summary.stored_bytes,
         )
-        seen.events = await self._tried("events", _events(store))
+        seen.events = await self._tried("events", backlog(store))
         ledger = _ledger(store, summary.head.incarnation, self.tolerances, summary.keys)
         seen.ledger = await self._tried("ledger", ledger)
         seen.orders = await self._tried("prune orders", _orders(store))
@@ -117,7 +117,8 @@ def _services(findings: Iterable[Finding]) -> list[ServiceView]:
     return list(found.values())
 
 
-async def _events(store: Store) -> BacklogView:
+async def backlog(store: Store) -> BacklogView:
+    """Events that wait to be published."""
     told = await store.publishing()
     oldest = (await store.events(told.published, 1)).events if told.backlog else ()
     return BacklogView(
@@ -130,7 +131,11 @@ async def _events(store: Store) -> BacklogView:
 
 async def _ledger(store: Store, incarnation: str, tolerances: Tolerances, keys: int) -> LedgerView:
     """What audits that prove have noted; without any, every matrix is unread."""
-    memory = await Memory.open(store, incarnation, asdict(tolerances), "certify")
+    return coverage(await Memory.open(store, incarnation, asdict(tolerances), "certify"), keys)
+
+
+def coverage(memory: Memory, keys: int) -> LedgerView:
+    """What is noted of a namespace of so many keys."""
     return LedgerView(
         known_bad=len(memory.known_bad),
         oldest_read_at=memory.ledger.oldest_read,

@@ -142,8 +142,14 @@ class Watched:
                 self._listed(message, at)
         else:
             at = min(message.read_at, now)
-            if self._belongs(message.incarnation, at):
+            if self._tells(message, at):
                 self._found(message, at)
+
+    def _tells(self, message: Found, at: float) -> bool:
+        """Whether it tells of the namespace as it is now. Which incarnation that is, a cache never says."""
+        if message.store != CACHE:
+            return self._belongs(message.incarnation, at)
+        return at >= self._forgotten_at and message.incarnation in ("", self.incarnation)
 
     def _belongs(self, incarnation: str, at: float) -> bool:
         """Whether it tells of the namespace as it is now. The first word of another incarnation ends all that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from somactl.core.names import Pattern, validate_key
 from somactl.core.portions import batched, in_portions
@@ -72,19 +72,31 @@ async def _compare_page(store: CachedStore, keys: Sequence[str], tally: Tally) -
 async def _check_cached(
     cache: Cache, keys: Sequence[str], check: Check, tally: Tally, *, absent_is_unreadable: bool = False
 ) -> bool:
+    async for key, checked in check_copies(cache, keys, check):
+        if checked is None and absent_is_unreadable:
+            text = f"key {key!r} is not in the cache"
+            checked = Checked(source=key, store=cache.name, outcome="unreadable", error=text)
+        if checked is not None and not tally.add(Proven.of(checked)):
+            return False
+    return True
+
+
+async def check_copies(
+    cache: Cache, keys: Sequence[str], check: Check
+) -> AsyncIterator[tuple[str, Checked | None]]:
+    """Each key with the outcome for its copy; None where the cache holds none, or a tombstone.
+
+    Raises StoreUnavailable.
+    """
     held = (await cache.find(keys, payloads=False)).entries
     sizes = {key: copy.size for key, copy in held.items()}
     for portion in in_portions(keys, lambda key: sizes.get(key, 0), PAGE_BYTES):
         view = await cache.find(portion)
         for key in portion:
             checked = await asyncio.to_thread(_check_copy, key, view.entries.get(key), check)
-            if checked is None and absent_is_unreadable:
-                checked = Checked(source=key, outcome="unreadable", error=f"key {key!r} is not in the cache")
             if checked is not None:
                 checked.store = cache.name
-                if not tally.add(Proven.of(checked)):
-                    return False
-    return True
+            yield key, checked
 
 
 def _check_copy(key: str, copy: Cached | None, check: Check) -> Checked | None:
