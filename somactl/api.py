@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from somactl.address import public
-from somactl.config import Configuration, Settings, examine
+from somactl.config import SETTINGS, TOLERANCES, Configuration, Settings, examine
 from somactl.core.envelope import Matrix, deserialize_matrix
 from somactl.core.names import validate_key
 from somactl.errors import SomactlError, UsageError
@@ -35,6 +35,7 @@ _CALLS = {
 """What a program calls where an operator runs a command. What has no such call is left to the operator."""
 
 _LOG = logging.getLogger("somactl")
+_OF_STORES = SETTINGS.keys() - {"output", "namespace", *TOLERANCES}
 
 
 class _Environment:
@@ -117,7 +118,7 @@ def _settings(url: str, **given: Any) -> Settings:
     if url is not ENVIRONMENT:
         return Settings(store=_text("url", url), **explicit)
     found = examine({})
-    found.require_of({"store", "cache_ttl", "read_timeout_ms", *left_out})
+    found.require_of((_OF_STORES - given.keys()) | left_out)
     _tell(found, left_out)
     return replace(found.settings, **explicit)
 
