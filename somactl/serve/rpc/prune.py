@@ -11,16 +11,16 @@ import msgspec
 from somactl.errors import UsageError
 from somactl.operations.orders import OrderOptions
 from somactl.report import PruneReport
+from somactl.serve.access import Denied
 from somactl.serve.context import ServeContext
 from somactl.serve.doors import Doors
 from somactl.serve.pb import prune_pb2, prune_pb2_grpc
 from somactl.serve.rpc.callers import CALLER, credentials
-from somactl.serve.rpc.problem import Refused
 from somactl.serve.rpc.wire import fill
 from somactl.store.contract import DAY
 
 SERVICE = "somactl.v1.Prune"
-_Request = prune_pb2.ApplyRequest
+CLOSED_HINT = "an operator opens it by giving the service a file of tokens"
 _MISSING: dict[int, Literal["ignore", "fail"]] = {0: "ignore", 1: "ignore", 2: "fail"}
 _CHANGED: dict[int, Literal["skip", "fail"]] = {0: "skip", 1: "skip", 2: "fail"}
 
@@ -56,12 +56,7 @@ class Prune:
     def _doors(self) -> Doors:
         doors: Doors | None = self._context.doors
         if doors is None:
-            raise Refused(
-                grpc.StatusCode.PERMISSION_DENIED,
-                "CLOSED",
-                "this door is shut: no access is configured",
-                "start `somactl serve` with --tokens FILE: docs/SERVE.md says what stands in it",
-            )
+            raise Denied("closed", "this door is shut: access is not configured", CLOSED_HINT)
         return doors
 
 
