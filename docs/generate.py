@@ -28,6 +28,7 @@ from somactl.cli.app import COMMANDS, load
 from somactl.cli.command import COMMON, Command, default_in_words
 from somactl.cli.pages import invariant_page
 from somactl.core.verdict import INVARIANTS
+from somactl.serve import openapi
 from somactl.telemetry import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
         ROOT / "docs/CONFIGURATION.md": configuration_page(),
         ROOT / "docs/INVARIANTS.md": invariants_page(),
         ROOT / "docs/METRICS.md": metrics_page(),
+        ROOT / "schemas/openapi.json": openapi.text().decode(),
         **{ROOT / "schemas" / name: text for name, text in schemas()},
     }
     stale = [path for path, text in wanted.items() if _read(path) != text]

@@ -10,7 +10,7 @@ many a second and the rest as a number. No token ever stands in a log, an error 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -28,12 +28,14 @@ class Credentials(msgspec.Struct, frozen=True):
     certificate  names of the client's certificate, if it showed one that was verified: `names_in`
     is_local     it surely comes from this machine: `is_local`
     peer         the address it comes from, for the log
+    known        called with the caller's name once that is known
     """
 
     token: str | None = None
     certificate: tuple[str, ...] = ()
     is_local: bool = False
     peer: str = ""
+    known: Callable[[str], None] | None = None
 
     def __repr__(self) -> str:
         return f"Credentials({self.peer})"
@@ -85,6 +87,8 @@ class Access:
         """Who opens the door `role` of that namespace. Raises Denied."""
         try:
             caller = self._identify(role, credentials)
+            if credentials.known is not None:
+                credentials.known(caller.name)
             _refuse_wrong(caller, role, namespace)
         except Denied as exc:
             facts = {"door": role, "namespace": namespace[:64] or None, "client": credentials.peer or None}

@@ -61,6 +61,10 @@ class Doors:
     def orders_running(self) -> int:
         return self._orders.running
 
+    def admit(self, role: Role, credentials: Credentials, *, namespace: str | None = None) -> Caller:
+        """Who would be let in, as each method asks anew. Raises Denied, UsageError, NamespaceNotFound."""
+        return self._open(role, credentials, namespace)[0]
+
     async def read(
         self, credentials: Credentials, key: str, *, namespace: str | None = None, version: int | None = None
     ) -> Entry:

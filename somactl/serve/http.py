@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from somactl.errors import SomactlError
+from somactl.errors import LimitExceeded, SomactlError, VersionCompacted
 from somactl.report.encoding import to_json
 from somactl.serve.codes import HTTP_STATUS
 
@@ -102,9 +102,13 @@ def _metrics(context: ServeContext) -> Response:
     return Response(generate_latest(context.registry), 200, headers)
 
 
+_PRECISELY = {LimitExceeded: 413, VersionCompacted: 410}
+
+
 def status_of(error: SomactlError) -> int:
-    """The HTTP status that says as much as the exit code does."""
-    return HTTP_STATUS.get(error.exit_code, 500)
+    """The HTTP status that says as much as the exit code does, or more."""
+    precisely = next((status for kind, status in _PRECISELY.items() if isinstance(error, kind)), None)
+    return precisely or HTTP_STATUS.get(error.exit_code, 500)
 
 
 def problem_of(error: SomactlError, status: int | None = None, **more: Any) -> Response:
