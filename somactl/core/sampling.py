@@ -9,6 +9,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from typing import Final, Generic, TypeVar
 
+from somactl.core.saddle_point import deviance, stirling
 from somactl.errors import UsageError
 
 CONFIDENCE: Final = 0.95
@@ -159,29 +160,7 @@ def _binomial(x: int, n: int, p: float, q: float) -> float:
         return n * (math.log1p(-q) if q < p else math.log(p))
     rest = n - x
     return (
-        (_stirling(n) - _stirling(x) - _stirling(rest))
-        - (_deviance(x, n * p) + _deviance(rest, n * q))
+        (stirling(n) - stirling(x) - stirling(rest))
+        - (deviance(x, n * p) + deviance(rest, n * q))
         - 0.5 * (math.log(2 * math.pi) + math.log(x) + math.log(rest / n))
     )
-
-
-def _stirling(n: int) -> float:
-    """log n! minus Stirling's formula for it: log(√(2πn) (n/e)ⁿ), n >= 1."""
-    if n < 16:
-        return math.lgamma(n + 1) - 0.5 * math.log(2 * math.pi * n) - n * math.log(n) + n
-    s = 1.0 / (n * n)
-    return (1 / 12 - (1 / 360 - (1 / 1260 - (1 / 1680 - s / 1188) * s) * s) * s) / n
-
-
-def _deviance(x: float, mean: float) -> float:
-    """x log(x / mean) + mean - x, by a series where the three nearly cancel (Loader's `bd0`)."""
-    v = (x - mean) / (x + mean)
-    if abs(v) >= 0.1:
-        return x * math.log(x / mean) + mean - x
-    total, power, j = (x - mean) * v, 2 * x * v, 1
-    while True:
-        power *= v * v
-        step = power / (2 * j + 1)
-        if total + step == total:
-            return total
-        total, j = total + step, j + 1
