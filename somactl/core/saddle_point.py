@@ -17,7 +17,7 @@ def stirling(n: float) -> float:
 
 
 def deviance(x: float, mean: float) -> float:
-    """x log(x / mean) + mean - x, x and mean > 0, by a series where the three nearly cancel (Loader's `bd0`)."""
+    """x log(x / mean) + mean - x, x and mean > 0, by a series where they nearly cancel (Loader's `bd0`)."""
     v = (x - mean) / (x + mean)
     if abs(v) >= 0.1:
         return x * math.log(x / mean) + mean - x

@@ -1,14 +1,14 @@
 """Tests of shares and quantiles that may be looked at after every sample: docs/CANARY.md has the proofs.
 
-A test is an e-process: a statistic that begins at 1 and, while its null hypothesis holds, ever reaches 1/α
-with a chance of at most α (Ville's inequality). Evidence is its logarithm, from a Beta mixture that is cut
-at the share p0 (Robbins, Ann. Math. Stat. 41, 1970; Howard and Ramdas, Bernoulli 28(3), 2022).
+A test is an e-process: a statistic that begins at 1 and, while its null hypothesis holds, has a chance of at
+most alpha ever to reach 1/alpha (Ville's inequality). Evidence is its logarithm, from a Beta mixture that is
+cut at the share p0 (Robbins, Ann. Math. Stat. 41, 1970; Howard and Ramdas, Bernoulli 28(3), 2022).
 
     test = Mixture(0.05, 0.05)
     test.log_above(51, 700)         # the evidence of 51 of 700 that more than 5 % are beyond
     test.log_below(14, 700)         # the evidence of 14 of 700 that fewer are
     found = least_evidence(test, worse=candidate, better=baseline)      # that one p95 is above the other
-    found.log_e >= test.bar         # shown at α
+    found.log_e >= test.bar         # shown at alpha
 
 All is formed in log space: in doubles the incomplete beta function underflows from some 300 samples on, and
 the evidence with it.
@@ -43,13 +43,13 @@ class Mixture:
 
     def __init__(self, p0: float, alpha: float, k: float | None = None) -> None:
         if not (0.0 < p0 < 1.0 and 0.0 < alpha < 0.5):
-            raise UsageError(f"no test is made for a share of {p0} at an α of {alpha}")
+            raise UsageError(f"no test is made for a share of {p0} at an alpha of {alpha}")
         self.p0, self.alpha = p0, alpha
         self.k = tuned(TUNED_FOR, alpha) if k is None else k
         if not 0.0 < self.k < math.inf:
             raise UsageError(f"a prior's weight of {k} is not above 0 and finite")
         self.bar = -math.log(alpha)
-        """log 1/α: what log evidence must reach."""
+        """log 1/alpha: what log evidence must reach."""
         self._a, self._b = p0 * self.k, (1.0 - p0) * self.k
         kernel = _log_kernel(self._a, self._b, p0)
         self._above = kernel - _log_upper(self._a, self._b, p0, kernel)
@@ -147,15 +147,15 @@ class Counted:
         whole = len(self.values) if self.before is None else int(self.before[-1])
         return int(whole / self.divisor)
 
-    def above(self, q: float, *, rounded_up: bool = False) -> int:
-        """How many are above q. With a divisor it is rounded, by default down."""
-        return self._behind(int(self.values.searchsorted(q, "right")), rounded_up)
+    def above(self, q: float) -> int:
+        """How many are above q; rounded down where a divisor is, for it stands for the worse arm."""
+        return self._behind(int(self.values.searchsorted(q, "right")), rounded_up=False)
 
-    def at_least(self, q: float, *, rounded_up: bool = True) -> int:
-        """How many are q or above. With a divisor it is rounded, by default up."""
-        return self._behind(int(self.values.searchsorted(q, "left")), rounded_up)
+    def at_least(self, q: float) -> int:
+        """How many are q or above; rounded up where a divisor is, for it stands for the better arm."""
+        return self._behind(int(self.values.searchsorted(q, "left")), rounded_up=True)
 
-    def _behind(self, place: int, rounded_up: bool) -> int:
+    def _behind(self, place: int, *, rounded_up: bool) -> int:
         if self.before is None:
             behind = len(self.values) - place
         else:
@@ -205,7 +205,7 @@ def least_evidence(
 
 
 class _Terms:
-    """Both factors at the values of `better` by their place, each formed once; behind the last is infinity."""
+    """Both factors at the values of `better` by place, each formed once; behind the last is infinity."""
 
     def __init__(self, test: Mixture, worse: Counted, better: Counted, scale: float) -> None:
         self._test, self._worse, self._better, self._scale = test, worse, better, scale
@@ -239,7 +239,7 @@ class _Terms:
 def quantile_bounds(test: Mixture, low: Counted, high: Counted | None = None) -> tuple[float, float]:
     """A confidence sequence of a quantile: bounds that all hold at once, after every sample.
 
-    p0 of `test` is the share beyond the quantile. Each side has half of α. (0, ∞) where nothing is known.
+    p0 of `test` is the share beyond the quantile. Each side has half of alpha. (0, ∞) where nothing is known.
     low and high are the same samples where each is known exactly, or the ends of what each lies in.
     """
     high = low if high is None else high
@@ -247,7 +247,8 @@ def quantile_bounds(test: Mixture, low: Counted, high: Counted | None = None) ->
     n = low.total
     above = _first(n + 1, lambda s: one_sided.log_above(s, n) >= one_sided.bar)
     below = _first(n + 1, lambda s: one_sided.log_below(s, n) < one_sided.bar) - 1
-    return (_beyond(low, above) if above <= n else 0.0), (_beyond(high, below + 1) if below >= 0 else math.inf)
+    least = _beyond(low, above) if above <= n else 0.0
+    return least, _beyond(high, below + 1) if below >= 0 else math.inf
 
 
 def _beyond(samples: Counted, count: int) -> float:

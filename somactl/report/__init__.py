@@ -26,6 +26,7 @@ from somactl.report.base import (
     Report,
     decide,
 )
+from somactl.report.canary import CanaryHook, CanaryLook, CanaryPoint, CanaryReport, look_at
 from somactl.report.evidencing import (
     AuditPart,
     EvidenceCheckReport,
@@ -111,6 +112,10 @@ __all__ = [
     "BacklogView",
     "CacheFinding",
     "CacheWarmReport",
+    "CanaryHook",
+    "CanaryLook",
+    "CanaryPoint",
+    "CanaryReport",
     "Checked",
     "CommitItem",
     "CommitReport",
@@ -175,6 +180,7 @@ __all__ = [
     "Tally",
     "VerifyReport",
     "decide",
+    "look_at",
 ]
 
 REPORTS: tuple[type[Report], ...] = (
