@@ -38,7 +38,7 @@ class CanaryLook(msgspec.Struct, kw_only=True):
 
 
 class CanaryHook(msgspec.Struct, kw_only=True):
-    """A command that was run with the verdict as JSON on stdin; how it ended is told apart from the verdict."""
+    """A command that was run with the verdict on stdin; how it ended is told apart from the verdict."""
 
     on: Literal["pass", "fail", "hold"]
     command: str
