@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from somactl.report.health import MAX_FINDINGS, RhoHealth, ServiceHealth, WatchedKey
+from somactl.serve.history import severity
 from somactl.serve.model import CACHE
 from somactl.serve.watched import Held, Watched
 
@@ -73,6 +75,22 @@ def key(store: str, held: Held, now: float, wall: WallTime) -> WatchedKey:
         dark=proof.dark,
         reasons=list(proof.reasons),
     )
+
+
+def unread(watched: Watched, name: str) -> WatchedKey:
+    """A key that is on the list, and was not read yet."""
+    return WatchedKey(key=name, outcome="unreadable", store=watched.authority, reasons=["not read yet"])
+
+
+def worst_names(watched: Watched, most: int) -> list[str]:
+    """At most so many keys: the worst first, then those that were not read yet, then the others by name."""
+    severities: dict[str, int] = {}
+    for (_, name), held in watched.bad.items():
+        severities[name] = max(severities.get(name, 0), severity(held.proof.outcome))
+    names = heapq.nsmallest(most, severities, key=lambda name: (-severities[name], name))
+    waiting = (name for name in watched.waiting if name not in watched.truth and name not in severities)
+    names += heapq.nsmallest(most - len(names), waiting)
+    return names + heapq.nsmallest(most - len(names), (n for n in watched.truth if n not in severities))
 
 
 def worst(found: Sequence[RhoHealth]) -> RhoHealth:

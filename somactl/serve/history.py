@@ -75,13 +75,15 @@ _NOTHING = Point("", None, None)
 class Series:
     """A ring of one day of buckets, numbered by time."""
 
-    __slots__ = ("_lowest", "_outcomes", "_trace", "bad", "last")
+    __slots__ = ("_lowest", "_outcomes", "_trace", "bad", "changes", "last")
 
     def __init__(self) -> None:
         self._outcomes = bytearray(BUCKETS)
         self._lowest = array("f", [math.nan]) * BUCKETS
         self._trace = array("f", [math.nan]) * BUCKETS
         self.last = -1
+        self.changes = 0
+        """Grows with each value that becomes worse, and with each bucket that begins."""
         self.bad = False
         """Whether anything in the ring is bad; exact when a bucket begins, and late by one at most."""
 
@@ -93,11 +95,17 @@ class Series:
         slot = bucket % BUCKETS
         if outcome > self._outcomes[slot]:
             self._outcomes[slot] = outcome
+            self.changes += 1
             self.bad |= outcome > _WORST_GOOD
         if lowest is not None and lowest == lowest and not lowest >= self._lowest[slot]:
-            self._lowest[slot] = max(-_LARGEST, min(_LARGEST, lowest))
+            self._set(self._lowest, slot, lowest)
         if trace is not None and trace == trace and not trace <= self._trace[slot]:
-            self._trace[slot] = min(_LARGEST, trace)
+            self._set(self._trace, slot, trace)
+
+    def _set(self, values: array[float], slot: int, value: float) -> None:
+        before = values[slot]
+        values[slot] = max(-_LARGEST, min(_LARGEST, value))
+        self.changes += values[slot] != before  # rounded, it may be what was there
 
     def _begin(self, bucket: int) -> None:
         """Empty the slots between the last bucket and this one."""
@@ -107,22 +115,31 @@ class Series:
             self._outcomes[slot] = 0
             self._lowest[slot] = self._trace[slot] = math.nan
         self.last = bucket
+        self.changes += 1
         self.bad = max(self._outcomes) > _WORST_GOOD
 
-    def points(self, now: float) -> list[Point]:
-        """The day until `now`, oldest first: BUCKETS of them, with gaps where nothing was read."""
+    def points(self, now: float, merged: int = 1) -> list[Point]:
+        """The day until `now`, oldest first: the worst of each `merged` buckets, gaps where none was read."""
         last = int(now // BUCKET_SECONDS)
-        return [self._point(number) for number in range(last - BUCKETS + 1, last + 1)]
+        begin = (last + 1) % BUCKETS
+        outcomes = self._outcomes[begin:] + self._outcomes[:begin]
+        passed = min(max(0, last - self.last), BUCKETS)
+        outcomes[BUCKETS - passed :] = bytes(passed)  # what stands there is a day old
+        lowest = self._lowest[begin:] + self._lowest[:begin]
+        trace = self._trace[begin:] + self._trace[:begin]
+        return [
+            _merged(outcomes[at : at + merged], lowest[at : at + merged], trace[at : at + merged])
+            for at in range(0, BUCKETS, merged)
+        ]
 
-    def _point(self, bucket: int) -> Point:
-        slot = bucket % BUCKETS
-        if not self.last - BUCKETS < bucket <= self.last or not self._outcomes[slot]:
-            return _NOTHING
-        return Point(OUTCOMES[self._outcomes[slot]], _number(self._lowest[slot]), _number(self._trace[slot]))
 
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _merged(outcomes: bytearray, lowest: array[float], trace: array[float]) -> Point:
+    worst = max(outcomes)
+    if not worst:
+        return _NOTHING
+    bounds = [value for value, read in zip(lowest, outcomes, strict=True) if read and value == value]
+    traces = [value for value, read in zip(trace, outcomes, strict=True) if read and value == value]
+    return Point(OUTCOMES[worst], min(bounds, default=None), max(traces, default=None))
 
 
 class History:

@@ -215,12 +215,23 @@ class State:
         held = [(watched.authority, each) for each in watched.truth.values()]
         held += [(CACHE, each) for (where, _), each in watched.bad.items() if where == CACHE]
         found = [answer.key(store, each, now, self.wall_time) for store, each in held]
-        found += [
-            WatchedKey(key=key, outcome="unreadable", store=watched.authority, reasons=["not read yet"])
-            for key in watched.waiting
-            if key not in watched.truth
-        ]
+        found += [answer.unread(watched, key) for key in watched.waiting if key not in watched.truth]
         return sorted(found, key=lambda each: (each.key, each.store == CACHE))
+
+    def worst_keys(self, namespace: str, most: int) -> list[WatchedKey]:
+        """Of `keys` those of at most so many names: first what is not right, then what was not read yet."""
+        watched = self._watched[namespace]
+        now = self._clock()
+        found = []
+        for name in answer.worst_names(watched, most):
+            here, copy = watched.truth.get(name), watched.bad.get((CACHE, name))
+            if here is not None:
+                found.append(answer.key(watched.authority, here, now, self.wall_time))
+            elif name in watched.waiting:
+                found.append(answer.unread(watched, name))
+            if copy is not None:
+                found.append(answer.key(CACHE, copy, now, self.wall_time))
+        return found
 
     def extras(self, namespace: str) -> NamespaceExtras:
         """What people ask besides. Raises KeyError for a namespace that is not watched."""

@@ -176,9 +176,12 @@ class Page:
         for domain in ("Page", "Runtime", "Network", "Log", "DOM", "Accessibility"):
             self._call(f"{domain}.enable")
         self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.choose(dark=dark)
+        self.resize(width, height)
+
+    def choose(self, *, dark: bool) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self.resize(width, height)
 
     def resize(self, width: int, height: int = 800) -> None:
         self._call(
