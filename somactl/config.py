@@ -24,6 +24,7 @@ CONFIG_VARIABLE, COLOR_VARIABLE = "SOMACTL_CONFIG", "NO_COLOR"
 # Where no store is named, the service's own variables name it: POSTGRES_URL the store, with REDIS_URL as
 # its cache; REDIS_URL alone the store.
 SERVICE_STORE, SERVICE_REDIS = "POSTGRES_URL", "REDIS_URL"
+DARK_MODE = "SFM_DARK_MODE"
 COMPLETION_INDEX, COMPLETION_COUNT, AUDIT_RUN = (
     "JOB_COMPLETION_INDEX",
     "JOB_COMPLETION_COUNT",
@@ -70,6 +71,16 @@ def _output(value: str) -> Output:
     if value not in OUTPUTS:
         raise ConfigurationError(f"this is none of {', '.join(OUTPUTS)}")
     return cast(Output, value)
+
+
+_ON, _OFF = ("1", "true", "on", "yes"), ("0", "false", "off", "no")
+
+
+def _switch(value: str) -> bool:
+    word = value.strip().lower()
+    if word not in (*_ON, *_OFF):
+        raise ConfigurationError(f"this is none of {', '.join((*_ON, *_OFF))}")
+    return word in _ON
 
 
 def _number(least: float, most: float) -> Callable[[str], float]:
@@ -133,6 +144,13 @@ SETTINGS: dict[str, Setting] = {
         "how long a call that may be made again is tried again; 0 for never",
         _number(0.0, 3600.0),
     ),
+    "dark_mode": Setting(
+        DARK_MODE,
+        "off",
+        "on off",
+        "whether invariants are measured and refuse nothing (docs/DARK_MODE.md)",
+        _switch,
+    ),
 }
 """One table, which `load`, the file's reader, `somactl config` and docs/CONFIGURATION.md all follow."""
 PUSH_GATEWAY = "SOMACTL_PUSH_GATEWAY"
@@ -164,7 +182,7 @@ class Settings:
 
     cache is a Redis URL, "" for none. cache_ttl (seconds) bounds the age of what a cache may serve,
     read_timeout (seconds) how long a read waits for it; retry_seconds how long a call that may be tried
-    again is tried again, 0 for never.
+    again is tried again, 0 for never. dark is dark mode: invariants are measured and refuse nothing.
     """
 
     store: str = field(default=DEFAULT_STORE, repr=False)
@@ -176,6 +194,7 @@ class Settings:
     cache_ttl: float = 300.0
     read_timeout: float = 0.020
     retry_seconds: float = 5.0
+    dark: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +282,7 @@ def examine(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     table: dict[str, str] = {}
     error = None
     try:
-        table = read_file(path, SETTINGS)
+        table = read_file(path, SETTINGS, [name for name, each in SETTINGS.items() if each.read is _switch])
     except SomactlError as exc:
         error = exc
     return Configuration(_resolve(flags, environ, table, path), color, path, origin, error)
@@ -324,6 +343,7 @@ def _settings(resolved: Mapping[str, Resolved], *, color: bool) -> Settings:
         cache_ttl=value("cache_ttl"),
         read_timeout=value("read_timeout_ms") / 1000.0,
         retry_seconds=value("retry_seconds"),
+        dark=value("dark_mode"),
     )
 
 

@@ -22,11 +22,11 @@ _NAME = re.compile(r"[A-Za-z]+([-_][A-Za-z]+){0,4}\Z")
 _NO_PAIRS = "this is no list of NAME: VALUE"
 
 
-def read_file(path: str | None, known: Collection[str]) -> dict[str, str]:
+def read_file(path: str | None, known: Collection[str], switches: Collection[str] = ()) -> dict[str, str]:
     """What the file at `path` sets, YAML where its name ends so and else TOML; nothing without a path.
 
     Raises ConfigurationError for a file that cannot be read, and for a setting that is not in `known`, is
-    given twice, or is neither text nor a number.
+    given twice, or is neither text nor a number; one of the `switches` may also be true or false.
     """
     if path is None:
         return {}
@@ -36,7 +36,7 @@ def read_file(path: str | None, known: Collection[str]) -> dict[str, str]:
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"{what} is no UTF-8 text, from byte {exc.start} on") from None
     read = _yaml if path.lower().endswith(YAML_ENDINGS) else _toml
-    table = dict(read(text, what))
+    table = dict(read(text, what, switches))
     for name in table:
         if name not in known:
             raise _unknown(name, what, known)
@@ -56,7 +56,7 @@ def _content(path: str, what: str) -> bytes:
     return data
 
 
-def _toml(text: str, what: str) -> Iterator[tuple[str, str]]:
+def _toml(text: str, what: str, switches: Collection[str]) -> Iterator[tuple[str, str]]:
     import tomllib
 
     try:
@@ -70,12 +70,13 @@ def _toml(text: str, what: str) -> Iterator[tuple[str, str]]:
             f"{what} is not TOML {where}", hint='write NAME = "VALUE", each NAME once, a line for each'
         ) from None
     for name, value in table.items():
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        truth = isinstance(value, bool) and name not in switches
+        if truth or not isinstance(value, str | int | float):
             raise _neither(name, what)
         yield name, str(value)
 
 
-def _yaml(text: str, what: str) -> Iterator[tuple[str, str]]:
+def _yaml(text: str, what: str, switches: Collection[str]) -> Iterator[tuple[str, str]]:
     """The pairs of one flat mapping, as text."""
     from somactl.core.strict_yaml import Mapping, Scalar, YamlError, parse_yaml
 
@@ -88,7 +89,7 @@ def _yaml(text: str, what: str) -> Iterator[tuple[str, str]]:
     if not isinstance(root, Mapping):
         raise ConfigurationError(f"{what}, line {root.line}: {_NO_PAIRS}")
     for name, value in root.fields.items():
-        if not isinstance(value, Scalar) or not value.is_text:
+        if not isinstance(value, Scalar) or not (value.is_text or name in switches):
             raise _neither(name, f"{what}, line {value.line}")
         yield name, value.text
 

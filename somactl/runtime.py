@@ -77,6 +77,10 @@ class Server:
         """The leaf that holds the truth: retried where a server is behind it, read-only where asked."""
         store = self._database.namespace(name)
         self._inner.add(store)
+        if self.settings.dark:
+            from somactl.store.wrapper import Dark
+
+            store = Dark(store)
         one_try = parse(self.settings.store).kind == "sqlite" or (self.allow_stale and self._cache)
         if self.settings.retry_seconds and not one_try:
             from somactl.store.wrapper import Retrying

@@ -151,6 +151,7 @@ def _beginning(argv: Sequence[str]) -> Invocation:
         shared={"config": flags["config"]} if flags["config"] else {},
         store=found["store"].shown or "",
         namespace=found["namespace"].shown or "",
+        dark=found["dark_mode"].value is True,
     )
 
 

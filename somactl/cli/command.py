@@ -138,7 +138,8 @@ class Session:
                     await store.head()
 
     def date(self, report: Report) -> None:
-        """Note in the report where and when it was made, by the store's clock."""
+        """Note in the report where and when it was made, by the store's clock, and whether in the dark."""
+        report.dark = self.settings.dark
         if not report.store or (isinstance(report, MigrateReport) and report.dry_run):
             return
         report.address = self.invocation.store
@@ -412,4 +413,5 @@ def _invocation(context: typer.Context, common: dict[str, Any], settings: Settin
         shared={name: common[name] for name in _WHERE if common[name]},
         store=public(settings.store),
         namespace=settings.namespace,
+        dark=settings.dark,
     )

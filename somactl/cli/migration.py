@@ -116,7 +116,7 @@ class MigrationWatcher:
 
     def __call__(self, progress: MigrationProgress) -> None:
         for row in () if self.lists else progress.rows:
-            if row.outcome in ("rejected", "conflict") or row.moves:
+            if row.outcome in ("rejected", "conflict") or row.moves or row.dark:
                 self._out.item(row)
         self._slowest = max(self._slowest, progress.slowest, key=lambda each: each[1])
         if progress.what == "values":

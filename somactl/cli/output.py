@@ -86,8 +86,10 @@ class Output:
         elif self.mode == "json":
             self.write(msgspec.json.format(to_json(report), indent=2) + b"\n")
         else:
-            from somactl.cli.render import degraded_line, render
+            from somactl.cli.render import DARK_LINE, degraded_line, render
 
+            if report.dark:
+                self.warn(DARK_LINE)
             for part in report.degraded_services:
                 self.warn(degraded_line(part))
             brief = self.quiet and report.code == 0
@@ -179,6 +181,7 @@ def error_report(error: SomactlError, during: Invocation, code: int) -> ErrorRep
         message=error.message,
         code=code,
         retryable=error.retryable,
+        dark=during.dark,
         command=error.command,
         store=error.store,
         namespace=error.namespace,

@@ -106,13 +106,16 @@ class Pushing:
     """What one run does about its metrics. Making it refuses what is wrong before any work begins.
 
     namespace is None where it is not known: what a wrong setting says instead could be a secret.
+    dark: the run is in dark mode; None where that setting cannot be read.
     made: whether this process, which is one run, has one.
     """
 
     made = False
 
-    def __init__(self, options: Options, command: str, namespace: str | None) -> None:
-        self.options, self.command, self.namespace = options, command, namespace
+    def __init__(
+        self, options: Options, command: str, namespace: str | None, *, dark: bool | None = None
+    ) -> None:
+        self.options, self.command, self.namespace, self.dark = options, command, namespace, dark
         self.latencies: Latencies | None = None
         self.shard: str | None = None
         self._began = time.monotonic()
@@ -210,6 +213,7 @@ class Pushing:
                 now=time.time() if now is None else now,
                 latencies=self.latencies.stats() if self.latencies else {},
                 degraded=degraded,
+                dark=self.dark,
             )
         )
         file = self.options.textfile
@@ -233,7 +237,8 @@ def begin(options: Options | None, command: str, common: Mapping[str, Any]) -> P
     if not options.wanted:
         _refuse_idle(options)
         return None
-    return Pushing(options, command, config.examine(common).resolved["namespace"].value)
+    found = config.examine(common).resolved
+    return Pushing(options, command, found["namespace"].value, dark=found["dark_mode"].value)
 
 
 def refused(argv: Sequence[str], command: str, code: int, out: Output) -> int:

@@ -25,6 +25,7 @@ from somactl.report import (
     DoctorReport,
     EventsLsReport,
     EventsReport,
+    EventView,
     EvidenceCheckReport,
     EvidenceMergeReport,
     ExplainReport,
@@ -78,6 +79,10 @@ def _shown(lines: Iterable[str], *, color: bool) -> str:
     return _colored(text) if color else text
 
 
+DARK_LINE = "dark: dark mode is on (SFM_DARK_MODE): invariants are measured and refuse nothing"
+"""What every table says of it, on stderr, since stdout may carry a value."""
+
+
 def degraded_line(part: Degraded) -> str:
     """What was missing; on stderr, since stdout may carry a value."""
     return f"degraded: {part.service}: {part.detail} (circuit breaker {part.breaker})"
@@ -98,6 +103,7 @@ def render_error(error: SomactlError, during: Invocation) -> str:
     lines += [f"hint: {in_flags(error.hint)}"] if error.hint else []
     lines += [f"try: {line}" for line in during.advice(error)]
     lines += [f"runbook: {line}" for line in [during.runbook(error)] if line]
+    lines += [DARK_LINE] if during.dark else []
     return on_lines(lines)
 
 
@@ -160,7 +166,8 @@ def _namespaces(report: NamespacesReport) -> list[str]:
 
 def _commit(report: CommitReport) -> list[str]:
     if report.dry_run:
-        first = "dry run: everything holds; nothing was written"
+        held = "dark mode admits what does not hold" if report.admitted_dark else "everything holds"
+        first = f"dry run: {held}; nothing was written"
     else:
         held = ", ".join(f"{s.store}: {s.durability}" for s in report.stores)
         place = f" at {report.address}" if report.address else ""
@@ -177,12 +184,20 @@ def _commit(report: CommitReport) -> list[str]:
             shape(item.shape),
             item.layout,
             size(item.bytes),
-            f"{item.verdict.status}, {item.verdict.rigour}" if item.verdict else "not checked",
+            _judged(item),
             "-" if bound is None else f"{bound:.2e}",
         ]
 
     header = ["KEY", "KIND", "SHAPE", "LAYOUT", "SIZE", "PSD", "LAMBDA_MIN >="]
-    return [first, *columns(header, map(row, report.items))]
+    dark = [[key, "; ".join(reasons)] for key, reasons in report.admitted_dark.items()]
+    told = columns(["ADMITTED IN THE DARK", "WHY IT WOULD BE REFUSED"], dark) if dark else []
+    return [first, *columns(header, map(row, report.items)), *told]
+
+
+def _judged(item: CommitItem) -> str:
+    if item.verdict is None:
+        return "not checked"
+    return f"{item.verdict.status}, {'in the dark' if item.dark else item.verdict.rigour}"
 
 
 def _get(report: GetReport) -> list[str]:
@@ -227,7 +242,8 @@ def _show(report: ShowReport) -> list[str]:
     lines += [f"{'label':<10} {name}={value}" for name, value in report.metadata.items()]
     stored = report.stored_verdict
     if stored:
-        lines.append(f"{'at commit':<10} {stored['status']}, {stored.get('rigour', 'by another writer')}")
+        how = "admitted in the dark" if report.admitted_dark else stored.get("rigour", "by another writer")
+        lines.append(f"{'at commit':<10} {stored['status']}, {how}")
     if report.verdict is not None:
         lines += verdict_lines(report.verdict)
         if report.verdict.spectrum is not None:
@@ -266,7 +282,11 @@ def _about(r: RevisionView) -> list[str]:
     return (
         []
         if r.content is None
-        else [*([f"{r.psd},"] if r.psd else []), f"{size(r.bytes)},", f"content {r.content}"]
+        else [
+            *([f"{r.psd}{' (in the dark)' if r.admitted_dark else ''},"] if r.psd else []),
+            f"{size(r.bytes)},",
+            f"content {r.content}",
+        ]
     )
 
 
@@ -274,6 +294,8 @@ def _contents(c: CommitView) -> list[str]:
     keys = [key if content else f"-{key}" for key, content in list(c.keys.items())[:5]]
     more = [f"and {len(c.keys) - 5} more"] if len(c.keys) > 5 else []
     labels = [f"{name}={value}" for name, value in c.metadata.items()]
+    labels += ["(dark mode)"] if c.dark else []
+    labels += [f"({len(c.admitted_dark)} admitted in the dark)"] if c.admitted_dark else []
     return [*(f"{key}," for key in keys[:-1]), *keys[-1:], *more, *labels, *_asked_for(c.caller, c.door)]
 
 
@@ -296,7 +318,9 @@ def _status(report: StatusReport) -> list[str]:
         lines += [f"last sent: {order.pending}, {order.pending_state}"] if order.pending else []
         return [*lines, *([f"stopped: {order.stopped}"] if order.stopped else [])]
     if c.state == "committed":
-        return [f"commit {c.commit_id}: committed as version {c.version} at {when(c.recorded_at)}"]
+        dark = f"; admitted in the dark: {', '.join(c.admitted_dark)}" if c.admitted_dark else ""
+        dark = dark or ("; in dark mode" if c.dark else "")
+        return [f"commit {c.commit_id}: committed as version {c.version} at {when(c.recorded_at)}{dark}"]
     if c.state == "aborted":
         return [f"commit {c.commit_id}: aborted; nothing of it was written or ever will be"]
     return [f"commit {c.commit_id}: not seen (may still arrive)"]
@@ -318,11 +342,15 @@ def _events_ls(report: EventsLsReport) -> list[str]:
     return columns(
         header,
         [
-            (e.version, when(e.recorded_at).rstrip("Z"), e.psd or "-", _number(e.trace_error),
+            (e.version, when(e.recorded_at).rstrip("Z"), _told_psd(e), _number(e.trace_error),
              _number(e.lambda_min_lower), len(e.keys), e.commit_id)
             for e in report.events
         ],
     )  # fmt: skip
+
+
+def _told_psd(event: EventView) -> str:
+    return (event.psd or "-") + (" (dark)" if event.dark else "")
 
 
 def _number(value: float | None) -> str:

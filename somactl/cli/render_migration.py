@@ -48,6 +48,14 @@ def _named_rows(report: MigrateReport) -> list[list[str]]:
             [[_place(row), _why(row)] for row in report.conflicts],
             report.conflicts_omitted,
         ),
+        _bounded(
+            ["ADMITTED IN THE DARK", "WHY IT WOULD BE REFUSED"],
+            [
+                [_place(row), "; ".join(row.verdict.reasons) if row.verdict else ""]
+                for row in report.admitted_dark
+            ],
+            report.admitted_dark_omitted,
+        ),
         _bounded(["MOVED", "HOW (FROBENIUS NORM)"], moved, report.moved_omitted),
         _table(["LEFT ALONE", "WHY"], [[key, why] for key, why in report.left_alone.items()]),
     ]

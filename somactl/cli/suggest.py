@@ -29,7 +29,8 @@ class Invocation:
 
     options are its own ones by parameter name; shared holds the options that say where (store, cache,
     namespace, config) and were given on the command line. What the environment says needs no flag.
-    store is the address that is used, without secrets, and namespace the one that is: for reports.
+    store is the address that is used, without secrets, and namespace the one that is: for reports. dark: the
+    command runs in dark mode.
     """
 
     command: str = ""
@@ -38,6 +39,7 @@ class Invocation:
     shared: Mapping[str, str] = field(default_factory=dict)
     store: str = ""
     namespace: str = ""
+    dark: bool = False
 
     @property
     def reads_stdin(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from somactl.legacy.request import MigrationContext, MigrationRequest
 from somactl.legacy.source.contract import Value
 from somactl.legacy.source.workspace import SortedNames
 from somactl.operations.admission import Admitted
+from somactl.operations.commit import policy_of
 from somactl.report import MigrationRow
 
 T = TypeVar("T")
@@ -107,10 +108,12 @@ async def batches(
 
     The next values are read while these are examined: the one keeps the source's server busy, the other us.
     """
+    store = context.store
+    request = replace(context.request, policy=policy_of(store, context.request.policy))
     async with aclosing(one_ahead(values(context, names, after))) as portions:
         async for rest in portions:
             while rest:
-                batch = await asyncio.to_thread(examine_batch, rest, context.store.namespace, context.request)
+                batch = await asyncio.to_thread(examine_batch, rest, store.namespace, request)
                 yield batch
                 rest = rest[len(batch.values) :]
 

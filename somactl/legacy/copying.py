@@ -33,10 +33,10 @@ from somactl.legacy.source.contract import Source
 from somactl.legacy.source.workspace import Workspace, to_bytes
 from somactl.legacy.target import claim, claim_again, compare, label_of_copy, labels_of
 from somactl.operations.admission import Admitted, Policy
-from somactl.operations.commit import verdicts_of
+from somactl.operations.commit import policy_of, verdicts_of
 from somactl.operations.jobs.pipeline import Ended, pipeline
 from somactl.report import MigrateReport, MigrationRow
-from somactl.store.contract import CommitMetadata, Stat, Store
+from somactl.store.contract import CommitMetadata, Stat, Store, is_dark
 from somactl.store.request import new_commit_id
 from somactl.suggestion import again, run
 
@@ -176,14 +176,13 @@ async def migrate_json_payload_to_matrix(
     raise; NamespaceNotFound, but in a dry run, where the store does not exist yet.
     """
     (value,) = await source.fetch([key])
-    found = await asyncio.to_thread(
-        examine, value, store.namespace, selection or Selection(), policy or Policy()
-    )
+    policy = policy_of(store, policy or Policy())
+    found = await asyncio.to_thread(examine, value, store.namespace, selection or Selection(), policy)
     with contextlib.suppress(NamespaceNotFound):  # whether a commit creates it is for the store to say
         await compare(store, found.rows)
     puts = {row.target: found.puts[row.target] for row in found.rows if row.outcome == "migrate"}
     if puts and not dry_run:
-        await _commit(store, {}, puts, dict.fromkeys(puts, 0), new_commit_id())
+        await _commit(store, {}, puts, dict.fromkeys(puts, 0), new_commit_id(), dark=policy.dark)
     return found.rows
 
 
@@ -377,7 +376,9 @@ async def _commit(
     puts: Mapping[str, Admitted],
     expected: Mapping[str, int],
     commit_id: str,
+    *,
+    dark: bool = False,
 ) -> None:
     data = {key: admitted.data for key, admitted in puts.items()}
-    metadata = CommitMetadata(label, verdicts_of(puts), COMMAND)
+    metadata = CommitMetadata(label, verdicts_of(puts), COMMAND, dark=dark or is_dark(store))
     await store.commit_matrix_update(data, metadata, expected, commit_id=commit_id)

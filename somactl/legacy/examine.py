@@ -12,6 +12,7 @@ import xxhash
 
 from somactl.core.framing import MAX_COMMIT_BYTES
 from somactl.core.portions import in_portions
+from somactl.core.verdict import Verdict
 from somactl.errors import InputRejected, InvariantViolated
 from somactl.legacy.request import Selection
 from somactl.legacy.source.contract import Value
@@ -195,10 +196,15 @@ def _take(matrix: _Matrix, step: Callable[[_Matrix], None]) -> None:
         step(matrix)
     except InvariantViolated as error:
         row.reason, row.why = f"{type(error).__name__}, {error.verdict.status}", error.message
-        row.verdict = replace(error.verdict.without_vector(), blas="")  # two machines, one report
+        row.verdict = _shown_verdict(error.verdict)
     except InputRejected as error:
         row.reason, row.why = type(error).__name__, error.message
     matrix.of.seconds += time.perf_counter() - began
+
+
+def _shown_verdict(verdict: Verdict) -> Verdict:
+    """Equal on two machines, so that their reports are."""
+    return replace(verdict.without_vector(), blas="")
 
 
 def _read(matrix: _Matrix, kind: str) -> None:
@@ -243,6 +249,8 @@ def _compare(matrix: _Matrix) -> None:
     row.outcome, row.why = "migrate", judged.reason
     row.kind, row.dtype, row.content = header.kind, header.dtype, header.content
     row.bytes, row.moves = header.total_length, admitted.moves
+    if admitted.dark and admitted.verdict is not None:
+        row.dark, row.verdict = True, _shown_verdict(admitted.verdict)
     matrix.of.bytes += row.bytes
 
 

@@ -14,6 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from somactl.core.portions import in_portions
@@ -42,7 +43,7 @@ from somactl.operations.jobs.pace import Pace
 from somactl.operations.jobs.pipeline import Ended, pipeline
 from somactl.operations.jobs.progress import unwatched
 from somactl.report import MigrateReport, MigrationRow
-from somactl.store.contract import MAX_NOTE_BYTES, CommitMetadata, Entry, Stat, Store
+from somactl.store.contract import MAX_NOTE_BYTES, CommitMetadata, Entry, Stat, Store, is_dark
 from somactl.store.request import new_commit_id
 from somactl.suggestion import run
 
@@ -332,10 +333,11 @@ class _Finalizer:
     async def _adopt_chunk(self, chunk: Sequence[Stat]) -> dict[str, int]:
         tolerances = MigrationRequest.from_wire(self.journal.state.asked).policy.tolerances
         puts = {}
+        readmitted = partial(readmit, tolerances=tolerances, dark=is_dark(self.store))
         for entry in await each_of(self._entry, chunk, at_once=_READ_AT_ONCE):
             if isinstance(entry, Entry):
                 try:
-                    puts[entry.key] = await asyncio.to_thread(readmit, entry, tolerances)
+                    puts[entry.key] = await asyncio.to_thread(readmitted, entry)
                 except InvariantViolated:
                     continue  # it was committed under wider tolerances than this migration's
         expected = {stat.key: stat.version for stat in chunk}

@@ -10,7 +10,7 @@ from somactl.legacy.examine import shown
 from somactl.legacy.journal import Journal, Page
 from somactl.legacy.request import MigrationProgress, Watch
 from somactl.operations.jobs.pipeline import Ended
-from somactl.report import MigrateReport, MigrationRow, Tally
+from somactl.report import MigrateReport, MigrationRow, Tally, dark_warning
 
 _LARGEST = 10
 _MAX_POINTERS = 1000
@@ -51,6 +51,7 @@ def add_page(report: MigrateReport, page: Page, *, listing: bool = True) -> None
         else:
             report.pointers_omitted += 1
         _keep_largest(report, row)
+        report.admitted_dark_total += row.dark and row.outcome == "migrate"
         if listing:
             _list(report, row)
 
@@ -91,6 +92,9 @@ def finish(report: MigrateReport, ended: Ended = "done") -> MigrateReport:
         report.stopped = "a signal" if ended == "signal" else "--max-duration"
     findings = any(name in report.outcomes for name in ("rejected", "conflict"))
     omitted = report.rejected_omitted + report.conflicts_omitted + report.moved_omitted
+    omitted += report.admitted_dark_omitted
+    if report.admitted_dark_total:
+        report.warnings.append(dark_warning(report.admitted_dark_total))
     if omitted:
         report.warnings.append(
             f"{omitted} rows are not listed, beyond the first {MAX_LISTED} of their sort; "
@@ -124,6 +128,8 @@ def _list(report: MigrateReport, row: MigrationRow) -> None:
         report.rejected_omitted += _append(report.rejected, row)
     elif row.outcome == "conflict":
         report.conflicts_omitted += _append(report.conflicts, row)
+    elif row.dark and row.outcome == "migrate":
+        report.admitted_dark_omitted += _append(report.admitted_dark, row)
     elif row.moves:
         report.moved_omitted += _append(report.moved, row)
 

@@ -5,12 +5,13 @@ Nothing here touches a store, so a dry run is this and nothing more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from somactl.core.framing import peek
 from somactl.core.verdict import Tolerances, Verdict, remedy_for
-from somactl.errors import InvariantViolated, WrongAddress
+from somactl.errors import InputRejected, InvariantViolated, WrongAddress
 from somactl.report import Move
 from somactl.store.contract import Entry
 from somactl.suggestion import again
@@ -33,6 +34,8 @@ class Policy:
     normalize   divide by the trace first
     readdress   accept an envelope written for another key or namespace
     change_kind  let a value that is no rho replace one that is
+    dark        what an invariant would refuse is stored as it is, with its verdict, and marked. Nothing is
+                clamped but by `clamp`, which the caller asks for, and not beyond `max_move`
     """
 
     kind: str | None = None
@@ -45,6 +48,7 @@ class Policy:
     normalize: bool = False
     readdress: bool = False
     change_kind: bool = False
+    dark: bool = False
     tolerances: Tolerances = field(default_factory=Tolerances)
 
 
@@ -56,6 +60,11 @@ class Admitted:
     header: Header
     verdict: Verdict | None
     moves: list[Move]
+
+    @property
+    def dark(self) -> bool:
+        """Whether an invariant would refuse it, and it is admitted in dark mode alone."""
+        return self.verdict is not None and not self.verdict.valid
 
 
 def admit_bytes(
@@ -89,7 +98,10 @@ def admit_bytes(
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A matrix that may be stored: a rho has its invariants proven, and was mended where `moves` says so."""
+    """A matrix that may be stored, mended where `moves` says so.
+
+    A rho has its invariants proven; in dark mode its verdict may say otherwise.
+    """
 
     array: np.ndarray
     verdict: Verdict | None
@@ -112,7 +124,7 @@ def admit(
 
 
 def prove(array: np.ndarray, key: str, policy: Policy, *, kind: str = "rho", layout: str = "auto") -> Proven:
-    """The array with its invariants proven, mended as far as `policy` allows.
+    """The array with its verdict, mended as far as `policy` allows: proven, unless that says `dark`.
 
     Raises InvariantViolated, and InputRejected for what is no two-dimensional array of exact numbers.
     """
@@ -126,28 +138,51 @@ def prove(array: np.ndarray, key: str, policy: Policy, *, kind: str = "rho", lay
     moves: list[Move] = []
     judge = check_factor if layout == "factor" else check
     if policy.normalize and layout != "factor":
-        normalized = projection.normalize(array)
-        array = normalized.matrix
-        moves.append(Move(method="normalize", distance=normalized.moved))
+        array = _normalized(array, policy, moves)
     verdict = judge(array, policy.tolerances)
-    may_clamp = (verdict.status == "clampable" and policy.on_clampable == "clamp") or (
-        verdict.status == "violated" and policy.clamp and verdict.finite and verdict.square
-    )
-    if may_clamp and layout != "factor":
+    if _may_clamp(verdict, policy) and layout != "factor":
         nearest = projection.nearest(array)
-        if verdict.status == "violated" and nearest.moved > policy.max_move:
+        bounded = policy.dark or verdict.status == "violated"
+        if not bounded or nearest.moved <= policy.max_move:
+            moves.append(Move(method="clamp", distance=nearest.moved))
+            array = nearest.matrix
+            verdict = judge(array, policy.tolerances)
+        elif not policy.dark:
             raise _refusal(
                 key,
                 verdict,
                 f"clamping would move it by {nearest.moved:.3e}, "
                 f"more than the {policy.max_move:g} allowed; it ",
             )
-        moves.append(Move(method="clamp", distance=nearest.moved))
-        array = nearest.matrix
-        verdict = judge(array, policy.tolerances)
-    if not verdict.valid:
+    if not _passes(verdict, policy):
         raise _refusal(key, verdict, shape=array.shape)
     return Proven(array, verdict, moves)
+
+
+def _normalized(array: np.ndarray, policy: Policy, moves: list[Move]) -> np.ndarray:
+    """The array divided by its trace. In dark mode one that has no such trace stays as it is."""
+    from somactl.core import projection
+
+    try:
+        normalized = projection.normalize(array)
+    except InputRejected:
+        if not policy.dark:
+            raise
+        return array  # what else is wrong with it is for its verdict to say
+    moves.append(Move(method="normalize", distance=normalized.moved))
+    return normalized.matrix
+
+
+def _may_clamp(verdict: Verdict, policy: Policy) -> bool:
+    """Whether the nearest density matrix may take its place. In dark mode the caller has to ask for it."""
+    if verdict.status == "clampable":
+        return policy.clamp if policy.dark else policy.on_clampable == "clamp"
+    return verdict.status == "violated" and policy.clamp and verdict.finite and verdict.square
+
+
+def _passes(verdict: Verdict, policy: Policy) -> bool:
+    """Whether it may be stored: proven, or in dark mode any square matrix of numbers."""
+    return verdict.valid or (policy.dark and verdict.finite and verdict.square)
 
 
 def encode_proven(
@@ -182,21 +217,30 @@ def encode_proven(
     if verdict is not None and result.rounding_frobenius:
         # Rounded, it is another matrix; else what was proven is, bit for bit, what is stored.
         verdict = _check_stored(result, policy)
-        if verdict.status == "clampable" and policy.on_clampable == "clamp" and layout != "factor":
-            result = encoded(_lifted(proven.array, result.header.dtype, moves))
-            verdict = _check_stored(result, policy)
-        if not verdict.valid:
+        if verdict.status == "clampable" and _may_clamp(verdict, policy) and layout != "factor":
+            result, verdict = _lifted(proven, result, verdict, policy, moves, encoded)
+        if not _passes(verdict, policy):
             raise _refusal(key, verdict, "as it would be stored it ")
     return Admitted(data=result.data, header=result.header, verdict=verdict, moves=moves)
 
 
-def _lifted(array: np.ndarray, dtype: str, moves: list[Move]) -> np.ndarray:
-    """The nearest density matrix that is still one after rounding to `dtype`, which broke the given one."""
+def _lifted(
+    proven: Proven,
+    rounded: Encoded,
+    verdict: Verdict,
+    policy: Policy,
+    moves: list[Move],
+    encoded: Callable[[np.ndarray], Encoded],
+) -> tuple[Encoded, Verdict]:
+    """The nearest density matrix that is still one after the rounding that broke the given one."""
     from somactl.core import projection
 
-    lifted = projection.nearest(array, dtype=dtype)
+    lifted = projection.nearest(proven.array, dtype=rounded.header.dtype)
+    if policy.dark and lifted.moved > policy.max_move:
+        return rounded, verdict
     moves.append(Move(method="clamp", distance=lifted.moved))
-    return lifted.matrix
+    result = encoded(lifted.matrix)
+    return result, _check_stored(result, policy)
 
 
 def _check_stored(result: Encoded, policy: Policy) -> Verdict:
@@ -220,15 +264,19 @@ def _refusal(
     return refusal(message, verdict=verdict, hint=remedy.hint, next=remedy.next)
 
 
-def readmit(entry: Entry, tolerances: Tolerances) -> Admitted:
-    """The entry's value to be committed again: bit for bit the same, and proven again."""
+def readmit(entry: Entry, tolerances: Tolerances, *, dark: bool) -> Admitted:
+    """The entry's value to be committed again: bit for bit the same, and checked again.
+
+    What an invariant refuses is refused, whoever admitted it before: InvariantViolated. In dark mode it is
+    admitted, with its verdict as of now.
+    """
     header = peek(entry.data)
     verdict = None
     if header.kind == "rho":
         from somactl.core.verification import check_envelope
 
         verdict = check_envelope(entry.data, header, tolerances)
-        if not verdict.valid:
+        if not _passes(verdict, Policy(dark=dark)):
             raise InvariantViolated(
                 f"key {entry.key!r}: version {entry.version} is {verdict.status}: "
                 f"{'; '.join(verdict.reasons)}",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace as evolve
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -27,8 +28,8 @@ from somactl.errors import (
 )
 from somactl.operations.admission import Admitted, Policy, admit, admit_bytes
 from somactl.operations.jobs.progress import Progress, Watch, unwatched
-from somactl.report import CommitItem, CommitReport, StoreView
-from somactl.store.contract import CommitMetadata, Expected, Receipt, Store
+from somactl.report import CommitItem, CommitReport, StoreView, dark_warning
+from somactl.store.contract import CommitMetadata, Expected, Receipt, Store, is_dark
 from somactl.store.request import KeyState, new_commit_id, normalise, refuse_conflicts
 from somactl.suggestion import again, run
 
@@ -55,6 +56,7 @@ class Request:
     """Everything about one commit but its matrices.
 
     change_kind: whether a value that is no rho may replace one that is.
+    dark: whether the commit says that it is made in dark mode, as one does to a store opened in it.
     announce is called with the commit id before the write is sent, so that an operator can ask what
     became of it even if this process dies in between; watch is told how many matrices are proven.
     """
@@ -64,6 +66,7 @@ class Request:
     expected: Expected = None
     dry_run: bool = False
     change_kind: bool = False
+    dark: bool = False
     require_durability: str | None = None
     announce: Callable[[str], None] = lambda commit_id: None
     watch: Watch = unwatched
@@ -80,10 +83,13 @@ async def commit_matrix_update(
 ) -> Receipt:
     """Commit `updates` (key -> n x n array, or None to delete) whole or not at all, every rho proven first.
 
+    In dark mode, which `policy` or the store that was opened in it says, what an invariant would refuse is
+    committed as it is; the receipt names its keys as `admitted_dark`.
+
     Raises InvariantViolated (with the verdict), VersionConflict, OutcomeUnknown, StoreUnavailable; nothing
     is written unless a receipt is returned or OutcomeUnknown raised.
     """
-    policy = policy or Policy()
+    policy = policy_of(store, policy or Policy())
     admitted: dict[str, Admitted | None] = {}
     for key, array in updates.items():
         validate_key(key)
@@ -95,9 +101,18 @@ async def commit_matrix_update(
             admit, array, key, store.namespace, policy, time.time(), kind=kind, layout=layout
         )
     request = Request(
-        commit_id=commit_id, user=metadata or {}, expected=expected_version, change_kind=policy.change_kind
+        commit_id=commit_id,
+        user=metadata or {},
+        expected=expected_version,
+        change_kind=policy.change_kind,
+        dark=policy.dark,
     )
     return await send(store, admitted, request, commit_id or new_commit_id(), command="python")
+
+
+def policy_of(store: Store, policy: Policy) -> Policy:
+    """The policy, in dark mode where the store was opened in it."""
+    return evolve(policy, dark=True) if is_dark(store) else policy
 
 
 async def commit(
@@ -114,6 +129,8 @@ async def commit(
     one error where there is one.
     """
     timestamp = time.time()
+    policy = policy_of(store, policy)
+    request = evolve(request, dark=policy.dark)
     admitted: dict[str, Admitted | None] = {}
     refused = [*unreadable]
     total = len(unreadable) + len(inputs) + len(deletes)
@@ -154,6 +171,9 @@ async def write(
     await _require_durability(store, request.require_durability)
     items = [_item(key, value) for key, value in sorted(admitted.items())]
     report = report_type(store=store.name, namespace=store.namespace, commit_id=commit_id, items=items)
+    report.admitted_dark = _in_the_dark(items)
+    if report.admitted_dark:
+        report.warnings.append(dark_warning(len(report.admitted_dark)))
     if request.dry_run:
         await _refuse_known_conflicts(store, admitted, request)
         if not request.change_kind:
@@ -174,7 +194,13 @@ async def send(
     store: Store, admitted: Mapping[str, Admitted | None], request: Request, commit_id: str, *, command: str
 ) -> Receipt:
     """The write itself. Interrupted in the middle, it finds out at once what became of the commit."""
-    metadata = CommitMetadata(user=request.user, verdicts=verdicts_of(admitted), command=command)
+    metadata = CommitMetadata(
+        user=request.user,
+        verdicts=verdicts_of(admitted),
+        command=command,
+        dark=request.dark or is_dark(store),
+    )
+    dark = tuple(sorted(key for key, value in admitted.items() if value is not None and value.dark))
     data = {key: None if value is None else value.data for key, value in admitted.items()}
     guards = await _guards(store, admitted, request, commit_id)
     request.announce(commit_id)
@@ -183,7 +209,8 @@ async def send(
         attempts -= 1
         guarded = replace(metadata, guards=guards)
         try:
-            return await store.commit_matrix_update(data, guarded, request.expected, commit_id=commit_id)
+            receipt = await store.commit_matrix_update(data, guarded, request.expected, commit_id=commit_id)
+            return replace(receipt, admitted_dark=dark)
         except asyncio.CancelledError:
             raise await _resolve(store, commit_id) from None
         except VersionConflict as exc:
@@ -220,7 +247,17 @@ def verdict_values(admitted: Admitted) -> dict[str, Any]:
     assert admitted.verdict is not None
     # dataclasses.asdict copies each number deeply: four times as slow, where thousands are committed at once
     values = msgspec.to_builtins(admitted.verdict.without_vector())
-    return {name: value for name, value in values.items() if value is not None and value != ()}
+    kept = {name: value for name, value in values.items() if value is not None and value != ()}
+    return {**_json_values(kept), "dark": True} if admitted.dark else kept
+
+
+def _json_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Without numbers that are infinite, as the trace error of what is admitted in the dark may be."""
+    return {
+        name: _json_values(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
 
 
 def _item(key: str, admitted: Admitted | None) -> CommitItem:
@@ -238,7 +275,13 @@ def _item(key: str, admitted: Admitted | None) -> CommitItem:
         content=header.content,
         moves=admitted.moves,
         verdict=None if admitted.verdict is None else admitted.verdict.without_vector(),
+        dark=admitted.dark,
     )
+
+
+def _in_the_dark(items: Sequence[CommitItem]) -> dict[str, list[str]]:
+    """Key -> the reasons for which it would be refused."""
+    return {item.key: list(item.verdict.reasons) for item in items if item.dark and item.verdict is not None}
 
 
 async def _resolve(store: Store, commit_id: str) -> SomactlError:

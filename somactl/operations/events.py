@@ -93,5 +93,6 @@ def _view(event: Event) -> EventView:
         commit_id=event.commit_id,
         recorded_at=event.recorded_at,
         keys=dict(event.keys),
+        dark=event.dark,
         **worst,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from somactl.core.names import validate_commit_id, validate_key
 from somactl.core.verdict import Tolerances
@@ -20,7 +21,7 @@ from somactl.operations.admission import Admitted, readmit
 from somactl.operations.commit import Request, write
 from somactl.operations.jobs.registry import Job, Undo
 from somactl.report import RestoreReport, RmReport
-from somactl.store.contract import CommitStatus, Entry, Receipt, Store
+from somactl.store.contract import CommitStatus, Entry, Receipt, Store, is_dark
 from somactl.suggestion import run
 
 
@@ -42,7 +43,7 @@ async def remove(store: Store, keys: Sequence[str], request: Request) -> RmRepor
 async def restore_key(
     store: Store, key: str, version: int | None, request: Request, tolerances: Tolerances
 ) -> RestoreReport:
-    """Make the value of `key` as of namespace version `version` its newest one, proven again first.
+    """Make the value of `key` as of namespace version `version` its newest one, checked again first.
 
     Without a version: the value before the last change of the key, and only if nothing changes it meanwhile.
     """
@@ -60,7 +61,7 @@ async def restore_key(
             )
     else:
         entry = await store.read(key, version)
-    admitted = {key: await asyncio.to_thread(readmit, entry, tolerances)}
+    admitted = {key: await asyncio.to_thread(readmit, entry, tolerances, dark=is_dark(store))}
     return await write(store, admitted, request, RestoreReport)
 
 
@@ -92,9 +93,10 @@ async def restore_commit(
 async def invert(store: Store, receipt: Receipt, request: Request, tolerances: Tolerances) -> RestoreReport:
     """One commit that gives every key of another one the value that it had before. Raises VersionConflict."""
     before: dict[str, Admitted | None] = {}
+    readmitted = partial(readmit, tolerances=tolerances, dark=is_dark(store))
     for key in receipt.keys:
         entry = await _state_before(store, key, receipt.version)
-        before[key] = None if entry is None else await asyncio.to_thread(readmit, entry, tolerances)
+        before[key] = None if entry is None else await asyncio.to_thread(readmitted, entry)
     expected = {key: 0 if content is None else receipt.version for key, content in receipt.keys.items()}
     # What stands there now is what the undone commit left, so its kind changes back without being asked for.
     undoing = replace(request, expected=expected, change_kind=True)

@@ -97,6 +97,7 @@ from somactl.report.writing import (
     RestoreReport,
     RmReport,
     StoreView,
+    dark_warning,
 )
 
 __all__ = [
@@ -179,6 +180,7 @@ __all__ = [
     "StoreView",
     "Tally",
     "VerifyReport",
+    "dark_warning",
     "decide",
     "look_at",
 ]

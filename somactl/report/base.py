@@ -51,9 +51,10 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
     address is that of the store, without secrets. started_at and ended_at are times by the store's clock,
     incarnation and namespace_version say where the namespace was at the end; None where the store was not
     asked, as by a read that a cache has answered. A migration's dry run names neither place nor time, so that
-    two of them compare equal. code is what the process exits with, codes all that applied; complete is false
-    where something asked for was not done or not checked; degraded_services says what was missing where
-    degraded is true; undo is the command that takes the change back; next is the command to run now.
+    two of them compare equal. dark: dark mode was on, in which invariants are measured and refuse nothing.
+    code is what the process exits with, codes all that applied; complete is false where something asked for
+    was not done or not checked; degraded_services says what was missing where degraded is true; undo is the
+    command that takes the change back; next is the command to run now.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -67,6 +68,7 @@ class Report(msgspec.Struct, kw_only=True, tag_field="command"):
     code: int = 0
     codes: list[int] = []
     complete: bool = True
+    dark: bool = False
     degraded: bool = False
     degraded_services: list[Degraded] = []
     warnings: list[str] = []
@@ -92,7 +94,7 @@ class ErrorReport(msgspec.Struct, kw_only=True):
 
     hint says to a person what to do; next is the command to run, as a line for a shell, and others what
     else helps. runbook is the page that tells more, below the folder of the package, and explain the
-    command that prints it.
+    command that prints it. dark: dark mode was on, as in a report.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -100,6 +102,7 @@ class ErrorReport(msgspec.Struct, kw_only=True):
     message: str
     code: int
     retryable: bool = False
+    dark: bool = False
     command: str = ""
     store: str = ""
     namespace: str = ""

@@ -121,7 +121,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("warnings", "degraded_services"), _distinct),
     **dict.fromkeys(("undo", "next"), lambda values: None),  # they are for the place where the audit ran
     **dict.fromkeys(("complete", "allow_empty"), all),
-    "degraded": any,
+    **dict.fromkeys(("degraded", "dark"), any),
     "codes": _codes,
     "code": decide,
     "rigour": _rigour,

@@ -119,6 +119,7 @@ class GetReport(Report, tag="get"):
     """value is the envelope as base64 text, as pipes carry it; None where it went to a file.
 
     age: where a cache served it, seconds since the store behind it was asked.
+    admitted_dark: an invariant would refuse it, and it was committed in dark mode.
     """
 
     key: str
@@ -131,10 +132,12 @@ class GetReport(Report, tag="get"):
     age: float | None = None
     file: str | None = None
     value: str | None = None
+    admitted_dark: bool = False
 
 
 class ShowReport(Report, tag="show"):
-    """stored_verdict is what was proven at commit; verdict is what a check found now (with --check).
+    """stored_verdict is what was found at commit, and proven unless it is admitted_dark;
+    verdict is what a check found now (with --check).
 
     metadata are the labels of the commit that wrote the value, as long as its record is kept. Where a cache
     served it, age is seconds since the store behind it was asked, and newest the version there by now: 0
@@ -151,6 +154,7 @@ class ShowReport(Report, tag="show"):
     newest: int | None = None
     metadata: dict[str, str] = {}
     stored_verdict: dict[str, Any] | None = None
+    admitted_dark: bool = False
     verdict: Verdict | None = None
 
 
@@ -164,11 +168,16 @@ class RevisionView(msgspec.Struct, kw_only=True):
     kind: str | None = None
     bytes: int = 0
     psd: str | None = None
+    admitted_dark: bool = False
     compacted: bool = False
 
 
 class CommitView(msgspec.Struct, kw_only=True):
-    """A commit. caller is who had it made, and door what they came through, where that was a service's."""
+    """A commit. caller is who had it made, and door what they came through, where that was a service's.
+
+    verdicts: content digest -> status. dark: it was made in dark mode; admitted_dark are the keys whose rho an
+    invariant would refuse.
+    """
 
     commit_id: str
     state: Literal["committed", "aborted", "unseen"]
@@ -181,6 +190,8 @@ class CommitView(msgspec.Struct, kw_only=True):
     metadata: dict[str, str] = {}
     keys: dict[str, str | None] = {}
     verdicts: dict[str, str] = {}
+    dark: bool = False
+    admitted_dark: list[str] = []
 
 
 class LogReport(Report, tag="log"):
@@ -192,8 +203,9 @@ class LogReport(Report, tag="log"):
 
 
 class EventView(msgspec.Struct, kw_only=True):
-    """One commit as its event tells it. psd, trace_error and lambda_min_lower are the worst of its density
-    matrices, None where it wrote none."""
+    """One commit as its event tells it. psd, psd_ok, trace_error and lambda_min_lower are the worst of its
+    density matrices, None where it wrote none. dark: it was made in dark mode; admitted_dark: an invariant
+    would refuse one of its matrices."""
 
     version: int
     incarnation: str
@@ -201,8 +213,11 @@ class EventView(msgspec.Struct, kw_only=True):
     recorded_at: float
     keys: dict[str, str | None]
     psd: str | None = None
+    psd_ok: bool | None = None
     trace_error: float | None = None
     lambda_min_lower: float | None = None
+    dark: bool = False
+    admitted_dark: bool = False
 
 
 class EventsLsReport(Report, tag="events-ls"):

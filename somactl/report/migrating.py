@@ -22,7 +22,8 @@ class MigrationRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     target        the key it goes to; kind, dtype, shape and content are those of its envelope there
     json_bytes    of the node in the value (of the value, where there is no matrix); bytes of the envelope
     moves         what was done to it by --normalize or clamping
-    verdict       of a rho that was refused
+    verdict       of a rho that was refused, or was admitted in the dark
+    dark          an invariant would refuse it, and dark mode admits it
     """
 
     key: str
@@ -41,6 +42,7 @@ class MigrationRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     bytes: int = 0
     moves: list[Move] = []
     verdict: Verdict | None = None
+    dark: bool = False
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -62,8 +64,8 @@ class MigrateReport(Report, tag="migrate-json"):
     outcomes, forms, reasons, kinds   tallies; reasons as `outcome: reason`
     pointers      where matrices stand, of whatever outcome, with their number (the first 1000)
     largest       the rows of the ten largest matrices
-    rejected, conflicts, moved   the first 10,000 rows of each, with how many more there are as `..._omitted`;
-                  in ndjson mode every one comes as a line instead
+    rejected, conflicts, moved, admitted_dark   the first 10,000 rows of each, with how many more there are
+                  as `..._omitted`; in ndjson mode every one comes as a line instead
     finalized     values that were removed or whose matrices were replaced by references; restored: values
                   that a revert put back; withdrawn: matrices that it deleted; forgotten: originals dropped
     left_alone    values that had changed since, each with the reason, and that were not touched
@@ -86,9 +88,12 @@ class MigrateReport(Report, tag="migrate-json"):
     rejected: list[MigrationRow] = []
     conflicts: list[MigrationRow] = []
     moved: list[MigrationRow] = []
+    admitted_dark: list[MigrationRow] = []
     rejected_omitted: int = 0
     conflicts_omitted: int = 0
     moved_omitted: int = 0
+    admitted_dark_total: int = 0
+    admitted_dark_omitted: int = 0
     finalized: int = 0
     restored: int = 0
     withdrawn: int = 0

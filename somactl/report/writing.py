@@ -17,8 +17,15 @@ class Move(msgspec.Struct, kw_only=True):
     distance: float
 
 
+def dark_warning(count: int) -> str:
+    """What a report says of that many values that were admitted in the dark."""
+    what = "one value was" if count == 1 else f"{count} values were"
+    return f"{what} admitted in the dark: with dark mode off an invariant refuses what is so"
+
+
 class CommitItem(msgspec.Struct, kw_only=True):
-    """One key of a commit. For a delete only key, action and noop are set."""
+    """One key of a commit. For a delete only key, action and noop are set. dark: an invariant would refuse
+    it, and it was admitted in dark mode alone."""
 
     key: str
     action: Literal["put", "delete"]
@@ -31,6 +38,7 @@ class CommitItem(msgspec.Struct, kw_only=True):
     moves: list[Move] = []
     verdict: Verdict | None = None
     noop: bool = False
+    dark: bool = False
 
 
 class StoreView(msgspec.Struct, kw_only=True):
@@ -39,7 +47,11 @@ class StoreView(msgspec.Struct, kw_only=True):
 
 
 class CommitReport(Report, tag="commit"):
-    """version and committed_at are None in a dry run, which proves everything and writes nothing."""
+    """version and committed_at are None in a dry run, which checks everything and writes nothing.
+
+    admitted_dark: the keys that an invariant would refuse and that dark mode admitted, with the reasons.
+    Nothing is proven of them.
+    """
 
     commit_id: str
     version: int | None = None
@@ -48,6 +60,7 @@ class CommitReport(Report, tag="commit"):
     replayed: bool = False
     stores: list[StoreView] = []
     items: list[CommitItem] = []
+    admitted_dark: dict[str, list[str]] = {}
 
 
 class LeftAlone(msgspec.Struct, kw_only=True):

@@ -294,3 +294,8 @@ class Store(Protocol):
     async def close(self) -> None:
         """Wait for writes under way, release connections. Calling it twice is harmless."""
         ...
+
+
+def is_dark(store: Store) -> bool:
+    """Whether the store was opened in dark mode (`wrapper.Dark`), in which no invariant refuses a commit."""
+    return getattr(store, "dark", False) is True

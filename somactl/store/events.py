@@ -34,13 +34,15 @@ class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
     idempotency_key: str | None = None
     grace: float | None = None
     facts: Mapping[str, Any] = {}
+    dark: bool = False
     summary: VerdictSummary | None = None
     incarnation: str = ""
     noops: tuple[str, ...] = ()
 
 
 _decode_detail = msgspec.json.Decoder(Detail).decode
-_METADATA = ("user", "verdicts", "command", "idempotency_key", "grace", "facts")
+_METADATA = ("user", "verdicts", "command", "idempotency_key", "grace", "facts", "dark")
+_FROM_BEST = ("valid", "clampable", "undecided", "violated")
 
 
 def encode(metadata: CommitMetadata, summary: VerdictSummary | None, **own: Any) -> str:
@@ -69,7 +71,14 @@ def summarise(verdicts: Iterable[Mapping[str, Any]]) -> VerdictSummary | None:
     if not found:
         return None
     errors, bounds = _numbers(found, "trace_error"), _numbers(found, "lambda_min_lower")
-    return VerdictSummary("valid", max(errors, default=None), min(bounds, default=None))
+    psd = [True if each["status"] == "valid" else each.get("psd_ok") for each in found]
+    return VerdictSummary(
+        max((str(each["status"]) for each in found), key=_FROM_BEST.index),
+        max(errors, default=None),
+        min(bounds, default=None),
+        psd_ok=False if False in psd else None if None in psd else True,
+        admitted_dark=any(each.get("dark") is True for each in found),
+    )
 
 
 def _numbers(verdicts: Iterable[Mapping[str, Any]], name: str) -> list[float]:
@@ -92,7 +101,8 @@ def event(
     """
     told = decode(commit_id, detail)
     contents = told.keys if keys is None else keys
-    return Event(version, incarnation or told.incarnation, commit_id, recorded_at, contents, told.summary)
+    incarnation = incarnation or told.incarnation
+    return Event(version, incarnation, commit_id, recorded_at, contents, told.summary, told.dark)
 
 
 def page(

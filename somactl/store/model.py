@@ -66,8 +66,8 @@ class CommitMetadata(msgspec.Struct, frozen=True):
 
     user      the operator's own `k=v` labels; part of the request, so of a replay's identity
     verdicts  content digest (hex) -> the verdict as JSON values; a `rho` needs one whose `status` is
-              `valid`. Kept with the commit and returned by `read`, `history` and `log`; verdicts of
-              digests that the commit does not write are dropped
+              `valid`, or in dark mode one that is marked `dark: true`. Kept with the commit and returned by
+              `read`, `history` and `log`; verdicts of digests that the commit does not write are dropped
     command   a label: what made the commit ("commit", "restore", ...); not part of the request
     idempotency_key  what the commit id stands for, where that is not the contents and expectations of the
               commit: the digest of an order, say, from which the deletes were computed. It then takes
@@ -79,6 +79,7 @@ class CommitMetadata(msgspec.Struct, frozen=True):
               none for it; not part of the request, so that a replay may come with others
     facts     JSON values, 64 KiB at most, kept with the commit and returned by `log` and
               `commit_status`; not part of the request
+    dark      the commit is made in dark mode, in which no invariant refuses; not part of the request
     """
 
     user: Mapping[str, str] = {}
@@ -88,6 +89,7 @@ class CommitMetadata(msgspec.Struct, frozen=True):
     grace: float | None = None
     guards: Mapping[str, int] = {}
     facts: Mapping[str, Any] = {}
+    dark: bool = False
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -229,6 +231,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
     `noops` names the deleted keys that were absent already; they stand in `keys` too. `replayed`: the id
     was known with this very request, so nothing was written now and this is the first receipt.
+    `admitted_dark` names the keys whose rho an invariant would refuse; the operation fills it in, no store.
     """
 
     commit_id: str
@@ -240,6 +243,7 @@ class Receipt(msgspec.Struct, frozen=True):
     committed_at: float
     noops: tuple[str, ...] = ()
     replayed: bool = False
+    admitted_dark: tuple[str, ...] = ()
 
 
 CommitState = Literal["committed", "aborted", "unseen"]
@@ -287,18 +291,23 @@ class VerdictSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """The verdicts of a commit's density matrices in one: of each number the worst, None where no verdict
     tells it.
 
-    psd               the status; a store takes none but `valid`
+    psd               the status; other than `valid` only of what was admitted in the dark
     trace_error       the largest |tr rho - 1|
     lambda_min_lower  the smallest proven lower bound of an eigenvalue
+    psd_ok            whether all of them are positive semi-definite; None: not known
+    admitted_dark     whether one of them was admitted in the dark
     """
 
     psd: str
     trace_error: float | None = None
     lambda_min_lower: float | None = None
+    psd_ok: bool | None = True
+    admitted_dark: bool = False
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What became of one version. `keys` as in the receipt; `verdict` is None where it wrote no rho."""
+    """What became of one version. `keys` as in the receipt; `verdict` is None where it wrote no rho; `dark`:
+    it was made in dark mode."""
 
     version: int
     incarnation: str
@@ -306,6 +315,7 @@ class Event(msgspec.Struct, frozen=True):
     recorded_at: float
     keys: Mapping[str, str | None]
     verdict: VerdictSummary | None
+    dark: bool = False
 
 
 class EventPage(msgspec.Struct, frozen=True):

@@ -42,6 +42,8 @@ MAX_USER_METADATA_BYTES = 64 << 10
 MAX_FACTS_BYTES = 64 << 10
 MAX_GRACE_SECONDS = 100 * 366 * 86_400.0
 MAX_RETAINED_VERSIONS = 1_000_000
+REFUSABLE = ("clampable", "undecided", "violated")
+"""What a verdict may say of a rho that is admitted in the dark."""
 _IDEMPOTENCY_KEY = re.compile(r"[ -~]{1,256}\Z")
 
 
@@ -121,7 +123,7 @@ def prepare(
             continue
         header = _verified(data, namespace, key)
         verdict = metadata.verdicts.get(header.content)
-        puts[key] = Put(data, header, _verdict_text(header, verdict))
+        puts[key] = Put(data, header, _verdict_text(header, verdict, dark=metadata.dark))
         if verdict is not None:
             verdicts[header.content] = dict(verdict)
     expectations = normalise(expected, updates)
@@ -168,9 +170,9 @@ def _verified(data: bytes | memoryview, namespace: str, key: str) -> Header:
         raise
 
 
-def _verdict_text(header: Header, verdict: Mapping[str, Any] | None) -> str | None:
-    """The verdict as JSON text; a rho without one that says `valid` is refused here."""
-    if header.kind == "rho" and (verdict is None or verdict.get("status") != "valid"):
+def _verdict_text(header: Header, verdict: Mapping[str, Any] | None, *, dark: bool) -> str | None:
+    """The verdict as JSON text; a rho is refused here unless it says `valid`, or is admitted in the dark."""
+    if header.kind == "rho" and not _admits(verdict or {}, dark=dark):
         status = "no verdict" if verdict is None else f"the verdict {verdict.get('status')!r}"
         raise VerdictMissing(
             f"the rho of {header.key!r} comes with {status}; a store takes only what is proven valid",
@@ -182,6 +184,17 @@ def _verdict_text(header: Header, verdict: Mapping[str, Any] | None) -> str | No
         return json.dumps(dict(verdict), allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as exc:
         raise InputRejected(f"the verdict of {header.key!r} is not made of JSON values: {exc}") from None
+
+
+def _admits(verdict: Mapping[str, Any], *, dark: bool) -> bool:
+    """Whether a rho with that verdict may be stored. `dark`: by a commit that is made in dark mode.
+
+    A mark on what is valid would say that it is not, and is refused as well.
+    """
+    status, marked = verdict.get("status"), verdict.get("dark", False)
+    if status == "valid":
+        return marked is False
+    return dark and marked is True and status in REFUSABLE
 
 
 def _user_metadata(user: Mapping[str, str]) -> dict[str, str]:

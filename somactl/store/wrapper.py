@@ -34,6 +34,7 @@ from somactl.store.contract import (
     Stat,
     Stats,
     Store,
+    is_dark,
 )
 from somactl.store.events import PAGE_EVENTS
 
@@ -55,6 +56,7 @@ class StoreWrapper:
         self._store = store
         self.name = store.name
         self.namespace = store.namespace
+        self.dark = is_dark(store)
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer to one call of the store."""
@@ -196,6 +198,25 @@ class ReadOnly(StoreWrapper):
 
     async def _write(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         raise ReadOnlyStore(f"{what} on store {self.name}, which was opened read-only")
+
+
+class Dark(StoreWrapper):
+    """A store that was opened in dark mode: every commit to it says so, whatever it writes."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.dark = True
+
+    async def commit_matrix_update(
+        self,
+        updates: Mapping[str, bytes | memoryview | None],
+        metadata: CommitMetadata,
+        expected_version: Expected = None,
+        *,
+        commit_id: str,
+    ) -> Receipt:
+        marked = replace(metadata, dark=True)
+        return await super().commit_matrix_update(updates, marked, expected_version, commit_id=commit_id)
 
 
 class Retrying(StoreWrapper):

@@ -164,6 +164,11 @@ _JOB = (
         stat=STATS,
     ),
     _metric("degraded_mode", JOBS, "1: the last run went on without a service; 0: none was missing."),
+    _metric(
+        "dark_mode",
+        (*JOBS, *_SERVER),
+        "1: the last run was in dark mode, in which no invariant refuses; 0: not.",
+    ),
     _metric("unknown_outcomes", JOBS, "Writes of which it is not known whether they happened."),
     _metric(
         "conflicts",

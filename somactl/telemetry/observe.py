@@ -63,6 +63,8 @@ class Run:
     now        the time by this machine's clock; counts where the report has none, for the last run alone
     latencies  (operation, stat) -> seconds
     degraded   whether the run went on without a service; counts where there is no report
+    dark       whether it ran in dark mode, None where that is not known; that of the report counts, if there is
+               one
     """
 
     command: str
@@ -75,6 +77,7 @@ class Run:
     now: float | None = None
     latencies: Mapping[tuple[str, str], float] = field(default_factory=dict)
     degraded: bool | None = None
+    dark: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ def _job(run: Run, ended: float | None) -> Iterator[Sample]:
     yield from _one("job_exit_code", run.code)
     yield from _one("job_complete", report is not None and report.complete)
     yield from _one("degraded_mode", run.degraded if report is None else report.degraded)
+    yield from _one("dark_mode", run.dark if report is None else report.dark)
     if run.command != SNAPSHOT:
         yield from _one("unknown_outcomes", UNKNOWN in codes)
     if report is None and run.code == CONFLICT and run.command in METRICS[PREFIX + "conflicts"].sources:
@@ -337,6 +341,7 @@ _ITS_OWN = {
         "job_complete",
         "job_latency_seconds",
         "degraded_mode",
+        "dark_mode",
         "namespace_seen_timestamp_seconds",
         "cache_compared_timestamp_seconds",
     )

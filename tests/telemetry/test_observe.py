@@ -145,8 +145,15 @@ def test_without_a_report_there_is_no_success_and_this_clock_is_that_of_the_run(
     known = [sample for sample in found.samples if not math.isnan(sample.value)]
     assert {sample.name.removeprefix(PREFIX) for sample in known} <= {
         *("job_last_run_timestamp_seconds", "job_duration_seconds", "job_exit_code", "job_complete"),
-        "unknown_outcomes",
+        *("unknown_outcomes", "dark_mode"),
     }
+
+
+def test_whether_a_run_was_in_dark_mode_is_said_with_and_without_a_report() -> None:
+    for dark, number in ((True, 1.0), (False, 0.0)):
+        assert value(seen(None, "prune", code=13, dark=dark), "dark_mode") == number
+        assert value(seen(VerifyReport(store="sqlite", dark=dark)), "dark_mode") == number
+    assert value(seen(None, "prune", code=10, dark=None), "dark_mode") is None
     others = {sample.name for sample in found.samples} - {sample.name for sample in known}
     assert bool(others) == (command == "push-metrics")
 

@@ -16,7 +16,7 @@ from somactl.core.framing import to_text
 from somactl.errors import UsageError
 from somactl.operations import inspect
 from somactl.operations.inspect import Reading
-from somactl.report import LsReport, Report
+from somactl.report import LsReport, Report, dark_warning
 from somactl.store.contract import Entry
 from somactl.suggestion import again
 
@@ -104,12 +104,15 @@ async def get(
             f"{key}: version {entry.version}, served by {entry.served_by}, {entry.age:.0f} s old"
         )
     report.format = as_
-    if to != "-":
-        return report
-    if session.out.is_json:
-        report.format, report.value = "base64", to_text(entry.data)
-    else:
+    is_raw = to == "-" and not session.out.is_json
+    if report.admitted_dark and is_raw:  # what stands on stdout is the value, and nothing else
+        session.out.warn(f"warning: {dark_warning(1)}")
+    elif report.admitted_dark:
+        report.warnings.append(dark_warning(1))
+    if is_raw:
         session.out.write(_converted(entry, as_))
+    elif to == "-":
+        report.format, report.value = "base64", to_text(entry.data)
     return report
 
 

@@ -29,7 +29,7 @@ from somactl.operations.jobs.registry import Undo
 from somactl.operations.prune.record import MAX_LISTED, RestoreParts, order_note, order_record, restore_note
 from somactl.operations.undo import invert, receipt_of
 from somactl.report import LeftAlone, PartialCommit, RestoreReport
-from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store
+from somactl.store.contract import CommitStatus, Entry, Receipt, Stat, Store, is_dark
 from somactl.store.request import new_commit_id
 from somactl.suggestion import again, run
 
@@ -269,7 +269,8 @@ async def _restore(store: Store, portion: _Portion, undo: Undo) -> _Part:
     entries = await each_of(before, portion.stats, at_once=AT_ONCE)
 
     def readmitted() -> dict[str, Admitted | None]:
-        return {entry.key: readmit(entry, undo.tolerances) for entry in entries}
+        dark = is_dark(store)
+        return {entry.key: readmit(entry, undo.tolerances, dark=dark) for entry in entries}
 
     admitted = await asyncio.to_thread(readmitted)
     now = await _find(store, portion.deleted_at, portion.after, portion.stats[-1].key)
@@ -316,6 +317,7 @@ class _Part:
     def __post_init__(self) -> None:
         if self.commit is not None:
             del self.commit.items[MAX_LISTED:]  # so that memory does not grow with the keys
+            self.commit.admitted_dark = _first(self.commit.admitted_dark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,12 +370,19 @@ class _Whole:
                 **fields,
             },
         )
+        for _, commit in done:
+            report.admitted_dark = _first({**report.admitted_dark, **commit.admitted_dark})
+            report.warnings += commit.warnings
         if done:
             last = done[-1][1]
             report.incarnation, report.version = last.incarnation, last.version
             report.committed_at, report.stores = last.committed_at, last.stores
         report.finish(4 if left else 0)
         return report
+
+
+def _first(admitted: dict[str, list[str]]) -> dict[str, list[str]]:
+    return dict(list(admitted.items())[:MAX_LISTED])
 
 
 async def name_parts(
