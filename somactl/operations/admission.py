@@ -267,8 +267,8 @@ def _refusal(
 def readmit(entry: Entry, tolerances: Tolerances, *, dark: bool) -> Admitted:
     """The entry's value to be committed again: bit for bit the same, and checked again.
 
-    What an invariant refuses is refused, whoever admitted it before: InvariantViolated. In dark mode it is
-    admitted, with its verdict as of now.
+    What an invariant refuses is refused, also what dark mode admitted before: InvariantViolated. In dark
+    mode it is admitted, with its verdict as of now.
     """
     header = peek(entry.data)
     verdict = None

@@ -175,8 +175,8 @@ class RevisionView(msgspec.Struct, kw_only=True):
 class CommitView(msgspec.Struct, kw_only=True):
     """A commit. caller is who had it made, and door what they came through, where that was a service's.
 
-    verdicts: content digest -> status. dark: it was made in dark mode; admitted_dark are the keys whose rho an
-    invariant would refuse.
+    verdicts: content digest -> status. dark: it was made in dark mode; admitted_dark are the keys whose rho
+    an invariant would refuse.
     """
 
     commit_id: str

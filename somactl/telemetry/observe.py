@@ -63,8 +63,7 @@ class Run:
     now        the time by this machine's clock; counts where the report has none, for the last run alone
     latencies  (operation, stat) -> seconds
     degraded   whether the run went on without a service; counts where there is no report
-    dark       whether it ran in dark mode, None where that is not known; that of the report counts, if there is
-               one
+    dark       whether it ran in dark mode, None where that is not known; counts where there is no report
     """
 
     command: str

@@ -6,6 +6,7 @@ from somactl.testing.arguments import ArgumentChapter, ArgumentReadChapter
 from somactl.testing.commits import CommitChapter
 from somactl.testing.concurrency import ConcurrencyChapter
 from somactl.testing.corruption import CorruptionChapter
+from somactl.testing.dark import DarkChapter
 from somactl.testing.events import EventChapter
 from somactl.testing.grace import GraceChapter
 from somactl.testing.identity import IdentityChapter
@@ -28,6 +29,7 @@ class StoreContract(
     RetentionChapter,
     GraceChapter,
     EventChapter,
+    DarkChapter,
     NoteChapter,
     ConcurrencyChapter,
     StateMachineChapter,

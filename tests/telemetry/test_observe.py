@@ -147,6 +147,8 @@ def test_without_a_report_there_is_no_success_and_this_clock_is_that_of_the_run(
         *("job_last_run_timestamp_seconds", "job_duration_seconds", "job_exit_code", "job_complete"),
         *("unknown_outcomes", "dark_mode"),
     }
+    others = {sample.name for sample in found.samples} - {sample.name for sample in known}
+    assert bool(others) == (command == "push-metrics")
 
 
 def test_whether_a_run_was_in_dark_mode_is_said_with_and_without_a_report() -> None:
@@ -154,8 +156,6 @@ def test_whether_a_run_was_in_dark_mode_is_said_with_and_without_a_report() -> N
         assert value(seen(None, "prune", code=13, dark=dark), "dark_mode") == number
         assert value(seen(VerifyReport(store="sqlite", dark=dark)), "dark_mode") == number
     assert value(seen(None, "prune", code=10, dark=None), "dark_mode") is None
-    others = {sample.name for sample in found.samples} - {sample.name for sample in known}
-    assert bool(others) == (command == "push-metrics")
 
 
 def test_an_outcome_that_is_not_known_is_told_though_there_is_no_report() -> None:
