@@ -26,7 +26,7 @@ from support.doors import TOKENS, put_rho
 from support.serving import FakeState, context
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = 15
+EXAMPLES = 10
 NOT_HELD = [
     ignored_auth,  # reads are open to callers of this machine; test_rest.py holds who else is let in
     positive_data_acceptance,  # what a schema cannot say is refused with 400: two goals, a time that is none
