@@ -67,7 +67,7 @@ class Document(HTMLParser):
 def heading(scene: Scene) -> tuple[str, str]:
     """The verdict, and the sentence below it."""
     text = scene.html()
-    found = re.search(r"<h1>.*?</span>(.*?)</h1><p class=\"sentence\">(.*?)</p>", text)
+    found = re.search(r"<h1>.*?</span> (.*?)</h1><p class=\"sentence\">(.*?)</p>", text)
     assert found is not None
     return found[1], html.unescape(re.sub("<.*?>", "", found[2]))
 
@@ -165,7 +165,7 @@ def test_a_violation_is_said_with_its_key_and_what_to_do() -> None:
     assert "somactl explain RHO_VIOLATION --with 'KEY=acme:(9.0, 14.0):data' --namespace default" in text
     assert "not all are" in text
     rows = text[text.index("Watched keys") :]
-    assert re.search(r"acme:\(9\.0, 14\.0\):data ✕violated -3\.1e-2 .* b ✓valid -1\.4e-12", rows)
+    assert re.search(r"acme:\(9\.0, 14\.0\):data ✕ violated -3\.1e-2 .* b ✓ valid -1\.4e-12", rows)
 
 
 def test_a_bad_copy_stands_beside_its_original_which_comes_first_where_both_are_bad() -> None:
@@ -176,8 +176,8 @@ def test_a_bad_copy_stands_beside_its_original_which_comes_first_where_both_are_
     word, sentence = heading(scene)
     assert (word, sentence) == ("NOT OK", "Key 'c' in postgres is no density matrix, and 2 more reasons.")
     text = Document(scene.html()).text
-    assert "✓valid in postgres ✕contradicting in cache" in text
-    assert "✕violated in postgres ✕violated in cache" in text
+    assert "✓ valid in postgres ✕ contradicting in cache" in text
+    assert "✕ violated in postgres ✕ violated in cache" in text
     assert text.count("violated, fails") == 2
 
 
@@ -191,8 +191,8 @@ def test_nothing_is_called_good_before_it_is_proven() -> None:
         "Nothing is called good before it is proven: 1 of 2 watched matrices so far.",
     )
     text = Document(scene.html()).text
-    assert "b !not read yet" in text
-    assert text.index("b !not read yet") < text.index("a ✓valid")
+    assert "b ! not read yet" in text
+    assert text.index("b ! not read yet") < text.index("a ✓ valid")
     assert "unreadable" not in text
 
 
@@ -239,7 +239,7 @@ def test_what_has_passed_and_what_holds_still() -> None:
     scene.services(authority=False)
     text = Document(scene.html()).text
     past = text[text.index("Since the start") :]
-    assert re.search(r"authority-away connection refused 1 \S+ !now", past)
+    assert re.search(r"authority-away connection refused 1 \S+ ! now", past)
     assert re.search(r"cache-away does not answer within 20 ms 1 \d\d:\d\d:\d\d \d\d:\d\d:\d\d", past)
 
 
@@ -259,8 +259,8 @@ def test_audits_and_events_that_are_not_as_they_should_be() -> None:
     ledger = LedgerView(known_bad=2, share_read=0.5)
     scene.extras(ledger=ledger, last_audit_at=None, events=BacklogView(publishing=True, backlog=9, dropped=4))
     text = Document(scene.html()).text
-    assert "never 50 % read ✕2 known bad" in text
-    assert "9 waiting!4 dropped" in text
+    assert "never 50 % read ✕ 2 known bad" in text
+    assert "9 waiting! 4 dropped" in text
     scene.extras(events=BacklogView(publishing=False, backlog=0))
     assert "not published" in scene.html()
 
@@ -268,7 +268,7 @@ def test_audits_and_events_that_are_not_as_they_should_be() -> None:
 def test_reads_that_are_too_slow() -> None:
     scene = well()
     scene.ended(reads=(0.2,) * 1000)
-    assert "!missed" in Document(scene.html()).text
+    assert "! missed" in Document(scene.html()).text
 
 
 @pytest.mark.parametrize("kind", ["valid", "violated"])
@@ -309,13 +309,13 @@ def test_many_keys_are_bounded_and_the_worst_come_first() -> None:
     scene.found("violated", "key-09999")
     scene.found("corrupt", "key-08000", bound=None, trace=None)
     text = Document(scene.html()).text
-    shown = re.findall(r"key-\d{5} [✓✕!]\w+", text)
+    shown = re.findall(r"key-\d{5} [✓✕!] \w+", text)
     assert len(shown) == MAX_ROWS
     assert shown[:4] == [
-        "key-09999 ✕violated",
-        "key-08000 ✕corrupt",
-        "key-00500 !undecided",
-        "key-00000 ✓valid",
+        "key-09999 ✕ violated",
+        "key-08000 ✕ corrupt",
+        "key-00500 ! undecided",
+        "key-00000 ✓ valid",
     ]
     assert f"And {10_000 - MAX_ROWS:,} more keys, none worse than these." in text
     assert len(scene.html()) < 300_000

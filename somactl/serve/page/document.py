@@ -19,8 +19,9 @@ def document(view: View) -> Iterator[str]:
     yield "<!doctype html>\n"
     yield opened("html", lang="en")
     yield _head(view, said)
-    yield Html("\n<body><main>")
+    yield Html("\n<body>")
     yield top(view, said)
+    yield Html("<main>")
     yield _facts(view)
     yield from reasons(view)
     yield from matrices.namespaces(view)

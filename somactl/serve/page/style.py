@@ -34,7 +34,7 @@ code { color: var(--text); background: var(--code); border-radius: .25rem; paddi
   white-space: nowrap }
 .name, .said { white-space: pre-wrap; unicode-bidi: isolate; overflow-wrap: anywhere }
 .escape { color: var(--warn); font-size: .875em }
-.mark { display: inline-block; min-width: .85em; margin-right: .3em; font-weight: 700 }
+.mark { display: inline-block; min-width: .85em; font-weight: 700 }
 .ok { color: var(--ok) } .warn { color: var(--warn) } .bad { color: var(--bad) } .dark { color: var(--dark) }
 .word { font-weight: 600 }
 

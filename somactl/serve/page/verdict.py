@@ -112,7 +112,7 @@ def _banner(text: str, tone: Tone) -> Html:
 
 def mark(tone: str) -> Html:
     """The sign before a word, which says it to the eye alone."""
-    return el("span", MARKS[tone], class_="mark", aria_hidden="true")
+    return Html(el("span", MARKS[tone], class_="mark", aria_hidden="true") + " ")
 
 
 def reasons(view: View) -> Iterator[Html]:

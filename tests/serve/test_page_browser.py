@@ -1,0 +1,183 @@
+"""The status page in a browser: it fits, is readable in light and dark without scripts, asks for nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from servers.chromium import Chromium, Page
+from somactl.serve import page as module
+from support.status_page import HOSTILE, Scene, serving
+
+WIDTHS = (360, 768, 1280)
+KEYS = [f"acme:({number}.0, 14.0, {43 + number}.0):data" for number in range(12)]
+
+# Text whose contrast with what is behind it is below 4.5 to 1 (WCAG 2.2, 1.4.3), with the ratio.
+FAINT = """
+(() => {
+  const parts = color => [...color.match(/[0-9.]+/g).map(Number), 1].slice(0, 4);
+  const light = color => {
+    const part = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const [r, g, b] = parts(color).map(v => part(v / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const color = getComputedStyle(e).backgroundColor;
+      if (parts(color)[3] === 1) return color;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const text = walk.currentNode.data.trim(), e = walk.currentNode.parentElement;
+    if (!text || e.closest('.unseen')) continue;
+    const [a, b] = [light(getComputedStyle(e).color), light(behind(e))];
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) found.push([text.slice(0, 40), Math.round(ratio * 100) / 100]);
+  }
+  return found;
+})()
+"""
+# What is wider than the page, or goes beyond its edge, but for what scrolls by itself.
+TOO_WIDE = """
+[...document.body.querySelectorAll('*')].filter(e => {
+  const box = e.getBoundingClientRect();
+  return box.width > 1 && box.right > innerWidth + 1 && !e.closest('.key');
+}).map(e => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40))
+"""
+OVERLAPPING = """
+(() => {
+  const boxes = [...document.querySelectorAll('th, td')].map(e => [e, e.getBoundingClientRect()])
+    .filter(([e, b]) => b.width > 1 && b.height > 1 && !e.closest('thead'));
+  const found = [];
+  for (let i = 0; i + 1 < boxes.length; i++) {
+    const [e, a] = boxes[i], [f, b] = boxes[i + 1];
+    if (a.right > b.left + 1 && b.right > a.left + 1 && a.bottom > b.top + 1 && b.bottom > a.top + 1)
+      found.push([e.textContent.slice(0, 30), f.textContent.slice(0, 30)]);
+  }
+  return found;
+})()
+"""
+
+
+def well(**options: object) -> Scene:
+    scene = Scene(**options)
+    scene.services()
+    scene.day(*KEYS, every=4)
+    scene.extras()
+    return scene
+
+
+def violated() -> Scene:
+    scene = well()
+    scene.found("violated", KEYS[9], bound=-0.031, reasons=("the smallest eigenvalue is at most -0.031",))
+    scene.found("corrupt", KEYS[10], bound=None, trace=None)
+    scene.found("undecided", KEYS[11], bound=-1.2e-8)
+    scene.found("violated", KEYS[9], store="cache", bound=-0.031)
+    scene.services(cache=False)
+    scene.clock.now += 40
+    return scene
+
+
+def dark() -> Scene:
+    scene = well(dark=True)
+    scene.found("violated", KEYS[3], bound=-0.2, dark=True)
+    return scene
+
+
+def hostile() -> Scene:
+    scene = well()
+    scene.listed(*HOSTILE)
+    scene.found("violated", *HOSTILE, reasons=("<b onclick=alert(1)>" * 20,))
+    scene.state.prover_state("restarting", failure="<script>document.title = 'ran'</script>" * 20)
+    scene.state.drain()
+    return scene
+
+
+def namespaces() -> Scene:
+    names = ["a", "cluster-" + "x" * 56, *(f"cluster-{number}" for number in range(6))]
+    scene = Scene(*names)
+    for each in names[:-1]:
+        scene.services(each)
+        scene.whole(*KEYS[:3], namespace=each)
+        scene.extras(each)
+    scene.found("violated", KEYS[0], namespace=names[1])
+    return scene
+
+
+def empty() -> Scene:
+    return Scene()
+
+
+def check(page: Page) -> None:
+    """All that holds of every page, at every width, in light and dark."""
+    assert page.run("document.documentElement.scrollWidth") <= page.run("innerWidth")
+    assert page.run(TOO_WIDE) == []
+    assert page.run(OVERLAPPING) == []
+    assert page.run(FAINT) == []
+
+
+@pytest.mark.parametrize("make", [well, violated, dark, hostile, namespaces, empty])
+def test_it_fits_and_is_readable(make: Callable[[], Scene], chromium: Chromium) -> None:
+    with serving(make().page) as url, chromium.open(url, width=WIDTHS[0], scripts=make is hostile) as page:
+        for dark_too in (False, True):
+            page.choose(dark=dark_too)
+            ground = page.run("getComputedStyle(document.body).backgroundColor")
+            assert (sum(json.loads(f"[{ground[4:-1]}]")) < 3 * 64) == dark_too
+            for width in WIDTHS:
+                page.resize(width)
+                check(page)
+        assert page.messages == []
+        assert page.requests == [url]
+        assert page.run("document.title").endswith(", somactl")
+
+
+def test_what_is_checked_can_fail(chromium: Chromium) -> None:
+    with serving(violated().page) as url, chromium.open(url, width=360) as page:
+        check(page)
+        page.run("document.querySelector('.sentence').style.color = '#f99'")
+        assert [text for text, _ in page.run(FAINT)] == [
+            page.run("document.querySelector('.sentence').innerText")[:40]
+        ]
+        page.run("document.querySelector('.word').style.marginLeft = '400px'")
+        assert page.run(TOO_WIDE) != []
+        page.run("document.querySelector('tbody td').style.marginTop = '-20px'")
+        assert page.run(OVERLAPPING) != []
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_screen_reader_is_told_the_same(width: int, chromium: Chromium) -> None:
+    """Where rows are cards too, where a browser would forget that they are a table."""
+    scene = violated()
+    with serving(scene.page) as url, chromium.open(url, width=width) as page:
+        told = page.accessible()
+    headings = [text.strip() for role, text in told if role == "heading"]
+    assert headings[:3] == ["NOT OK", "What is wrong now", "Namespaces"]
+    roles = [role for role, _ in told]
+    assert roles.count("table") == 5
+    assert roles.count("rowheader") == 1 + len(KEYS) + 1 + 2 + len(scene.state.health().since_start)
+    assert roles.count("columnheader") == 9 + 7 + 7 + 4 + 5
+    assert {"main", "banner", "contentinfo", "navigation"} <= {*roles}
+    pictures = [text for role, text in told if role == "image"]
+    assert len(pictures) == 2 * (1 + len(KEYS))
+    assert all(text.startswith(("One day of the ", "No ")) for text in pictures)
+    assert any("lowest -3.1e-2" in text for text in pictures)
+
+
+def test_it_is_read_without_scripts_and_made_anew_by_itself(
+    chromium: Chromium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 1)
+    scene = well()
+    with serving(scene.page) as url, chromium.open(url) as page:
+        assert page.text().startswith("✓ OK\n\nAll 12 watched matrices are density matrices")
+        scene.found("violated", KEYS[0])
+        scene.clock.now += 2
+        page.wait_for_load(1)
+        assert "no density matrix" in page.text()
+        page.go(url + "?refresh=off")
+        assert page.run("document.querySelector('meta[http-equiv]')") is None
+        assert "refresh by itself" in page.text()
