@@ -14,7 +14,6 @@ from somactl.report import EXIT_CODES, OrderStatus, PruneReport
 from somactl.report.health import HealthReport, WatchedKey
 from somactl.serve.codes import GRPC_CODES, HTTP_STATUS
 from somactl.serve.pb import prune_pb2, rho_pb2
-from somactl.serve.rpc.callers import address
 from somactl.serve.rpc.problem import code_of
 from somactl.serve.rpc.wire import fill
 
@@ -106,20 +105,6 @@ def test_every_exit_code_of_a_failure_has_a_status_of_both_protocols() -> None:
 )
 def test_an_error_is_told_by_its_exit_code(error: errors.SomactlError, code: str) -> None:
     assert code_of(error).name == code
-
-
-@pytest.mark.parametrize(
-    ("peer", "expected"),
-    [
-        ("ipv4:10.0.0.7:4711", "10.0.0.7"),
-        ("ipv6:[::1]:4711", "::1"),
-        ("ipv6:%5Bfe80::1%25eth0%5D:4711", "fe80::1%eth0"),
-        ("unix:/run/x", "unix:/run/x"),
-        ("", ""),
-    ],
-)
-def test_the_address_of_a_peer(peer: str, expected: str) -> None:
-    assert address(peer) == expected
 
 
 def _tree(root: type[errors.SomactlError]) -> list[type[errors.SomactlError]]:

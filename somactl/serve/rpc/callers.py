@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -22,6 +21,8 @@ _NAMES = {"x509_common_name": "CN", "x509_subject_alternative_name": "SAN"}
 
 CALLER: ContextVar[str | None] = ContextVar("caller", default=None)
 """The name of the caller who was let in, for the log. Each call has a context of its own."""
+PEER: ContextVar[str | None] = ContextVar("peer", default=None)
+"""The address that the call comes from; None: it did not pass the relay."""
 
 
 def admit(context: ServeContext, call: Any, role: Literal["read", "prune"], namespace: str) -> None:
@@ -34,12 +35,12 @@ def credentials(call: Any) -> Credentials:
     """What the caller shows. The certificate is there only if TLS has verified it."""
     metadata = [(str(name).lower(), value) for name, value in call.invocation_metadata() or ()]
     found = [value for name, value in metadata if name == "authorization" and isinstance(value, str)]
-    peer = address(call.peer())
+    peer = PEER.get()
     return Credentials(
         token=bearer(found),
         certificate=certificate_names(call.auth_context() or {}),
-        is_local=is_local(peer, None, [name for name, _ in metadata]),
-        peer=peer,
+        is_local=peer is not None and is_local(peer, None, [name for name, _ in metadata]),
+        peer=peer or "",
     )
 
 
@@ -50,14 +51,6 @@ def certificate_names(found: Any) -> tuple[str, ...]:
         for name, kind in _NAMES.items()
         for value in found.get(name, ())
     )
-
-
-def address(peer: str) -> str:
-    """The IP address of `ipv4:10.0.0.7:4711` or `ipv6:%5B::1%5D:4711`; else what stands there."""
-    kind, _, rest = peer.partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return peer
-    return urllib.parse.unquote(rest).rpartition(":")[0].strip("[]")
 
 
 def denied(error: Denied) -> Refused:

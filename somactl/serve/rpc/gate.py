@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -14,7 +14,7 @@ import grpc
 from somactl.errors import SomactlError
 from somactl.serve.access import Denied
 from somactl.serve.context import ServeContext
-from somactl.serve.rpc.callers import CALLER, address, denied
+from somactl.serve.rpc.callers import CALLER, PEER, denied
 from somactl.serve.rpc.problem import Refused, refuse
 
 HEALTH = "/grpc.health.v1.Health/"
@@ -25,7 +25,9 @@ _BUG = Refused(grpc.StatusCode.INTERNAL, "BUG", "a bug in somactl, which its log
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Wraps the handler of each method, once."""
 
-    def __init__(self, context: ServeContext) -> None:
+    def __init__(self, context: ServeContext, peers: Mapping[str, str]) -> None:
+        """`peers` has the addresses of clients, by the names of their connections."""
+        self._peers = peers
         self._log = context.log
         self._wanted = context.options.access_log
         self._most = context.options.limits.requests
@@ -60,7 +62,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         counts = not method.startswith(HEALTH)
 
         async def unary(request: Any, call: Any) -> Any:
-            began = time.perf_counter()
+            began = self._begin(call)
             try:
                 with self._seat() if counts else contextlib.nullcontext():
                     return await answer(request, call)
@@ -75,7 +77,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _stream(self, method: str, answers: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
         async def stream(requests: Any, call: Any) -> AsyncIterator[Any]:
-            began = time.perf_counter()
+            began = self._begin(call)
             try:
                 async with contextlib.aclosing(answers(requests, call)) as found:  # type: ignore[type-var]
                     async for each in found:
@@ -88,6 +90,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 self._tell(method, call, began)
 
         return stream
+
+    def _begin(self, call: Any) -> float:
+        PEER.set(self._peers.get(call.peer()))
+        return time.perf_counter()
 
     @contextlib.contextmanager
     def _seat(self) -> Iterator[None]:
@@ -125,7 +131,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             path=method,
             status=code,
             ms=round(1000 * (time.perf_counter() - began), 2),
-            client=address(call.peer()),
+            client=PEER.get(),
             caller=CALLER.get(),
         )
 

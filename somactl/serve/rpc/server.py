@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from somactl.errors import ConfigurationError
 from somactl.serve.context import Address, Limits, ServeContext
 from somactl.serve.rpc import health, prune, rho
 from somactl.serve.rpc.certificates import Certificates
 from somactl.serve.rpc.feed import MAX_WATCHERS, Feed
 from somactl.serve.rpc.gate import Gate
+from somactl.serve.rpc.relay import Relay
 
 MAX_STREAMS = 100
 """Calls of one connection at a time."""
@@ -30,9 +31,10 @@ PINGED_SECONDS = 30
 class GrpcFace:
     """A server that serves: see `context.Face`."""
 
-    def __init__(self, server: grpc.aio.Server, feed: Feed, address: Address) -> None:
+    def __init__(self, server: grpc.aio.Server, feed: Feed, relay: Relay, address: Address) -> None:
         self._server = server
         self._feed = feed
+        self._relay = relay
         self._address = address
 
     @property
@@ -46,14 +48,20 @@ class GrpcFace:
     async def stop(self, grace: float) -> None:
         """Take no call any more; those under way have `grace` seconds, and are cancelled then."""
         await self.drain()
+        self._relay.stop_listening()
         await self._server.stop(grace)
         await self._feed.close()
+        self._relay.close()
 
 
-async def serve(context: ServeContext, address: Address) -> GrpcFace:
-    """Bind and serve. Raises ConfigurationError for an address or a certificate that cannot be used."""
+async def serve(context: ServeContext, address: Address, listening: socket.socket | None = None) -> GrpcFace:
+    """Bind and serve; or serve on a socket that is bound already.
+
+    Raises ConfigurationError for an address or a certificate that cannot be used.
+    """
+    relay = Relay(context.options.limits, context.log, encrypted=context.options.tls is not None)
     server = grpc.aio.server(
-        interceptors=[Gate(context)],
+        interceptors=[Gate(context, relay.peers)],
         options=options(context.options.limits),
         maximum_concurrent_rpcs=MAX_WATCHERS + context.options.limits.requests + CHECKS,
     )
@@ -66,26 +74,22 @@ async def serve(context: ServeContext, address: Address) -> GrpcFace:
         each.add_to(server)
     names = (health.SERVICE, rho.SERVICE, prune.SERVICE, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    port = _bind(server, context, address)
+    _bind(server, context, relay.inside.target)
+    bound = await relay.listen(address, listening)
     await server.start()
     feed.start()
-    return GrpcFace(server, feed, address._replace(port=port))
+    return GrpcFace(server, feed, relay, bound)
 
 
-def _bind(server: grpc.aio.Server, context: ServeContext, address: Address) -> int:
-    """The port. Raises ConfigurationError."""
+def _bind(server: grpc.aio.Server, context: ServeContext, target: str) -> None:
+    """Have the library listen for what the relay passes on. Raises ConfigurationError."""
     tls = context.options.tls
-    try:
-        if tls is None:
-            return int(server.add_insecure_port(str(address)))
-        certificates = Certificates(tls, context.log)
-        context.reloads.append(certificates.reload)
-        return int(server.add_secure_port(str(address), certificates.credentials()))
-    except RuntimeError:
-        raise ConfigurationError(
-            f"gRPC cannot listen on {address}: it is taken, or no address of this machine",
-            hint="name another with --grpc",
-        ) from None
+    if tls is None:
+        server.add_insecure_port(target)
+        return
+    certificates = Certificates(tls, context.log)
+    context.reloads.append(certificates.reload)
+    server.add_secure_port(target, certificates.credentials())
 
 
 def options(limits: Limits) -> list[tuple[str, Any]]:
@@ -95,7 +99,6 @@ def options(limits: Limits) -> list[tuple[str, Any]]:
         return int(1000 * seconds)
 
     return [
-        ("grpc.so_reuseport", 0),  # a port that is taken is an error, and not shared
         ("grpc.max_receive_message_length", limits.body_bytes),
         ("grpc.max_metadata_size", limits.header_bytes),
         ("grpc.absolute_max_metadata_size", limits.header_bytes),
