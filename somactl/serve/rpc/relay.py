@@ -14,7 +14,7 @@ import secrets
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from somactl.serve.context import Address, Limits
 from somactl.serve.listener import bind
@@ -141,9 +141,8 @@ class _Side(asyncio.Protocol):
         return None if source is None or source.is_closing() else source
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(MAX_WAITING_BYTES)
+        self.transport = cast(asyncio.Transport, transport)  # which those of uvloop only look like
+        self.transport.set_write_buffer_limits(MAX_WAITING_BYTES)
 
 
 class Outer(_Side):
