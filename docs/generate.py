@@ -264,7 +264,8 @@ def metrics_page() -> str:
         "",
         "How they get to Prometheus says [PUSHING.md](PUSHING.md).",
         "",
-        "No label ever names a key, a machine or a process. `server` is a process that lives long.",
+        "No label ever names a key, a machine or a process. `server` is `somactl serve`, whose `/metrics`",
+        "Prometheus reads itself.",
         "",
         "| metric | type | unit | labels | what it says | given by |",
         "|---|---|---|---|---|---|",
@@ -281,7 +282,9 @@ def metrics_page() -> str:
 
 def _metric_row(metric: catalogue.Metric) -> str:
     labels = [f"`{name}`: {', '.join(values)}" for name, values in metric.labels.items()]
-    given = ", ".join(metric.sources) if metric.sources != catalogue.JOBS else "every job"
+    given = ", ".join(metric.sources)
+    if metric.sources[: len(catalogue.JOBS)] == catalogue.JOBS:
+        given = ", ".join(["every job", *metric.sources[len(catalogue.JOBS) :]])
     cells = [f"`{metric.name}`", metric.type, metric.unit, "; ".join(labels), metric.help, given]
     return f"| {' | '.join(map(_cell, cells))} |"
 

@@ -54,6 +54,7 @@ COMMANDS: dict[str, str] = {
     "migration forget": "migrate",
     "cache-warm": "cache",
     "push-metrics": "telemetry",
+    "serve": "serve",
     "config": "settings",
     "doctor": "upkeep",
     "explain": "explain",
@@ -63,6 +64,9 @@ COMMANDS: dict[str, str] = {
 
 PUSHING = ("verify-psd", "prune", "compact", "cache-warm", "migrate-json")
 """Commands that push metrics where they are asked to."""
+
+SERVING = ("serve",)
+"""Commands that take several namespaces."""
 
 GROUPS = {
     "events": "What each commit tells: list events, say how far they were published, have them wait for it.",
@@ -214,7 +218,9 @@ def _defaults(given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in COMMANDS:
         group, _, word = name.rpartition(" ")
-        (found.setdefault(group, {}) if group else found)[word] = given
+        several = [given["namespace"]] if given["namespace"] else None
+        defaults = {**given, "namespace": several} if name in SERVING else given
+        (found.setdefault(group, {}) if group else found)[word] = defaults
     return found
 
 

@@ -60,6 +60,12 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "config": (CONFIG, None),
     "quiet": (QUIET, False),
 }
+SEVERAL_NAMESPACES = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--namespace", "-n", metavar="NAME", help="Whose matrices; may be repeated.", show_default="default"
+    ),
+]
 
 
 LOCATE_SECONDS = 1.0
@@ -80,6 +86,7 @@ class Session:
     where each setting comes from. pushing is what the command does about its metrics when it ends.
     degraded collects what failed in the stores that the command opened, while it went on without.
     heard is what the stores have said in passing: the time, and where the namespace is.
+    namespaces are those of a command that takes several: the first is that of the settings.
     done holds the report of work that came to its end, from that moment on: a signal that comes while the
     stores are closed cannot make it untrue.
     """
@@ -93,6 +100,7 @@ class Session:
     degraded: list[Degraded] = field(default_factory=list)
     done: list[Report] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
+    namespaces: tuple[str, ...] = ()
 
     @asynccontextmanager
     async def store(
@@ -230,6 +238,7 @@ def command(
     offline: bool = False,
     checks: bool = False,
     pushes: bool = False,
+    serves: bool = False,
 ) -> Callable[[Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]], Command]:
     """Make a command of `async def f(session, ...) -> Report`, adding the common options to its own.
 
@@ -239,7 +248,8 @@ def command(
     it is there for what it does: if it succeeds, --quiet leaves its table out. With `offline` it works
     whatever the settings say, since it is what explains them, and has the defaults where one is broken. With
     `checks` it checks matrices, and takes the tolerances of the invariants as options. With `pushes` it is a
-    job, which pushes metrics if it is asked to, however it ends.
+    job, which pushes metrics if it is asked to, however it ends. With `serves` it lives long: it takes
+    several namespaces, and runs on the fastest event loop there is.
     """
 
     def decorate(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, Report]]) -> Command:
@@ -263,14 +273,18 @@ def command(
             pushing: Pushing | None,
         ) -> int:
             tolerances = {name: arguments.pop(name) for name in config.TOLERANCES if name in arguments}
-            found = config.examine({**common, **tolerances})
+            names = common["namespace"] if serves else [common["namespace"]]
+            found = config.examine({**common, **tolerances, "namespace": names[0] if names else None})
             found.require(offline=offline)
             settings = found.settings
             out = Output(settings.output, quiet=common["quiet"], color=settings.color)
             given = tuple(name for name, value in tolerances.items() if value is not None)
-            session = Session(settings, out, _invocation(context, common, settings), given, found, pushing)
+            several = _validated(settings.namespace, names) if serves else ()
+            during = _invocation(context, common, settings)
+            session = Session(settings, out, during, given, found, pushing, namespaces=several)
+            work = function(session, **arguments)  # type: ignore[call-arg]
             try:
-                report = run_until_done(function(session, **arguments), session.done)  # type: ignore[call-arg]
+                report = run_until_done(work, session.done, fastest_loop() if serves else None)
             except SomactlError as exc:
                 return _failed(session, exc)
             report.degrade(session.degraded)
@@ -279,7 +293,7 @@ def command(
 
         callback.__name__ = function.__name__
         callback.__doc__ = function.__doc__
-        callback.__signature__ = _signature(function, groups, checks=checks)  # type: ignore[attr-defined]
+        callback.__signature__ = _signature(function, groups, checks=checks, serves=serves)  # type: ignore[attr-defined]
         callback.__annotations__ = {
             name: parameter.annotation
             for name, parameter in callback.__signature__.parameters.items()  # type: ignore[attr-defined]
@@ -287,6 +301,21 @@ def command(
         return Command(callback, inspect.cleandoc(function.__doc__ or ""), epilog, changes)
 
     return decorate
+
+
+def _validated(first: str, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The namespaces of a command that takes several, each once. Raises ConfigurationError."""
+    more = [config.load({"namespace": name}).namespace for name in names or ()]
+    return tuple(dict.fromkeys([first, *more]))
+
+
+def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the loop of a process that lives long; None for the usual one, where uvloop is missing."""
+    with suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop
+    return None
 
 
 def _pushing(
@@ -340,7 +369,9 @@ def _groups(function: Callable[..., Any], *, pushes: bool) -> dict[str, Any]:
     return found
 
 
-def _signature(function: Callable[..., Any], groups: dict[str, Any], *, checks: bool) -> inspect.Signature:
+def _signature(
+    function: Callable[..., Any], groups: dict[str, Any], *, checks: bool, serves: bool
+) -> inspect.Signature:
     """That of what typer calls: the common options behind the command's own, and no groups."""
     kind = inspect.Parameter.KEYWORD_ONLY
     hints = get_type_hints(function, include_extras=True)
@@ -354,7 +385,10 @@ def _signature(function: Callable[..., Any], groups: dict[str, Any], *, checks: 
         own += _members(groups[PUSHING])
     context = inspect.Parameter("context", kind, annotation=typer.Context)
     tolerances = _tolerance_parameters() if checks else []
-    every = [context, *(p.replace(kind=kind) for p in own), *tolerances, *common_parameters()]
+    common = common_parameters()
+    if serves:
+        common = [p.replace(annotation=SEVERAL_NAMESPACES) if p.name == "namespace" else p for p in common]
+    every = [context, *(p.replace(kind=kind) for p in own), *tolerances, *common]
     return inspect.Signature(every, return_annotation=int)
 
 

@@ -43,6 +43,7 @@ from somactl.report import (
     Report,
     RestoreReport,
     RevisionView,
+    ServeReport,
     ShowReport,
     StatusReport,
     VerifyReport,
@@ -378,6 +379,14 @@ def _prune(report: PruneReport) -> list[str]:
     return prune_lines(report)
 
 
+def _serve(report: ServeReport) -> list[str]:
+    refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items())
+    return [
+        f"served {report.http} for {report.seconds:.0f} s: {report.requests} requests"
+        + (f"; refused: {refused}" if refused else "")
+    ]
+
+
 def _push(report: PushReport) -> list[str]:
     from somactl.cli.render_push import push_lines
 
@@ -428,6 +437,7 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     CompactReport: _compact,
     PruneReport: _prune,
     PushReport: _push,
+    ServeReport: _serve,
     CacheWarmReport: _cache_warm,
     VerifyReport: audit_view,
     EvidenceCheckReport: check_lines,

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from somactl.errors import Interrupted, SomactlError, Terminated
 
 if TYPE_CHECKING:
+    import asyncio
+
     from somactl.report import Report
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -79,12 +81,17 @@ def impatient() -> Iterator[None]:
         _cancels_again = False
 
 
-def run_until_done(work: Coroutine[Any, Any, Report], done: Sequence[Report] = ()) -> Report:
+def run_until_done(
+    work: Coroutine[Any, Any, Report],
+    done: Sequence[Report] = (),
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> Report:
     """Run `work` in the one event loop. The first SIGINT or SIGTERM cancels it; a write may finish.
 
     Raises Interrupted or Terminated, unless `work` itself said what became of it (OutcomeUnknown, 14), or
     returned what it had so far: an incomplete report, to whose codes the signal's is added. The same holds
     for the last report in `done`, which is what `work` had done when it was stopped on its way out.
+    `loop` makes the event loop, where the usual one will not do.
     """
     import asyncio
 
@@ -115,7 +122,8 @@ def run_until_done(work: Coroutine[Any, Any, Report], done: Sequence[Report] = (
 
     _handle(on_signal)
     try:
-        report = asyncio.run(supervised())
+        with asyncio.Runner(loop_factory=loop) as runner:
+            report = runner.run(supervised())
     except asyncio.CancelledError:
         if not received:
             raise

@@ -86,6 +86,7 @@ from somactl.report.pushing import (
     ServiceView,
     SnapshotView,
 )
+from somactl.report.serving import ServeReport
 from somactl.report.writing import (
     CommitItem,
     CommitReport,
@@ -172,6 +173,7 @@ __all__ = [
     "RetentionView",
     "RevisionView",
     "RmReport",
+    "ServeReport",
     "ServiceView",
     "SettingView",
     "ShowReport",
@@ -209,6 +211,7 @@ REPORTS: tuple[type[Report], ...] = (
     MigrateReport,
     MigrationsReport,
     PushReport,
+    ServeReport,
     CompletionReport,
     ExplainReport,
     DemoReport,

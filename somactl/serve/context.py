@@ -52,7 +52,7 @@ class Tls:
     client_authorities: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Limits:
     """What one client, or all together, may take. Times are in seconds, sizes in bytes.
 
@@ -129,6 +129,7 @@ class ServeContext:
     doors     reads and prune orders, as all faces offer them: `serve.doors.Doors`; None: there are none
     access    who calls, and what that one may do: `serve.access.Access`
     registry  of /metrics: a face registers its own metrics there
+    refusals  reason -> how many connections and requests the limits have refused for it
     reloads   called by SIGHUP, each for itself: what they raise is logged, and what was valid stays
     """
 
@@ -141,7 +142,8 @@ class ServeContext:
     access: Any = None
     doors: Any = None
     registry: CollectorRegistry | None = None
-    reloads: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+    refusals: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    reloads: list[Callable[[], Any]] = dataclasses.field(default_factory=list)
 
 
 def client_certificate(scope: Scope) -> Mapping[str, Any] | None:

@@ -105,7 +105,7 @@ class Gate:
         self.refused[kind] += 1
         self.log.limited("refused", kind, client=client, why=why, status=status)
 
-    def everyone(self) -> list[Connection]:
+    def connections(self) -> list[Connection]:
         return list(self._all)
 
 

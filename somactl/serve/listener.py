@@ -75,7 +75,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
         if tls.client_authorities is not None:
             context.load_verify_locations(tls.client_authorities)
-            context.verify_mode = ssl.CERT_OPTIONAL  # who shows none is nobody, and may ask for health
+            context.verify_mode = ssl.CERT_OPTIONAL  # without one a client may ask for health
     except (OSError, ValueError) as exc:
         named = ", ".join(filter(None, (tls.certificate, tls.key, tls.client_authorities)))
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
@@ -101,12 +101,12 @@ def room(limits: Limits) -> int:
 
 
 class Listener:
-    """Serves an application on sockets that listen. `tls` is for new connections, and may be replaced."""
+    """Serves an application. `tls` is for new connections, and may be replaced."""
 
-    def __init__(self, app: ASGIApp, sockets: Sequence[socket.socket], limits: Limits, log: Log) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, log: Log) -> None:
         self.gate = Gate(limits, log)
         self.tls: ssl.SSLContext | None = None
-        self._sockets = list(sockets)
+        self._sockets: list[socket.socket] = []
         self._log = log
         self._servers: list[asyncio.Server | Doorman] = []
         self._state = ServerState()
@@ -132,8 +132,10 @@ class Listener:
         """How many were answered."""
         return self._state.total_requests
 
-    async def start(self) -> None:
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on sockets that listen."""
         loop = asyncio.get_running_loop()
+        self._sockets = list(sockets)
         self._date()
         for each in self._sockets:
             if self.tls is None:
@@ -174,7 +176,7 @@ class Listener:
 
     async def _cut_off(self) -> int:
         tasks = list(self._state.tasks)
-        for connection in self.gate.everyone():
+        for connection in self.gate.connections():
             connection.evict()
         for task in tasks:
             task.cancel()

@@ -22,7 +22,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, SLOW_SECONDS, 0.1, 0.25, 0.5,
 """Upper edges of the histograms, in seconds."""
 
 GROUPING = {
-    "job": "the command, or what `--job` says",
+    "job": "the command, or what `--job` says; of a server what the scraper calls it",
     "namespace": "the namespace",
     "shard": "the shard of an audit, `2/8`; only where the run has one",
 }
@@ -40,7 +40,22 @@ STORES = ("sqlite", "postgres", "redis", "cache", "other")
 OPERATIONS = ("read", "page", "commit")
 STATS = ("p50", "p95", "max")
 
-Type = Literal["gauge", "histogram"]
+REFUSALS = (
+    "header",
+    "body",
+    "malformed",
+    "slow header",
+    "slow body",
+    "slow reader",
+    "idle",
+    "pipelined",
+    "evicted",
+    "connections",
+    "tls",
+)
+"""Why `somactl serve` refuses a request, or closes a connection."""
+
+Type = Literal["gauge", "counter", "histogram"]
 Source = Literal["verify-psd", "prune", "compact", "cache-warm", "migrate-json", "push-metrics", "server"]
 JOBS: tuple[Source, ...] = ("verify-psd", "prune", "compact", "cache-warm", "migrate-json", "push-metrics")
 
@@ -51,7 +66,7 @@ class Metric:
 
     unit     as Prometheus names base units; empty for a number without one
     labels   name -> every value it can have
-    sources  the commands whose reports give it; `server` stands for a process that lives long
+    sources  the commands whose reports give it; `server` is `somactl serve`, which is scraped
     """
 
     name: str
@@ -77,12 +92,17 @@ def _metric(
 _AUDIT: tuple[Source, ...] = ("verify-psd",)
 _LOOK: tuple[Source, ...] = ("push-metrics",)
 _SERVER: tuple[Source, ...] = ("server",)
+_PROOFS: tuple[Source, ...] = ("verify-psd", "server")
 
 _RHO = (
-    _metric("rho_psd_ok", _AUDIT, "1: every density matrix is right; 0: one is not, accepted or not."),
+    _metric(
+        "rho_psd_ok",
+        _PROOFS,
+        "1: every density matrix is right; 0: one is not, accepted or not; of a server NaN: not known.",
+    ),
     _metric(
         "rho_verdict_timestamp_seconds",
-        _AUDIT,
+        _PROOFS,
         "When it was last known whether every density matrix is right.",
         "seconds",
     ),
@@ -98,11 +118,11 @@ _RHO = (
         "When an audit of the whole namespace, or of its shard, last ended with 0.",
         "seconds",
     ),
-    _metric("rho_trace_norm_error", _AUDIT, "The largest |tr rho - 1| of the last audit that found one."),
+    _metric("rho_trace_norm_error", _PROOFS, "The largest |tr rho - 1| of what was last proven."),
     _metric(
         "rho_lambda_min_bound",
-        _AUDIT,
-        "The lowest bound for an eigenvalue, proven or by a witness, of the last audit that found one.",
+        _PROOFS,
+        "The lowest bound for an eigenvalue, proven or by a witness, of what was last proven.",
     ),
     _metric(
         "rho_matrices",
@@ -163,7 +183,11 @@ _JOB = (
         operation=OPERATIONS,
         stat=STATS,
     ),
-    _metric("degraded_mode", JOBS, "1: the last run went on without a service; 0: none was missing."),
+    _metric(
+        "degraded_mode",
+        (*JOBS, *_SERVER),
+        "1: it goes on without a service, or with results that grow old; 0: nothing is missing.",
+    ),
     _metric(
         "dark_mode",
         (*JOBS, *_SERVER),
@@ -212,7 +236,7 @@ _WORK = (
     ),
 )
 _STORE = (
-    _metric("store_up", _LOOK, "1: the store answers; 0: it does not.", store=STORES),
+    _metric("store_up", (*_LOOK, *_SERVER), "1: the store answers; 0: it does not.", store=STORES),
     _metric("store_findings", _LOOK, "What `doctor` finds of it.", store=STORES, status=STATUSES),
     _metric("namespace_version", _LOOK, "The version of the namespace."),
     _metric("namespace_keys", _LOOK, "Live keys of the namespace."),
@@ -235,7 +259,27 @@ _STORE = (
     _metric("events_dropped", _LOOK, "Events that were removed before they were published."),
 )
 
-METRICS: dict[str, Metric] = {each.name: each for each in (*_RHO, *_JOB, *_WORK, *_STORE)}
+_SERVE = (
+    _metric("health_ok", _SERVER, "1: health is ok; 0: it is not."),
+    _metric("rho_watched_keys", _SERVER, "Keys that are proven again and again."),
+    _metric("rho_watched_findings", _SERVER, "Of these and their copies, those that are not right."),
+    _metric("prover_up", _SERVER, "1: the process that proves runs; 0: it does not."),
+    _metric(
+        "prover_restarts_total",
+        _SERVER,
+        "How often the process that proves was started again.",
+        type="counter",
+    ),
+    _metric(
+        "serve_refused_total",
+        _SERVER,
+        "Requests that were refused, and connections that were closed, before anything was answered.",
+        type="counter",
+        reason=REFUSALS,
+    ),
+)
+
+METRICS: dict[str, Metric] = {each.name: each for each in (*_RHO, *_JOB, *_WORK, *_STORE, *_SERVE)}
 """name -> metric."""
 
 QUESTIONS: dict[str, str] = {

@@ -58,6 +58,7 @@ RUNS: dict[str, list[str]] = {
         "evidence check": "evidence check none.json",
         "evidence merge": "evidence merge none.json",
         "push-metrics": "push-metrics --textfile metrics.prom",
+        "serve where others could listen in": "serve --http 0.0.0.0:0",
         "demo": "demo",
         "help": "--help",
         "help of a command": "commit --help",

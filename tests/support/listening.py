@@ -87,7 +87,6 @@ async def served(
     *,
     routes: Sequence[Route] = (),
     tls: ssl.SSLContext | None = None,
-    wrap: Callable[[Any], Any] = lambda app: app,
 ) -> AsyncIterator[Served]:
     """The application with /echo, /headers, /large and /hold beside its own paths, on a free port."""
     lines: list[bytes] = []
@@ -106,12 +105,10 @@ async def served(
         Route("/hold", hold),
         Route("/large", large),
     ]
-    listener = Listener(
-        wrap(http.app(given, [*own, *routes])), [bind(Address("127.0.0.1", 0))], limits, given.log
-    )
+    listener = Listener(http.app(given, [*own, *routes]), limits, given.log)
     listener.tls = tls
+    await listener.start([bind(Address("127.0.0.1", 0))])
     found = Served(given, listener, lines)
-    await listener.start()
     try:
         yield found
     finally:

@@ -1,0 +1,249 @@
+"""`somactl serve` as a whole: what is opened, in which order, and how all of it ends within the grace.
+
+The task that runs `serve` is cancelled to end it: it drains, and returns. Cancelled again, it ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+
+from somactl.config import Settings
+from somactl.errors import ConfigurationError, SomactlError
+from somactl.runtime import open_server
+from somactl.serve import http
+from somactl.serve.access import Access
+from somactl.serve.context import Address, Face, ServeContext, ServeOptions
+from somactl.serve.doors import Doors
+from somactl.serve.listener import Listener, bind, room, tls_context
+from somactl.serve.log import Log
+from somactl.serve.metrics import register
+from somactl.serve.model import Found, Round, WatchOptions
+from somactl.serve.state import State
+from somactl.serve.supervisor import Supervisor
+from somactl.serve.systemd import Systemd
+from somactl.suggestion import again
+from somactl.telemetry.registry import LatencyHistograms
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+PROVER_SECONDS = 2.0
+"""What of the grace is kept for the prover to close its connections."""
+
+
+@dataclass
+class Ended:
+    """What a server did until it ended.
+
+    cut_off  requests that the grace was too short for
+    """
+
+    requests: int = 0
+    cut_off: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    prover_restarts: int = 0
+    seconds: float = 0.0
+
+
+def refuse_plaintext(options: ServeOptions) -> None:
+    """Raise ConfigurationError where others could read what is said, and it was not said that they may."""
+    if options.tls is not None or options.allow_plaintext:
+        return
+    for address in filter(None, (options.http, options.grpc)):
+        if not address.is_loopback:
+            raise ConfigurationError(
+                f"{address} can be reached from other machines, and nothing would be encrypted",
+                hint="give a certificate and its key, or say that plain text is meant",
+                next=again(allow_plaintext=True),
+            )
+
+
+async def serve(
+    settings: Settings,
+    watch: WatchOptions,
+    options: ServeOptions,
+    log: Log,
+    announce: Callable[[Address, Address | None], None],
+) -> Ended:
+    """Serve until the task is cancelled. Raises ConfigurationError before anything is served."""
+    refuse_plaintext(options)
+    systemd = Systemd(os.environ)
+    async with AsyncExitStack() as stack:
+        sockets = systemd.sockets() or [bind(options.http)]
+        for each in sockets:
+            stack.callback(each.close)
+        running = await stack.enter_async_context(_running(settings, watch, options, log))
+        await running.listen(sockets)
+        announce(running.listener.addresses[0], running.grpc.address if running.grpc else None)
+        systemd.notify("READY=1")
+        try:
+            await running.until_cancelled(systemd)
+        except asyncio.CancelledError:
+            systemd.notify("STOPPING=1")
+        return await running.drain()
+    raise AssertionError("the stack swallows nothing")
+
+
+class _Running:
+    """All that runs, once it is opened."""
+
+    def __init__(self, context: ServeContext, state: State, supervisor: Supervisor) -> None:
+        self.context = context
+        self.state = state
+        self.supervisor = supervisor
+        self.grpc: Face | None = None
+        self.began = time.monotonic()
+        options = context.options
+        limits = replace(options.limits, connections=room(options.limits))
+        self.listener = Listener(http.app(context, _routes(context)), limits, context.log)
+        self.context.refusals = self.listener.gate.refused
+        if options.tls is not None:
+            self._encrypt()
+            context.reloads.append(self._encrypt)
+        context.reloads.append(context.access.reload)
+
+    def _encrypt(self) -> None:
+        assert self.context.options.tls is not None
+        self.listener.tls = tls_context(self.context.options.tls)
+
+    async def listen(self, sockets: list[Any]) -> None:
+        if self.context.options.grpc is not None:
+            from somactl.serve import rpc
+
+            self.grpc = await rpc.serve(self.context, self.context.options.grpc)
+        await self.listener.start(sockets)
+        self.supervisor.start()
+
+    async def until_cancelled(self, systemd: Systemd) -> None:
+        with self._reloading():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tell_changes())
+                if systemd.watchdog:
+                    tasks.create_task(_show_life(systemd))
+
+    @contextmanager
+    def _reloading(self) -> Iterator[None]:
+        """SIGHUP reads tokens and certificates anew."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+
+    def _reload(self) -> None:
+        for each in self.context.reloads:
+            try:
+                each()
+            except SomactlError as error:  # what was valid stays
+                self.context.log.event("not reloaded", why=error.message)
+        self.context.log.event("reloaded")
+
+    async def _tell_changes(self) -> None:
+        """A line of the log for each change of what health says."""
+        seen, last = self.state.changes, None
+        while True:
+            report = self.state.health()
+            reasons = sorted({each.cause for each in report.reasons})
+            said = (report.ok, report.degraded, reasons)
+            if said != last:
+                self.context.log.event(
+                    "health",
+                    ok=report.ok,
+                    degraded=report.degraded,
+                    reasons=reasons,
+                    dark=report.dark or None,
+                )
+            last, seen = said, await self.state.changed(seen)
+
+    async def drain(self) -> Ended:
+        """Unready first, then what is under way, then the prover: all within the grace."""
+        options = self.context.options
+        deadline = time.monotonic() + options.grace
+        self.context.log.event("draining", grace=options.grace)
+        self.state.drain()
+        self.listener.drain()
+        if self.grpc is not None:
+            await self.grpc.drain()
+        await asyncio.sleep(min(options.pause, options.grace))
+        left = max(0.0, deadline - time.monotonic() - min(PROVER_SECONDS, options.grace / 4))
+        rpc = self.grpc.stop(left) if self.grpc is not None else asyncio.sleep(0)
+        cut_off, _ = await asyncio.gather(self.listener.stop(left), rpc)
+        await self.context.doors.stop(max(0.0, deadline - time.monotonic() - PROVER_SECONDS))
+        await self.supervisor.stop(max(0.0, deadline - time.monotonic()))
+        self.context.log.event("ended", requests=self.listener.requests, cut_off=cut_off or None)
+        return Ended(
+            requests=self.listener.requests,
+            cut_off=cut_off,
+            refused=dict(self.listener.gate.refused),
+            prover_restarts=self.state.health().prover.restarts,
+            seconds=time.monotonic() - self.began,
+        )
+
+
+async def _show_life(systemd: Systemd) -> None:
+    """Tell systemd's watchdog that the event loop goes on."""
+    while True:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(systemd.watchdog / 3)
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings, watch: WatchOptions, options: ServeOptions, log: Log
+) -> AsyncIterator[_Running]:
+    """Everything but the sockets, closed again in whatever way it ends."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it would speak up at each start of the prover
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)  # http.RequestLog tells of bugs
+    registry = CollectorRegistry()
+    latencies = LatencyHistograms(registry)
+    state = State(watch)
+    state.listeners.append(lambda told: _note_reads(told, latencies))
+    access = Access.open(options.tokens, log)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_server(settings))
+        doors = Doors(server, watch.namespaces, access, log, observer=latencies)
+        stack.push_async_callback(doors.stop, 0.0)
+        context = ServeContext(
+            state=state,
+            options=options,
+            log=log,
+            namespaces=watch.namespaces,
+            dark=watch.dark,
+            server=server,
+            access=access,
+            doors=doors,
+            registry=registry,
+        )
+        register(context)
+        supervisor = Supervisor(
+            settings, watch, state, log=lambda said, facts: log.event("prover", said=said, **facts)
+        )
+        stack.push_async_callback(supervisor.stop, 0.0)
+        yield _Running(context, state, supervisor)
+
+
+def _note_reads(told: Found | Round, latencies: LatencyHistograms) -> None:
+    if isinstance(told, Round):
+        for seconds in told.reads:
+            latencies("read", seconds)
+
+
+def _routes(context: ServeContext) -> list[BaseRoute]:
+    """What other modules serve over HTTP, as far as they are there."""
+    found: list[BaseRoute] = []
+    for name in ("rest", "page"):
+        with suppress(ModuleNotFoundError):
+            found += import_module(f"somactl.serve.{name}").routes(context)
+    return found

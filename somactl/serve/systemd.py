@@ -1,0 +1,63 @@
+"""What systemd is told (`sd_notify`), and the sockets that it hands over (`LISTEN_FDS`), where it is there.
+
+Both are protocols of a few lines, which systemd promises to keep: sd_notify(3), sd_listen_fds(3).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+from contextlib import suppress
+
+from somactl.errors import ConfigurationError
+
+FIRST_DESCRIPTOR = 3
+VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class Systemd:
+    """What the environment says of systemd, which no child of this process is to inherit.
+
+    watchdog  seconds in which it wants a sign of life; None: it wants none
+    """
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        told = {name: environ.pop(name) for name in VARIABLES if name in environ}
+        self._socket = told.get("NOTIFY_SOCKET", "")
+        self._inherited = 0
+        if told.get("LISTEN_PID") == str(os.getpid()):
+            self._inherited = _number(told.get("LISTEN_FDS", "0"))
+        watched = told.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog = _number(told.get("WATCHDOG_USEC", "0")) / 1e6 if watched else 0.0
+
+    def sockets(self) -> list[socket.socket]:
+        """Those that systemd has bound. Raises ConfigurationError for what is no socket that listens."""
+        found = []
+        for descriptor in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + self._inherited):
+            try:
+                os.set_inheritable(descriptor, False)
+                found.append(socket.socket(fileno=descriptor))
+                listens = found[-1].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            except OSError:
+                listens = 0
+            if not listens:
+                raise ConfigurationError(
+                    f"descriptor {descriptor}, which systemd passed on, is no socket that listens",
+                    hint="have the socket unit say ListenStream=",
+                )
+            found[-1].setblocking(False)
+        return found
+
+    def notify(self, *lines: str) -> None:
+        """`notify("READY=1", "STATUS=...")`; what systemd does not hear is lost."""
+        if not self._socket:
+            return
+        address = "\0" + self._socket[1:] if self._socket.startswith("@") else self._socket
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
+            notifying.setblocking(False)
+            notifying.sendto("\n".join(lines).encode(), address)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
