@@ -52,7 +52,7 @@ class StateCollector(Collector):
     def _found(self) -> Iterator[_Found]:
         report = self._context.state.health()
         for name, each in report.namespaces.items():
-            yield from _of_namespace(name, each)
+            yield from _of_namespace(name, each, dark=report.dark)
         yield from _of_stores(report)
         running = report.prover.state == "running"
         yield "prover_up", {}, float(running)
@@ -61,10 +61,11 @@ class StateCollector(Collector):
             yield "serve_refused_total", {"reason": reason}, float(self._context.refusals.get(reason, 0))
 
 
-def _of_namespace(name: str, health: NamespaceHealth) -> Iterator[_Found]:
+def _of_namespace(name: str, health: NamespaceHealth, *, dark: bool) -> Iterator[_Found]:
     rho, labels = health.rho, {"namespace": name}
     yield "health_ok", labels, float(health.ok)
     yield "degraded_mode", labels, float(health.degraded)
+    yield "dark_mode", labels, float(dark)
     yield "rho_psd_ok", labels, math.nan if rho.psd_ok is None else float(rho.psd_ok)
     if rho.psd_ok is not None and rho.age_seconds is not None:
         yield "rho_verdict_timestamp_seconds", labels, time.time() - rho.age_seconds

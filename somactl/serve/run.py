@@ -11,9 +11,8 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -241,9 +240,7 @@ def _note_reads(told: Found | Round, latencies: LatencyHistograms) -> None:
 
 
 def _routes(context: ServeContext) -> list[BaseRoute]:
-    """What other modules serve over HTTP, as far as they are there."""
-    found: list[BaseRoute] = []
-    for name in ("rest", "page"):
-        with suppress(ModuleNotFoundError):
-            found += import_module(f"somactl.serve.{name}").routes(context)
-    return found
+    """What other modules serve over HTTP."""
+    from somactl.serve import page, rest
+
+    return [*rest.routes(context), *page.routes(context)]

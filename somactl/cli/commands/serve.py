@@ -45,6 +45,7 @@ async def serve(session: Session, watching: Watching, listening: Listening, mann
         stale_after=stale,
         dead_after=dead,
         tolerances=session.settings.tolerances,
+        dark=session.settings.dark,
     )
     log, report = Log(), ServeReport(namespaces=list(session.namespaces))
 
