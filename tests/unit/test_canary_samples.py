@@ -20,11 +20,14 @@ from somactl.core.canary_samples import (
 )
 
 GOOD = {
+    b'{"t": 1.0, "arm": "baseline", "kind": "verdict", "psd": "clampable", "trace_error": 1e-12}': Proof(
+        t=1.0, arm="baseline", psd="clampable", trace_error=1e-12
+    ),
     b'{"t": 12.5, "arm": "candidate", "kind": "latency", "seconds": 0.0123}': Latency(
         t=12.5, arm="candidate", seconds=0.0123
     ),
-    b'{"t": 13.0, "arm": "baseline", "kind": "verdict", "psd": "valid", "trace_error": 1e-12, "key": "a"}': Proof(
-        t=13.0, arm="baseline", psd="valid", trace_error=1e-12, key="a"
+    b'{"t": 13.0, "arm": "baseline", "kind": "verdict", "psd": "valid", "key": "a"}': Proof(
+        t=13.0, arm="baseline", psd="valid", key="a"
     ),
     b'{"t": 14.0, "arm": "candidate", "kind": "error", "what": "timeout"}': Failure(
         t=14.0, arm="candidate", what="timeout"

@@ -60,7 +60,7 @@ def test_the_documented_form_is_read() -> None:
 @pytest.mark.parametrize("path", FIELDS)
 def test_every_field_is_a_flag_and_its_example_is_read(path: str) -> None:
     field = FIELDS[path]
-    flags = {path: field.example, "criteria.latency.max": "1s"}
+    flags = {"criteria.latency.max": "1s", path: field.example}
     arm, _, name = path.rpartition(".")
     if path.startswith("arms."):
         source = next((source for source, names in SOURCES.items() if name in names), "probe")
