@@ -20,9 +20,6 @@ from somactl.core.canary_samples import (
 )
 
 GOOD = {
-    b'{"t": 1.0, "arm": "baseline", "kind": "verdict", "psd": "clampable", "trace_error": 1e-12}': Proof(
-        t=1.0, arm="baseline", psd="clampable", trace_error=1e-12
-    ),
     b'{"t": 12.5, "arm": "candidate", "kind": "latency", "seconds": 0.0123}': Latency(
         t=12.5, arm="candidate", seconds=0.0123
     ),
@@ -46,6 +43,9 @@ GOOD = {
     ),
     b'{"t": 19.0, "arm": "baseline", "kind": "trouble", "what": "no-series", "detail": "x"}': Doubt(
         t=19.0, arm="baseline", what="no-series", detail="x"
+    ),
+    b'{"t": 1.0, "arm": "baseline", "kind": "verdict", "psd": "clampable", "trace_error": 1e-12}': Proof(
+        t=1.0, arm="baseline", psd="clampable", trace_error=1e-12
     ),
 }
 BAD = {
