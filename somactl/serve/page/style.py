@@ -94,7 +94,7 @@ nav { margin-top: .25rem } nav a { display: inline-block; margin-right: 1rem; pa
   tbody th, tbody td { border: 0 }
   tbody th { display: block; grid-column: 1 / -1 }
   td[data-label]::before { content: attr(data-label); color: var(--quiet); font-size: .8125rem; flex: none }
-  .under { display: inline } td .under::before { content: "· " }
+  td .under { display: inline } td .under::before { content: " · " }
   .spark { justify-content: flex-start; flex-wrap: wrap; gap: 0 .375rem }
   .spark svg { width: 2.75rem; height: 1.125rem } .spark .number { min-width: 0; font-size: .8125rem }
 }
