@@ -60,7 +60,10 @@ _RUNBOOKS: dict[Cause, str] = {
     "unreadable": "RUNBOOKS/store-unavailable.md",
     "authority-away": "RUNBOOKS/store-unavailable.md",
     "cache-away": "RUNBOOKS/DEGRADED.md",
-    "namespace-gone": "RUNBOOKS/store-damaged.md",
+    **dict.fromkeys(
+        ("namespace-gone", "nothing-watched", "too-many", "starting", "stale", "dead", "prover"),
+        "RUNBOOKS/SERVE.md",
+    ),
 }
 
 

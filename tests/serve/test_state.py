@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from somactl.package_data import data_file
+from somactl.report.health import Cause
 from somactl.serve.model import (
     Beat,
     Found,
@@ -23,6 +25,7 @@ from somactl.serve.model import (
     decode,
     encode,
 )
+from somactl.serve.state import _RUNBOOKS
 from support.watch import DEAD, STALE, Watch
 
 
@@ -145,6 +148,15 @@ def test_what_is_wrong_in_the_store_fails(outcome: Outcome, cause: str, psd_ok: 
     watch.clock.now += 5
     watch.found("clampable", "b")
     assert (watch.health.ok, watch.health.reasons) == (True, [])
+
+
+def test_every_cause_has_a_runbook_that_stands_in_the_page_of_all() -> None:
+    assert {*_RUNBOOKS} == {*get_args(Cause)}
+    page = data_file("RUNBOOKS/SERVE.md").read_text()
+    for cause, runbook in _RUNBOOKS.items():
+        assert f"`{cause}`" in page
+        assert data_file(runbook).exists()
+        assert runbook == "RUNBOOKS/SERVE.md" or f"({runbook.removeprefix('RUNBOOKS/')})" in page
 
 
 def test_the_runbook_stands_beside_a_violation() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from somactl.config import Settings
 from somactl.report.health import HealthReport, Reason
 from somactl.serve.model import WatchOptions
 from somactl.serve.state import State
-from somactl.serve.supervisor import Pace, Supervisor
+from somactl.serve.supervisor import COMMAND, Pace, Supervisor
 
 INTERVAL = 0.3
 PATIENCE = 60.0
@@ -47,6 +47,11 @@ class Proving:
         health = await self.until(lambda health: named(health, cause, service))
         return named(health, cause, service)[0]
 
+    async def until_reason_of(self, cause: str) -> Reason:
+        """The same, of any service."""
+        health = await self.until(lambda health: [each for each in health.reasons if each.cause == cause])
+        return next(each for each in health.reasons if each.cause == cause)
+
     async def until_well(self) -> HealthReport:
         """Health, once there is nothing to be said against it."""
         return await self.until(lambda health: health.ok and not health.degraded)
@@ -71,7 +76,9 @@ def named(health: HealthReport, cause: str, service: str | None = None) -> list[
 
 
 @asynccontextmanager
-async def proving(settings: Settings, *, pace: Pace | None = None, **options: Any) -> AsyncIterator[Proving]:
+async def proving(
+    settings: Settings, *, pace: Pace | None = None, command: Sequence[str] = COMMAND, **options: Any
+) -> AsyncIterator[Proving]:
     """A prover that watches `settings.namespace`, unless `options` say otherwise."""
     watch = WatchOptions(**{"namespaces": (settings.namespace,), "interval": INTERVAL, **options})
     state, said = State(watch), list[str]()
@@ -80,6 +87,7 @@ async def proving(settings: Settings, *, pace: Pace | None = None, **options: An
         watch,
         state,
         pace=pace or Pace(nice=0),
+        command=command,
         log=lambda text, facts: said.append(f"{text} {facts}"),
     )
     supervisor.start()
