@@ -34,7 +34,7 @@ class Page:
     def __init__(self, shell: Shell, page: str, **env: str) -> None:
         self.shell = shell
         self.blocks = blocks(page)
-        self.env = env
+        self.env = {"SFM_RHO_READ_TIMEOUT_MS": "5000", **env}  # a machine that is busy is no fault here
 
     def __call__(self, *words: str) -> Result:
         return self.shell(*words, env=self.env)

@@ -41,7 +41,7 @@ class Place(Protocol):
     stale_seconds: float | None
     """For how long a read of one key may return what is superseded; None where it may not at all."""
 
-    def open(self) -> Store: ...
+    def open(self, *, patient: bool = False) -> Store: ...
 
     async def litter(self) -> list[str]:
         """What lies in the database and should not, one sentence each."""
@@ -50,7 +50,7 @@ class Place(Protocol):
 
 async def judge(place: Place, history: History) -> list[str]:
     """What is wrong after the fault, once the servers run again."""
-    store = place.open()
+    store = place.open(patient=True)
     own = History(place.namespace, newest=history.newest)
     try:
         defects = await _defects(store, place, history, own)

@@ -17,6 +17,8 @@ from somactl.store.redis.layout import Names
 
 TIMEOUT = 0.5
 """Seconds that a server may take to answer: far more than it needs, far less than it is paused for."""
+PATIENT = 30.0
+"""The same where no fault is awaited: on a busy machine a client may not get to work for TIMEOUT."""
 
 
 class Place:
@@ -30,8 +32,8 @@ class Place:
         self.spec = spec
         self.namespace = spec.namespace
 
-    def open(self) -> Store:
-        return self.spec.open()
+    def open(self, *, patient: bool = False) -> Store:
+        return (replace(self.spec, timeout=PATIENT) if patient else self.spec).open()
 
     def through(self, port: int) -> Spec:
         """The way there that leads through a proxy on `port`."""
@@ -41,7 +43,7 @@ class Place:
         return replace(self.spec, url=parts._replace(netloc=netloc).geturl())
 
     async def init(self) -> None:
-        store = self.open()
+        store = self.open(patient=True)
         try:
             await store.init()
         finally:
