@@ -1,0 +1,186 @@
+"""`somactl serve` as a process: how it begins, what it hears, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servers.certificates import make_certificates
+from servers.process import free_port
+from support.serve_process import WAIT_SECONDS, ServeProcess
+from tests.cli.conftest import Shell, density
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def store(shell: Shell) -> Path:
+    """A folder whose database holds one rho."""
+    shell.save("a.npy", density(3))
+    shell.ok("commit", "a=a.npy")
+    return shell.folder
+
+
+def healthy(serving: ServeProcess) -> None:
+    serving.event("health", ok=True)
+    status, body = serving.get("/healthz")
+    assert (status, json.loads(body)["rho"]["psd_ok"]) == (200, True)
+
+
+def test_it_serves_over_both_faces_and_ends_with_0(store: Path) -> None:
+    with ServeProcess(
+        store, "--grpc", "127.0.0.1:0", "--interval", "200ms", "--access-log", "all"
+    ) as serving:
+        healthy(serving)
+        assert int(serving.event("serving")["grpc"].rpartition(":")[2])
+        assert b'somabrain_rho_psd_ok{namespace="default"} 1.0' in serving.get("/metrics")[1]
+        assert serving.get("/")[0] == 200
+        secrets = {"Authorization": "Bearer hunter2", "Cookie": "hunter2", "User-Agent": "hunter2"}
+        assert serving.get("/v1/rho/a?token=hunter2", **secrets)[0] in (200, 400, 401)
+        assert serving.get("/healthz?url=http://u:hunter2@h/", Referer="http://u:hunter2@h/")[0] == 200
+        code, report = serving.end()
+        assert (code, report["code"], report["cut_off"]) == (0, 0, 0)
+        assert report["requests"] == 5
+        assert [line["path"] for line in serving.lines if line.get("event") == "request"][-1] == "/healthz"
+        assert b"hunter2" not in serving.raw
+
+
+def test_what_is_under_way_is_finished_and_what_comes_meanwhile_is_told(store: Path) -> None:
+    """Not ready first; the answers go on; and each is the last of its connection."""
+    with ServeProcess(store, "--pause", "30s", "--grace", "60s") as serving:
+        healthy(serving)
+        serving.process.send_signal(signal.SIGTERM)
+        serving.event("draining")
+        assert serving.get("/readyz")[0] == 503
+        assert serving.get("/livez")[0] == 200
+        assert serving.get("/healthz")[0] == 200
+        code, report = serving.end(signal.SIGINT)  # the second one
+        assert code in (130, 143)
+        assert report is None
+
+
+def test_it_ends_within_the_grace_whatever_clients_do(store: Path) -> None:
+    with ServeProcess(store, "--grace", "2s") as serving, contextlib.ExitStack() as stack:
+        port = serving.port
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.sendall(HEALTH[: 5 * number])
+        idle = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        idle.sendall(HEALTH)
+        assert idle.recv(10).startswith(b"HTTP/1.1")
+        code, report = serving.end()
+        assert (code, report["cut_off"]) == (0, 0)
+        assert report["seconds"] < WAIT_SECONDS
+
+
+def test_no_prover_is_left(store: Path) -> None:
+    with ServeProcess(store) as serving:
+        healthy(serving)
+        children = (
+            Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children").read_text().split()
+        )
+        assert children
+        assert serving.end()[0] == 0
+        assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_a_port_in_use_is_one_clear_error(store: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with ServeProcess(store, "--http", f"127.0.0.1:{port}") as serving:
+            code, _ = serving.ended()
+            assert code == 10
+            assert (
+                serving.lines[-1]["message"] == f"cannot listen on 127.0.0.1:{port}: address already in use"
+            )
+
+
+@pytest.mark.parametrize("option", ["--http", "--grpc"])
+def test_nothing_is_said_to_other_machines_in_the_clear(shell: Shell, option: str) -> None:
+    other = "--grpc" if option == "--http" else "--http"
+    words = ["serve", option, "0.0.0.0:0", other, "127.0.0.1:0"]
+    result = shell(*words, "-o", "json")
+    assert result.code == 10
+    assert "--allow-plaintext" in result.error["next"]
+
+
+def test_it_says_how_to_get_what_is_missing(shell: Shell) -> None:
+    hidden = shell.folder / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'uvicorn' else find(name, *a)\n"
+    )
+    with ServeProcess(shell.folder, env={"PYTHONPATH": str(hidden)}) as serving:
+        assert serving.ended()[0] == 10
+        assert "uvicorn" in serving.lines[-1]["message"]
+        assert "somactl[serve]" in serving.lines[-1]["hint"]
+
+
+def test_a_hangup_reads_certificates_and_tokens_anew_and_keeps_what_was_valid(store: Path) -> None:
+    files = make_certificates(store)
+    tls = ("--tls-cert", str(files.certificate), "--tls-key", str(files.key))
+    with ServeProcess(store, *tls) as serving:
+        assert serving.event("serving")["http"].startswith("https://")
+        files.key.rename(store / "away")
+        serving.process.send_signal(signal.SIGHUP)
+        serving.event("not reloaded")
+        (store / "away").rename(files.key)
+        serving.process.send_signal(signal.SIGHUP)
+        serving.event("reloaded")
+        assert serving.end()[0] == 0
+
+
+class Manager:
+    """The end of systemd: a socket that notifications come to, and one that is handed over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(self.path))
+        self.notified.settimeout(WAIT_SECONDS)
+
+    def next(self) -> str:
+        return self.notified.recv(1000).decode()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    found = Manager(tmp_path)
+    yield found
+    found.notified.close()
+
+
+def test_systemd_hands_over_a_socket_and_hears_of_the_state(store: Path, manager: Manager) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port, given = listening.getsockname()[1], listening.fileno()
+
+        script = f'export LISTEN_PID=$$; exec "$0" "$@" 3<&{given} {given}<&-'
+        environ = {"NOTIFY_SOCKET": str(manager.path), "LISTEN_FDS": "1", "WATCHDOG_USEC": "300000"}
+        with ServeProcess(store, env=environ, through=("bash", "-c", script), pass_fds=[given]) as serving:
+            assert manager.next() == "READY=1"
+            assert serving.port == port
+            assert manager.next() == "WATCHDOG=1"
+            healthy(serving)
+            serving.process.send_signal(signal.SIGTERM)
+            while (said := manager.next()) != "STOPPING=1":
+                assert said == "WATCHDOG=1"
+            assert serving.ended()[0] == 0
+
+
+def test_a_port_of_ones_own_choice(store: Path) -> None:
+    port = free_port()
+    with ServeProcess(store, "--http", f"localhost:{port}") as serving:
+        assert serving.port == port
+        assert serving.get("/livez")[0] == 200
