@@ -89,7 +89,7 @@ async def open_store(
     With a `url`, what stands here is all there is: no environment variable and no configuration file is read.
     Without one, what is left out is what the command line would take (docs/CONFIGURATION.md): SOMACTL_STORE,
     SOMACTL_CACHE, SOMACTL_NAMESPACE, POSTGRES_URL with REDIS_URL, SFM_RHO_CACHE_TTL, SFM_RHO_READ_TIMEOUT_MS,
-    SOMACTL_RETRY_SECONDS, and the file that SOMACTL_CONFIG names.
+    SOMACTL_RETRY_SECONDS, SFM_DARK_MODE (docs/DARK_MODE.md), and the file that SOMACTL_CONFIG names.
 
     The store belongs to the event loop in which it was opened: enter and leave the block, and await its
     methods, in tasks of that loop. Raises ConfigurationError for a URL no store knows, and for a setting
@@ -128,6 +128,9 @@ def _tell(found: Configuration, left_out: set[str]) -> None:
     store = found.resolved["store"]
     if store.origin.kind == "default":
         _LOG.warning("no store is named (SOMACTL_STORE, POSTGRES_URL, REDIS_URL): %s is used", store.shown)
+    if found.settings.dark:
+        place = found.resolved["dark_mode"].origin.place
+        _LOG.warning("dark mode is on (%s): invariants are measured and refuse nothing", place)
     for name in sorted({"store", *left_out}):
         each = found.resolved[name]
         _LOG.info("%s: %s (%s)", name, each.shown or "none", each.origin.place)
