@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -65,7 +66,7 @@ class Pulse:
             except TimeoutError:
                 detail = f"{service} did not answer within {self._patience:g} s"
             except SomactlError as exc:
-                detail = exc.message
+                detail = told(exc)
             else:
                 return self._told(Service(service, True))
         return self._told(Service(service, False, detail))
@@ -155,3 +156,13 @@ class Pulse:
         self._left.discard(task)
         if not task.cancelled():
             task.exception()  # looked at, so that it is not reported
+
+
+def told(error: SomactlError) -> str:
+    """What a store's error says. Raises MemoryError where it is this process that has no memory left."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            raise MemoryError from error
+        cause = cause.__cause__ or cause.__context__
+    return error.message

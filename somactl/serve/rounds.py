@@ -33,7 +33,7 @@ from somactl.serve.model import (
     WatchOptions,
 )
 from somactl.serve.proofs import as_proof, is_bad
-from somactl.serve.pulse import Pulse
+from somactl.serve.pulse import Pulse, told
 from somactl.serve.schedule import PORTION_KEYS, Due, Schedule
 from somactl.store.cached import cached
 from somactl.store.contract import Stat, Store
@@ -142,7 +142,7 @@ class Rounds:
         except NamespaceNotFound:
             raise
         except SomactlError as exc:
-            self._failures[service] = exc.message
+            self._failures[service] = told(exc)
 
     def _troubles(self) -> list[Trouble]:
         found = self._copies.troubles(self._incarnation) if self._copies is not None else []
@@ -236,7 +236,8 @@ class Rounds:
         except (StoreUnavailable, NamespaceNotFound):
             raise
         except SomactlError as exc:
-            proofs = [Proof(key, "unreadable", reasons=(exc.message,)) for key in task.keys]
+            said = told(exc)
+            proofs = [Proof(key, "unreadable", reasons=(said,)) for key in task.keys]
             incarnation, version = self._incarnation, None
         else:
             proofs = [*map(as_proof, proven.results), *(Proof(key, "absent") for key in proven.absent)]

@@ -220,6 +220,8 @@ class Watched:
         held.pop(key, None)  # what was read last stands last
         self.bad.pop((where, key), None)
         if proof.outcome == "absent":
+            if not where:
+                self.waiting.setdefault(key, at)  # it is listed, and so to be found again, or listed no more
             return
         good = proof.outcome in GOOD
         one = Held(proof, at, at if good else before.good_at if before is not None else None)

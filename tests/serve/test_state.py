@@ -111,6 +111,17 @@ def test_a_new_key_waits_for_its_proof_and_not_for_ever() -> None:
     assert (watch.health.ok, watch.causes()) == (False, ["dead"])
 
 
+def test_a_key_that_is_listed_and_not_found_is_not_known() -> None:
+    watch = Watch()
+    watch.proven("a", "b")
+    watch.found("absent", "a")
+    for _ in range(2):
+        watch.clock.now += DEAD / 2
+        watch.listed("a", "b")
+        watch.found("valid", "b")
+    assert watch.causes() == ["dead"]
+
+
 def test_a_key_that_was_written_is_not_proven_as_it_is() -> None:
     watch = Watch()
     watch.proven("a")
