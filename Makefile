@@ -51,7 +51,7 @@ docs: .venv/developer ## write the generated pages, the schemas and the README's
 	@$(BIN)/python docs/picture.py
 
 protos: .venv/protos/ready ## write the gRPC stubs anew from schemas/, with the lowest grpcio-tools we admit
-	@.venv/protos/bin/python .ci/protos.py write
+	@.venv/protos/bin/python .ci/protos.py $(or $(ARGS),write)
 
 bench: .venv/installed ## one table of ratios, each measured side by side
 	@$(BIN)/python benchmarks/run.py $(ARGS)

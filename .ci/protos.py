@@ -1,17 +1,16 @@
 """Write the gRPC stubs of `schemas/somactl/v1/*.proto`, or check that they are those of the protos.
 
-    python .ci/protos.py write    in the environment of `make protos`, which has grpcio-tools
-    python .ci/protos.py --check  anywhere: compares the digest in each stub's first line
+    python .ci/protos.py --check  anywhere: compares the digest in each stub's first line, as `make lint` does
+    python .ci/protos.py write    with grpcio-tools, in the environment of `make protos`
+    python .ci/protos.py compare  there, too: makes them anew, and compares every byte, as `.ci/run` does
 
 The stubs are made with the lowest grpcio-tools whose code the extra `serve` admits, since a stub refuses to
-run beside a grpcio or protobuf that is older than what made it. The tests make them anew and compare all of
-them, where that very release is installed: in `make test-lowest`.
+run beside a grpcio or protobuf that is older than what made it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import re
 import sys
 import tempfile
@@ -27,15 +26,19 @@ ENDINGS = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 def main(arguments: list[str]) -> int:
     """Write or check; the exit code."""
     if arguments == ["--check"]:
-        stale = [path for path in _paths(STUBS) if not _is_fresh(path)]
-        for path in stale:
-            print(
-                f"{path.relative_to(ROOT)} does not follow from its proto: run `make protos`", file=sys.stderr
-            )
-        return 1 if stale else 0
-    for path, text in generate(PROTOS).items():
+        return _tell([path for path in _paths(STUBS) if not _is_fresh(path)])
+    made = generate(PROTOS)
+    if arguments == ["compare"]:
+        return _tell([path for path in _paths(STUBS) if path.read_text("utf-8") != made[path.name]])
+    for path, text in made.items():
         STUBS.joinpath(path).write_text(text, encoding="utf-8")
     return 0
+
+
+def _tell(stale: list[Path]) -> int:
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} does not follow from its proto: run `make protos`", file=sys.stderr)
+    return 1 if stale else 0
 
 
 def generate(protos: Path) -> dict[str, str]:
@@ -66,14 +69,6 @@ def lowest() -> str:
     found = re.search(r'"grpcio-tools>=([0-9.]+)"', text)
     assert found, "pyproject.toml names no grpcio-tools"
     return found[1]
-
-
-def installed() -> str | None:
-    """The release of grpcio-tools in this environment, if any."""
-    try:
-        return importlib.metadata.version("grpcio-tools")
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _paths(folder: Path) -> list[Path]:
