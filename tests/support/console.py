@@ -6,7 +6,8 @@ The convention, as a reader of the docs sees it:
   the next command, is what it prints (stdout and stderr together, as in a terminal);
 - a line `...` stands for any number of lines, and `...` inside a line for any text;
 - a command that fails must be followed by `$ echo $?`, so that the page shows its exit code;
-- the blocks of one document share one temporary folder, which holds the project's `examples/`.
+- the blocks of one document share one temporary folder, which holds the project's `examples/`;
+- the ports 8080 and 8081 of 127.0.0.1, where `somactl serve` listens, stand for two that are free here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from servers.process import free_port
 
 _MARK = "somactl-docs-step"
 
@@ -32,6 +35,14 @@ class Step:
 
     command: str
     expected: tuple[str, ...]
+
+
+def on_free_ports(source: str) -> str:
+    """The same at ports that no other test has."""
+    for port in ("8080", "8081"):
+        if f"127.0.0.1:{port}" in source:
+            source = source.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}")
+    return source
 
 
 def parse_block(source: str) -> list[Step]:
@@ -51,7 +62,7 @@ def parse_block(source: str) -> list[Step]:
 
 def run_block(source: str, cwd: Path, env: dict[str, str], seconds: float = 120) -> None:
     """Run a block in one shell; raises DocumentError at the first step that differs."""
-    steps = parse_block(source)
+    steps = parse_block(on_free_ports(source))
     outputs = _outputs(steps, cwd, env, seconds)
     for index, step in enumerate(steps):
         if index >= len(outputs):
