@@ -34,6 +34,7 @@ import load
 import memory
 import peers
 import pushing
+import serving
 import startup
 import stores
 from measure import QUICK, Effort, Memory, Row, cores, large_buffers
@@ -92,6 +93,8 @@ GROUPS = [
     _codec("reused"),
     Group(startup.startup, ["startup-version", "startup-ls"]),
     Group(pushing.push_cost, ["push-cost"]),
+    Group(serving.faces, serving.ROWS),
+    Group(serving.start, ["serve-start"]),
     Group(memory.verify_psd, ["memory-full", "memory-hermitian"]),
     Group(stores.redis_commit, ["redis-commit"]),
     Group(stores.redis_script, ["redis-script-equal", "redis-script-time"]),
