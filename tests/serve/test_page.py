@@ -101,6 +101,8 @@ def test_what_would_not_be_seen_stands_there_as_an_escape(shown: str) -> None:
         (number(-1.42e-12), "-1.4e-12"),
         (number(0.0), "0"),
         (number(float("inf")), "inf"),
+        (duration(0.0), "0.0 s"),
+        (duration(0.0034), "3 ms"),
         (duration(2.04), "2.0 s"),
         (duration(9.96), "10 s"),
         (duration(119), "119 s"),
@@ -147,6 +149,12 @@ def test_all_is_well() -> None:
     ):
         assert words in document.text.replace("✓", "").replace("  ", " "), words
     assert "What is wrong now" not in document.text
+
+
+def test_a_head_that_was_looked_up_long_ago_is_not_below_what_was_read_since() -> None:
+    scene = well()
+    scene.extras(version=5)
+    assert "1,042 head 1,042" in Document(scene.html()).text
 
 
 def test_one_matrix_is_not_called_many() -> None:
@@ -446,6 +454,9 @@ async def test_a_page_is_made_once_for_all_who_ask_at_once(monkeypatch: pytest.M
     scene.clock.now += scene.page.LASTS_SECONDS
     await scene.page.answer()
     assert made == 2
+    scene.found("violated", "b")  # what changed is shown at once
+    assert b"NOT OK" in bytes((await scene.page.answer()).body)
+    assert made == 3
 
 
 async def test_others_are_served_while_a_large_page_is_made() -> None:

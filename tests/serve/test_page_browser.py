@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from servers.chromium import Chromium, Page
 from somactl.serve import page as module
+from support.serve_process import ServeProcess
 from support.status_page import HOSTILE, Scene, serving
+from support.violation import put_violation
+from tests.cli.conftest import Shell, density
 
 WIDTHS = (360, 768, 1280)
 KEYS = [f"acme:({number}.0, 14.0, {43 + number}.0):data" for number in range(12)]
@@ -165,6 +169,25 @@ def test_a_screen_reader_is_told_the_same(width: int, chromium: Chromium) -> Non
     assert len(pictures) == 2 * (1 + len(KEYS))
     assert all(text.startswith(("One day of the ", "No ")) for text in pictures)
     assert any("lowest -3.1e-2" in text for text in pictures)
+
+
+def test_what_the_served_page_says_follows_the_store(chromium: Chromium, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    file = shell.save("a.npy", density(4))
+    shell.ok("commit", f"acme:1={file}", f"b={file}")
+    with ServeProcess(tmp_path, "--interval", "0.2s") as serve:
+        serve.event("health", ok=True)
+        url = f"http://127.0.0.1:{serve.port}/"
+        with chromium.open(url, width=WIDTHS[0]) as page:
+            assert "All 2 watched matrices are density matrices" in page.text()
+            check(page)
+            put_violation(f"sqlite:///{tmp_path}/somactl.db", "acme:1")
+            serve.await_line(lambda line: "violated" in line.get("reasons", []))
+            page.go(url)
+            assert "Key 'acme:1' in sqlite is no density matrix." in page.text()
+            check(page)
+            assert page.messages == []
+            assert page.requests == [url, url]
 
 
 def test_it_is_read_without_scripts_and_made_anew_by_itself(

@@ -6,10 +6,9 @@ page.routes(context) -> list[BaseRoute]
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -46,8 +45,16 @@ def routes(context: ServeContext) -> list[BaseRoute]:
     return [Route("/", endpoint, methods=["GET"], name="/")]
 
 
+class _Made(NamedTuple):
+    """A page of a state after so many changes."""
+
+    changes: int
+    body: bytes
+    at: float
+
+
 class StatusPage:
-    """Keeps the history of a state, and renders both; a page that was just made serves all who ask."""
+    """Keeps the history of a state, and renders both; for a while, one page serves all who ask."""
 
     LASTS_SECONDS = 2.0
 
@@ -62,18 +69,17 @@ class StatusPage:
         self._state = state
         self._clock, self._wall = clock, wall
         self._pictures = Pictures(state.options.tolerances)
-        self._made: dict[bool, tuple[float, bytes]] = {}
+        self._made: dict[bool, _Made] = {}
         self._making = asyncio.Lock()
         state.listeners.append(self._keep)
 
     async def answer(self, *, still: bool = False) -> Response:
         """The page. still: it does not refresh itself."""
         async with self._making:
-            made_at, body = self._made.get(still, (-math.inf, b""))
-            if self._clock() - made_at >= self.LASTS_SECONDS:
-                body = await self._make(still)
-                self._made[still] = self._clock(), body
-        return Response(body, 200, HEADERS, media_type="text/html")
+            made, changes = self._made.get(still), self._state.changes
+            if made is None or made.changes != changes or self._clock() - made.at >= self.LASTS_SECONDS:
+                made = self._made[still] = _Made(changes, await self._make(still), self._clock())
+        return Response(made.body, 200, HEADERS, media_type="text/html")
 
     async def _make(self, still: bool) -> bytes:
         pieces = []

@@ -54,7 +54,8 @@ def _namespace(view: View, namespace: str, health: NamespaceHealth) -> list[Chil
     rho, extras = health.rho, view.extras.get(namespace) or NamespaceExtras()
     bound, trace = view.pictures.of(view.history.worst(namespace), view.at)
     told = extras.told
-    head = None if told is None else told.version
+    known = (rho.sample_version, None if told is None else told.version)  # the last is asked for now and then
+    head = max((each for each in known if each is not None), default=None)
     return [
         [name(namespace), under("incarnation ", name(rho.incarnation)) if rho.incarnation else None],
         _of_namespace(health),

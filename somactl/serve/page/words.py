@@ -40,6 +40,8 @@ def duration(seconds: float | None) -> str | Html:
     if seconds is None:
         return UNKNOWN
     seconds = max(0.0, seconds)
+    if 0 < seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     for unit, size, most in (("s", 1.0, 120), ("min", 60.0, 120), ("h", 3600.0, 48)):
         if seconds < most * size:
             digits = 1 if unit == "s" and seconds < 9.95 else 0
