@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from servers.certificates import make_certificates
 from somactl.serve import rpc
 from somactl.serve.context import Address, Limits, ServeContext, ServeOptions, Tls
 from somactl.serve.rpc.frames import CONTROL_BURST, PREFACE, GoAway, Rules, begins_well
+from somactl.serve.rpc.relay import room
 from support.grpc_face import SECONDS, Client, serving, told
 from support.serving import context
 
@@ -180,6 +182,26 @@ async def test_where_all_have_begun_one_more_is_refused_until_one_leaves() -> No
             await asyncio.sleep(0.01)
     given.log.close()
     assert {each["kind"] for each in refused(given, lines)} == {"grpc-connections"}
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "expected"),
+    [
+        (20_000, 20_000, None, 1000),
+        (1024, 20_000, 4256, 1000),
+        (1024, resource.RLIM_INFINITY, 4256, 1000),
+        (1024, 1856, 1856, 200),
+        (256, 1024, 1024, 16),
+    ],
+)
+def test_there_are_never_more_connections_than_descriptors(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, expected: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: asked.append(limits))
+    assert room(Limits(connections=1000)) == expected
+    assert asked == ([] if raised is None else [(raised, hard)])
 
 
 async def answer(client: Client) -> str:

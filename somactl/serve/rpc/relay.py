@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import socket
 import tempfile
@@ -17,12 +18,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from somactl.serve.context import Address, Limits
-from somactl.serve.listener import bind
+from somactl.serve.listener import KEPT_BACK, bind
 from somactl.serve.log import Log
 from somactl.serve.rpc.frames import GoAway, Rules, begins_well
 
 MAX_WAITING_BYTES = 64 * 1024
 """What one side may send while the other does not take it."""
+DESCRIPTORS = 3
+"""Of one connection: the client's, and both ends of the one inside."""
+FEWEST = 16
+"""Connections that there are always; they come out of those that are kept back."""
 
 
 class Inside:
@@ -69,6 +74,17 @@ class Inside:
             self._folder.cleanup()
 
 
+def room(limits: Limits) -> int:
+    """How many connections there can be beside those over HTTP: each takes three descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    others = limits.connections + KEPT_BACK
+    wanted = others + DESCRIPTORS * limits.connections
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(limits.connections, max(FEWEST, (soft - others) // DESCRIPTORS))
+
+
 class Relay:
     """Listens for clients.
 
@@ -78,6 +94,7 @@ class Relay:
 
     def __init__(self, limits: Limits, log: Log, *, encrypted: bool) -> None:
         self.limits = limits
+        self.room = room(limits)
         self.log = log
         self.encrypted = encrypted
         self.inside = Inside()
@@ -107,7 +124,7 @@ class Relay:
 
     def has_room(self) -> bool:
         """Whether one more connection may be taken; of those that say nothing the oldest makes room."""
-        if len(self.connections) < self.limits.connections:
+        if len(self.connections) < self.room:
             return True
         oldest = next(iter(self.silent), None)
         if oldest is None:
