@@ -263,7 +263,7 @@ class KindRefused(InputRejected):
 
 
 class VerdictMissing(InputRejected):
-    """A `rho` envelope reached a store without a `valid` verdict for its content digest."""
+    """A `rho` envelope reached a store without a verdict that is `valid`, or marked by dark mode."""
 
 
 class EmptyCommit(InputRejected):

@@ -138,8 +138,9 @@ class Store(Protocol):
         before anything is written:
 
         1. the request itself: names, framing, digests, address, limits, a `valid` verdict for every
-           `rho` (InvalidName, EnvelopeError, LimitExceeded, VerdictMissing, EmptyCommit, and
-           InputRejected for metadata or expectations that are not what their types say);
+           `rho`, or in a commit of dark mode one with its mark (InvalidName, EnvelopeError, LimitExceeded,
+           VerdictMissing, EmptyCommit, and InputRejected for metadata or expectations that are not what
+           their types say);
         2. the commit id: the same id with the same request (content digests, expectations, user
            metadata) returns the first receipt with `replayed`; with another request CommitIdReused;
            claimed by `commit_status(resolve=True)` CommitAborted; a UUIDv7 older than the record

@@ -197,3 +197,7 @@ def test_errors_say_it_even_those_of_the_command_line(shell: Shell) -> None:
         assert done.code != 0
         assert done.error["dark"] is True
         assert "dark mode is on" in shell(*words, env=DARK).err
+
+
+def test_the_tour_shows_what_is_refused_all_the_same(shell: Shell) -> None:
+    assert shell.ok("demo", "-o", "json", env=DARK).json["dark"] is True

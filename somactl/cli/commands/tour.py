@@ -27,7 +27,7 @@ async def demo(
     dataset = data_file("examples", "data", "digits.npz").read_bytes()
     with tempfile.TemporaryDirectory(prefix="somactl-demo-") as folder:
         path = (keep or Path(folder) / "demo.db").absolute()
-        settings = replace(session.settings, store=f"sqlite:///{path}", namespace="demo")
+        settings = replace(session.settings, store=f"sqlite:///{path}", namespace="demo", dark=False)
         inner = replace(session, settings=settings, configuration=None)  # its store is named here
         async with inner.store() as store:
             report = await tour(
