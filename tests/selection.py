@@ -52,6 +52,9 @@ LEFT_OUT: dict[str, str] = {
     r"faults/test_migration_signals.py::test_of_two_runs.*-(postgres|redis)": (
         "faults/test_migration_signals.py::test_of_two_runs_the_one_that_was_overtaken_stops"
     ),
+    r"packaging/test_containerfile.py::test_what_it_builds_starts": (
+        "packaging/test_installed.py::test_the_wheel_does_the_main_job"
+    ),
     r"cli/test_push.py::test_every_failure.*-json\]": "cli/test_push.py::test_every_failure_is_pushed",
     r"cli/test_push.py::test_a_failing_gateway.*\[(silent|400|killed)-(3|13)\]": (
         "cli/test_push.py::test_a_failing_gateway_makes_it_4_at_most"

@@ -42,6 +42,7 @@ def surround(monkeypatch: pytest.MonkeyPatch, variables: Variables) -> None:
         {**SERVICE, "SOMACTL_CACHE": OTHER},
         {"REDIS_URL": CACHE},
         {"SOMACTL_STORE": "", "POSTGRES_URL": PG},
+        {"SOMACTL_STORE": PG, "SFM_DARK_MODE": "1"},
         {"SOMACTL_CONFIG": "settings.toml"},
         {"SOMACTL_CONFIG": "settings.toml", "SOMACTL_STORE": "sqlite:///mine.db", "SFM_RHO_CACHE_TTL": "9"},
         {},
@@ -97,6 +98,7 @@ BROKEN = {
     "SFM_RHO_CACHE_TTL": "never",
     "SFM_RHO_READ_TIMEOUT_MS": "-1",
     "SOMACTL_RETRY_SECONDS": "nan",
+    "SFM_DARK_MODE": "perhaps",
     "SOMACTL_CONFIG": "absent.toml",
 }
 
@@ -125,7 +127,12 @@ async def test_with_a_url_nothing_else_is_read(variable: str, monkeypatch: pytes
     async with somactl.open_server("sqlite:///a.db") as server:
         taken = server.settings
     assert (taken.store, taken.cache, taken.namespace) == ("sqlite:///a.db", "", "default")
-    assert (taken.cache_ttl, taken.read_timeout, taken.retry_seconds) == (300.0, 0.020, 5.0)
+    assert (taken.cache_ttl, taken.read_timeout, taken.retry_seconds, taken.dark) == (
+        300.0,
+        0.020,
+        5.0,
+        False,
+    )
 
 
 async def test_what_an_argument_replaces_need_not_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
