@@ -78,8 +78,36 @@ def test_it_is_well_confined(units: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+CONFINED = {
+    *(
+        "DynamicUser",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateMounts",
+        "PrivateDevices",
+        "PrivateUsers",
+        "RemoveIPC",
+    ),
+    *(
+        "ProtectClock",
+        "ProtectHostname",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+    ),
+    *(
+        "ProtectControlGroups",
+        "NoNewPrivileges",
+        "RestrictNamespaces",
+        "RestrictRealtime",
+        "RestrictSUIDSGID",
+    ),
+    *("LockPersonality", "MemoryDenyWriteExecute"),
+}
+
+
 def test_what_it_may_do_is_what_it_needs() -> None:
-    assert UNIT["DynamicUser"] == ["yes"]
+    assert {name for name, values in UNIT.items() if values == ["yes"]} == CONFINED
     assert UNIT["CapabilityBoundingSet"] == [""]
     assert UNIT["ProtectSystem"] == ["strict"]
     assert UNIT["SystemCallFilter"] == ["@system-service", "~@privileged"]
