@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from somactl.report.health import MAX_FINDINGS, RhoHealth, ServiceHealth, WatchedKey
 from somactl.serve.history import severity
-from somactl.serve.model import CACHE
 from somactl.serve.watched import Held, Watched
 
 WallTime = Callable[[float], float]
@@ -20,8 +20,9 @@ WallTime = Callable[[float], float]
 
 def findings(watched: Watched) -> list[tuple[str, Held]]:
     """What is not right, with the store it was read from: the authority's first, at most MAX_FINDINGS."""
-    bad = sorted(watched.bad.items(), key=lambda item: (item[0][0] == CACHE, item[0][1]))
-    return [(where or watched.authority, held) for (where, _), held in bad[:MAX_FINDINGS]]
+    groups = sorted(watched.groups.items(), key=lambda group: (group[0][0], -severity(group[0][1])))
+    shown = islice(((where, key) for (where, _), keys in groups for key in keys), MAX_FINDINGS)
+    return [(where or watched.authority, watched.bad[where, key]) for where, key in sorted(shown)]
 
 
 class Summary(NamedTuple):

@@ -86,11 +86,16 @@ class Numbers(NamedTuple):
 class Watched:
     """One namespace.
 
+    Nothing but the end of a round takes a time that grows with the number of keys.
+
     authority  the kind of the store that holds the truth
-    truth    key -> what the authority held when it was read last, the longest unread first
-    copies   the same of a cache's copies
-    waiting  key -> since when it is known to be unread as it is
-    settled  every key was proven or judged at least once, in this incarnation
+    truth      key -> what the authority held when it was read last, the longest unread first
+    copies     the same of a cache's copies
+    waiting    key -> since when it is known to be unread as it is
+    unread     of these the ones of which nothing is known, that which waited longest first
+    bad        (where, key) -> what is not right there, where "" is the authority
+    groups     (where, outcome) -> the keys of `bad`
+    settled    every key was proven or judged at least once, in this incarnation
     """
 
     def __init__(self, name: str, options: WatchOptions) -> None:
@@ -113,7 +118,11 @@ class Watched:
         self.truth: dict[str, Held] = {}
         self.copies: dict[str, Held] = {}
         self.waiting: dict[str, float] = {}
+        self.unread: dict[str, float] = {}
         self.bad: dict[tuple[str, str], Held] = {}
+        self.groups: dict[tuple[str, Outcome], dict[str, None]] = {}
+        self._missed: dict[tuple[str, str], float] = {}  # since when the last look found nothing
+        self._newest = -math.inf
         self.settled = False
         self.listed_at: float | None = None
         self.sample: tuple[float, int | None] | None = None
@@ -178,17 +187,17 @@ class Watched:
         for key in message.new:
             self._keys.add(key)
             if key not in self.truth:
-                self.waiting.setdefault(key, at)
+                self._wait(key, at)
         for key in message.changed:
-            if key in self._keys:
+            if key in self.truth:
                 self.waiting.setdefault(key, at)
         self._drop(message.gone)
+        self._sort(at)
         if message.end:
             if self._listing is not None:
                 self._drop(self._keys - self._listing)
                 self._listing = None
             self.listed_at = at
-            self.settled = self.settled and bool(self.truth)
             self._settle()
 
     def _drop(self, keys: Iterable[str]) -> None:
@@ -196,7 +205,33 @@ class Watched:
             self._keys.discard(key)
             self.truth.pop(key, None)
             self.waiting.pop(key, None)
-            self.bad.pop(("", key), None)
+            self.unread.pop(key, None)
+            self._missed.pop(("", key), None)
+            self._judge("", key, None)
+
+    def _wait(self, key: str, at: float) -> None:
+        self.waiting.setdefault(key, at)
+        self.unread.setdefault(key, at)
+
+    def _judge(self, where: str, key: str, wrong: Held | None) -> None:
+        """Note what is wrong, in its place if it was the same before."""
+        before = self.bad.get((where, key))
+        if before is not None and (wrong is None or wrong.proof.outcome != before.proof.outcome):
+            del self.bad[where, key]
+            group = self.groups[where, before.proof.outcome]
+            del group[key]
+            if not group:
+                del self.groups[where, before.proof.outcome]
+        if wrong is not None:
+            self.bad[where, key] = wrong
+            self.groups.setdefault((where, wrong.proof.outcome), {})[key] = None
+
+    def _sort(self, at: float) -> None:
+        """Keep both orders by age, where something was told late."""
+        if at < self._newest:
+            self.truth = dict(sorted(self.truth.items(), key=lambda item: item[1].read_at))
+            self.unread = dict(sorted(self.unread.items(), key=lambda item: item[1]))
+        self._newest = max(self._newest, at)
 
     def _found(self, message: Found, at: float) -> None:
         cache = message.store == CACHE
@@ -210,30 +245,35 @@ class Watched:
         self.authority = message.store
         if self.sample is None or at >= self.sample[0]:
             self.sample = at, message.version
+        self._sort(at)
         self._settle()
 
     def _keep(self, held: dict[str, Held], where: str, proof: Proof, at: float) -> None:
         key = proof.key
         before = held.get(key)
-        if before is not None and at < before.read_at:
+        if at < (self._missed.get((where, key), at) if before is None else before.read_at):
             return
         held.pop(key, None)  # what was read last stands last
-        self.bad.pop((where, key), None)
+        self._missed.pop((where, key), None)
         if proof.outcome == "absent":
+            self._judge(where, key, None)
+            if not where or before is not None:
+                self._missed[where, key] = at
             if not where:
-                self.waiting.setdefault(key, at)  # it is listed, and so to be found again, or listed no more
+                self._wait(key, at)  # it is listed, and so to be found again, or listed no more
             return
         good = proof.outcome in GOOD
         one = Held(proof, at, at if good else before.good_at if before is not None else None)
         held[key] = one
-        if not good:
-            self.bad[where, key] = one
+        self._judge(where, key, None if good else one)
         if not where:
+            self.unread.pop(key, None)
             if at >= self.waiting.get(key, at):
                 self.waiting.pop(key, None)
             self.numbers = _worse(self.numbers, proof)
 
     def _settle(self) -> None:
+        self.settled = self.settled and bool(self.truth)
         if self.listed_at is None or not self.truth or len(self.truth) < len(self._keys):
             return
         self.settled = True
@@ -253,10 +293,15 @@ class Watched:
             ]
             for key in lost:
                 del self.copies[key]
-                self.bad.pop((CACHE, key), None)
-        self.numbers = Numbers()
-        for held in self.truth.values():
-            self.numbers = _worse(self.numbers, held.proof)
+                self._judge(CACHE, key, None)
+        proofs = [held.proof for held in self.truth.values()]
+        self.numbers = Numbers(
+            max((proof.trace_error for proof in proofs if proof.trace_error is not None), default=None),
+            min(
+                (proof.lambda_min_bound for proof in proofs if proof.lambda_min_bound is not None),
+                default=None,
+            ),
+        )
 
     # --- what it comes to
 
@@ -267,9 +312,10 @@ class Watched:
     @property
     def proven(self) -> int:
         """Keys that are right as they are, as far as is known."""
-        wrong = sum(where == "" for where, _ in self.bad)
-        waiting = sum(key in self.truth and ("", key) not in self.bad for key in self.waiting)
-        return len(self.truth) - wrong - waiting
+        wrong = sum(len(group) for (where, _), group in self.groups.items() if not where)
+        if len(self.waiting) > len(self.unread):
+            wrong += sum(key not in self.unread and ("", key) not in self.bad for key in self.waiting)
+        return len(self.truth) - wrong
 
     @property
     def oldest(self) -> float | None:
@@ -281,14 +327,14 @@ class Watched:
     @property
     def _unread_since(self) -> float:
         """Since when that key has waited which has waited longest for its first proof; inf: none does."""
-        return min((since for key, since in self.waiting.items() if key not in self.truth), default=math.inf)
+        return next(iter(self.unread.values()), math.inf)
 
     def psd_ok(self, now: float) -> bool | None:
         """Whether every watched rho is a density matrix; None: not known, or not any more.
 
         A key that is new is left aside, for as long as nothing is stale.
         """
-        wrong = {held.proof.outcome for held in self.bad.values()}
+        wrong = {outcome for _, outcome in self.groups}
         if wrong & {"violated", "corrupt"}:
             return False
         oldest = self.oldest
@@ -326,11 +372,9 @@ class Watched:
 
     def _findings(self) -> Iterator[Fault]:
         """One fault for each kind of finding in each store, naming one of its keys."""
-        groups: dict[tuple[str, Outcome], list[str]] = {}
-        for (where, key), held in self.bad.items():
-            groups.setdefault((where or self.authority, held.proof.outcome), []).append(key)
-        for (service, outcome), keys in sorted(groups.items()):
-            first, more = min(keys), f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        for (where, outcome), keys in sorted(self.groups.items()):
+            service, first = where or self.authority, next(iter(keys))
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             message = f"key {first!r}{more} in {service} {_SAID[outcome]}"
             yield Fault(_CAUSES[outcome], message, self._fails(outcome), service, first, outcome)
 

@@ -456,3 +456,21 @@ def test_messages_travel_as_lines(message: Message) -> None:
     line = encode(message)
     assert line.count(b"\n") == 1
     assert decode(line) == message
+
+
+def test_what_is_told_late_is_as_old_as_it_is() -> None:
+    watch = Watch()
+    watch.clock.now += DEAD
+    watch.listed("a", "b")
+    watch.found("valid", "a")
+    watch.found("valid", "b", read_at=watch.clock.now - 20)
+    assert watch.health.rho.oldest_seconds == 20
+
+
+def test_a_result_from_before_a_key_was_missed_does_not_bring_it_back() -> None:
+    watch = Watch()
+    watch.proven("a")
+    watch.clock.now += 10
+    watch.found("absent", "a")
+    watch.found("valid", "a", read_at=watch.clock.now - 5)
+    assert (watch.health.ok, watch.causes()) == (False, ["starting"])

@@ -176,4 +176,4 @@ class Telling(RuleBasedStateMachine):
 
 
 TestTelling = Telling.TestCase
-TestTelling.settings = settings(phases=[Phase.generate], max_examples=300, stateful_step_count=20)
+TestTelling.settings = settings(phases=[Phase.generate], max_examples=200, stateful_step_count=20)
