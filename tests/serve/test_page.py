@@ -251,6 +251,23 @@ def test_what_has_passed_and_what_holds_still() -> None:
     assert re.search(r"cache-away does not answer within 20 ms 1 \d\d:\d\d:\d\d \d\d:\d\d:\d\d", past)
 
 
+def test_each_part_of_a_table_says_what_it_is() -> None:
+    """For browsers that forget it where a row is shown as a card."""
+    roles = {
+        ("table", "table"),
+        *(("thead", "rowgroup"), ("tbody", "rowgroup"), ("tr", "row")),
+        *(("th", "columnheader"), ("th", "rowheader"), ("td", "cell")),
+    }
+    parts = [each for each in Document(well().html()).tags if each[0] in dict(roles)]
+    assert {(tag, attributes.get("role")) for tag, attributes in parts} == roles
+    for tag, attributes in parts:
+        if tag == "th":
+            assert (attributes["role"], attributes["scope"]) in (
+                ("columnheader", "col"),
+                ("rowheader", "row"),
+            )
+
+
 def test_what_is_not_known_is_said_so() -> None:
     scene = Scene()
     scene.state.prover_state("given-up", failure="killed by signal 9 <b>")

@@ -161,6 +161,25 @@ def test_what_is_wrong_in_the_store_fails(outcome: Outcome, cause: str, psd_ok: 
     assert (watch.health.ok, watch.health.reasons) == (True, [])
 
 
+def test_of_many_keys_the_worst_are_told_first() -> None:
+    watch = Watch()
+    watch.proven("a", "b", "c", "d", "e")
+    watch.listed("a", "b", "c", "d", "e", "new")
+    watch.found("undecided", "b")
+    watch.found("violated", "e")
+    watch.found("contradicting", "d", store="cache")
+
+    def told(most: int) -> list[tuple[str, str]]:
+        return [(each.key, each.outcome) for each in watch.state.worst_keys("default", most)]
+
+    worst = [("e", "violated"), ("d", "valid"), ("d", "contradicting"), ("b", "undecided")]
+    assert told(1) == worst[:1]
+    assert told(2) == worst[:3]
+    assert told(3) == worst
+    assert told(5) == [*worst, ("new", "unreadable"), ("a", "valid")]
+    assert told(100) == [*worst, ("new", "unreadable"), ("a", "valid"), ("c", "valid")]
+
+
 def test_every_cause_has_a_runbook_that_stands_in_the_page_of_all() -> None:
     assert {*_RUNBOOKS} == {*get_args(Cause)}
     page = data_file("RUNBOOKS/SERVE.md").read_text()
