@@ -41,7 +41,7 @@ from somactl.store.contract import Stat, Store
 NAMES = 250
 """In one message: they are long, perhaps."""
 READS = 3
-READ_BYTES = 16 << 20
+READ_BYTES = 32 << 20
 """Ordinary reads of a round, whose latencies are told: how many keys, and how large each is at most."""
 SHARE = 0.8
 """Of the interval, in which portions are begun: a round is to end before the next one is due."""
