@@ -163,9 +163,7 @@ class Orders:
         if error is not None:
             work.close()
             raise error
-        where = run.namespace, run.order_id
-        self._failed.pop(where, None)
-        self._runs[where] = run
+        self._runs[run.namespace, run.order_id] = run
         run.task = asyncio.create_task(_to_its_end(work), name=f"order {run.order_id}")
         run.task.add_done_callback(lambda _: self._note_end(run))
 

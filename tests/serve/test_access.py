@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +105,7 @@ def test_here_a_file_opens_no_less(path: Path, log: Log) -> None:
     assert kind(access, "prune", "acme", Credentials(is_local=True)) == "unauthenticated"
     assert kind(access, "read", "acme", with_token("wrong", is_local=True)) == "unauthenticated"
     assert kind(access, "read", "acme", with_token(PRUNER, is_local=True)) == "forbidden"
+    assert kind(access, "read", "acme", with_token("", is_local=True)) == "unauthenticated"  # `Basic ...`
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,41 @@ def test_a_change_is_taken_and_a_bad_one_is_not(path: Path, log: Log, lines: lis
     assert told.count(b"read again") == 2
     for token in (READER, PRUNER, HASHED):
         assert token.encode() not in told
+
+
+def test_a_file_that_was_away_is_used_again(
+    path: Path, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("somactl.serve.tokens._RACY_SECONDS", -1.0)  # it was written long ago
+    folder, clock = tmp_path / "volume", Clock()
+    folder.mkdir()
+    tokens = TokenFile(str(path.rename(folder / "tokens")), log, clock=clock)
+    for away, problem in ((True, True), (False, False)):
+        (folder if away else tmp_path / "away").rename(tmp_path / "away" if away else folder)
+        clock.later()
+        assert tokens.table.by_token(READER) is not None
+        assert (tokens.problem is not None) == problem
+
+
+@pytest.mark.parametrize("seconds_ago", [0.0, 3600.0])
+def test_what_was_changed_lately_is_read_again_though_it_looks_the_same(
+    path: Path, log: Log, monkeypatch: pytest.MonkeyPatch, seconds_ago: float
+) -> None:
+    clock, same = Clock(), os.stat(path)
+    looks = SimpleNamespace(
+        **{name: getattr(same, name) for name in ("st_mode", "st_dev", "st_ino", "st_size")},
+        st_ctime=time.time() - seconds_ago,
+        st_ctime_ns=1,
+    )
+    monkeypatch.setattr("somactl.serve.tokens.os.fstat", lambda descriptor: looks)
+    monkeypatch.setattr("somactl.serve.tokens.os.stat", lambda path: looks)
+    tokens = TokenFile(str(path), log, clock=clock)
+    with open(path, "w") as file:
+        file.write(FILE.replace("dashboard", "elsewhere"))
+    clock.later()
+    caller = tokens.table.by_token(READER)
+    assert caller is not None
+    assert caller.name == ("dashboard" if seconds_ago else "elsewhere")
 
 
 def test_a_change_within_the_same_moment_is_seen(path: Path, log: Log) -> None:

@@ -191,7 +191,7 @@ async def test_the_status_says_why_a_run_failed(store: Store) -> None:
     assert status is not None
     assert status.failure is not None
     assert (status.state, status.failure.code, status.failure.error) == ("unfinished", 13, "StoreUnavailable")
-    assert (await report(orders, store, order(), order_id="n-1")).resumed
+    assert (await report(Orders(), store, order(), order_id="n-1")).resumed  # by another process
     status = await orders.status(store, "n-1")
     assert status is not None
     assert (status.state, status.failure) == ("done", None)
