@@ -90,6 +90,13 @@ def run(
     return Run(failed, judged.stride, passed)
 
 
+def shows_no_worse(candidate: Array, baseline: Array, margin: float, alpha: float = 0.05) -> bool:
+    """Whether independent samples pass at their end."""
+    worse, better = Counted(np.sort(baseline)), Counted(np.sort(candidate / (1.0 + margin)))
+    test = Mixture(P0, alpha)
+    return least_evidence(test, worse, better).log_e >= test.bar + PRECISION
+
+
 class _Watch:
     def __init__(self, candidate: Array, baseline: Array, test: TabledMixture) -> None:
         self._x, self._y, self._test = candidate, baseline, test

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import audit_fleet
 import audit_whole
 import bulk_reads
+import canary
 import certificate
 import codec
 import legacy_values
@@ -91,6 +92,9 @@ GROUPS = [
     Group(codec.size, ["size-hermitian"]),
     _codec("fresh"),
     _codec("reused"),
+    Group(canary.cost, canary.COST),
+    Group(canary.false_alarms, canary.FALSE),
+    Group(canary.power, canary.POWER),
     Group(startup.startup, ["startup-version", "startup-ls"]),
     Group(pushing.push_cost, ["push-cost"]),
     Group(serving.faces, serving.ROWS),

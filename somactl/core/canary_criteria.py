@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from somactl.core.canary_finding import Finding, Moment, about_limit, concluded, lacking, shown, tenths
 from somactl.core.canary_samples import (
@@ -218,6 +219,11 @@ class ShareBelow:
         found = _errors(sample) if self.name == "errors" else _conflicts(sample)
         if found is not None:
             self._arms[sample.arm].add(sample.t, *found)
+
+    def add_answered(self, arm: ArmName, times: Sequence[float]) -> None:
+        """Many requests at once that were answered."""
+        if self.name == "errors":
+            self._arms[arm].add_good(times)
 
     def fails(self, until: float) -> bool:
         if self._failed is None and not self._broken:

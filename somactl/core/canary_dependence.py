@@ -7,6 +7,7 @@ chance that independent samples are called dependent is some 1e-4 at each measur
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ BLOCK: Final = 256
 """Samples over which a trend is taken out."""
 LEAST: Final = 64
 """Fewer samples tell nothing of dependence."""
-LATEST: Final = 1 << 17
+LATEST: Final = 1 << 16
 """So many of the latest samples are measured."""
 MAX_STRIDE: Final = 64
 WEAK: Final = 0.1
@@ -51,26 +52,37 @@ def dependence(values: NDArray[Any], p0: float) -> Dependence:
 
 
 def _without_trend(values: NDArray[Any]) -> NDArray[Any]:
+    medians = _of_blocks(values, np.median)
+    return values / np.where(medians == 0.0, 1.0, medians)
+
+
+def _of_blocks(values: NDArray[Any], statistic: Callable[..., NDArray[Any]]) -> NDArray[Any]:
+    """For each value the statistic of the block it is in; a rest belongs to the last block."""
     blocks = max(len(values) // BLOCK, 1)
-    parts = [part / (float(np.median(part)) or 1.0) for part in np.array_split(values, blocks)]
-    return np.concatenate(parts)
+    size = len(values) // blocks
+    found = statistic(values[: blocks * size].reshape(blocks, size), axis=1)
+    counts = np.full(blocks, size)
+    counts[-1] += len(values) - blocks * size
+    repeated: NDArray[Any] = np.repeat(found, counts)
+    return repeated
 
 
 def _ranks(values: NDArray[Any]) -> NDArray[Any]:
-    """Mean ranks, so that ties have no order, about the mean of each block."""
+    """Twice the mean ranks, so that ties have no order, about the mean of each block."""
     ordered = np.sort(values)
-    ranks = (ordered.searchsorted(values, "left") + ordered.searchsorted(values, "right")) / 2.0
-    blocks = max(len(values) // BLOCK, 1)
-    return np.concatenate([part - part.mean() for part in np.array_split(ranks, blocks)])
+    ranks = ordered.searchsorted(values, "left") + ordered.searchsorted(values, "right")
+    centred: NDArray[Any] = ranks - _of_blocks(ranks, np.mean)
+    return centred
 
 
 def _autocorrelation(x: NDArray[Any], lags: int) -> NDArray[Any]:
     """At lags 1 to `lags`, with what taking out the mean of a block has removed put back."""
-    whole = float(x @ x)
-    if whole == 0.0:
+    transform = np.fft.rfft(x, 1 << (len(x) + lags).bit_length())
+    products = np.fft.irfft(np.abs(transform) ** 2)[: lags + 1]
+    if products[0] <= 0.0:
         return np.zeros(lags)
-    bias = 1.0 / min(BLOCK, len(x))
-    return np.array([float(x[:-lag] @ x[lag:]) / whole + bias for lag in range(1, lags + 1)])
+    removed: NDArray[Any] = 1.0 / min(BLOCK, len(x)) + products[1:] / products[0]
+    return removed
 
 
 def _rank_stride(of_ranks: NDArray[Any], n: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from somactl.core.canary_finding import Finding, Moment, about_limit, concluded, lacking, shown
@@ -23,6 +24,7 @@ class LatencyArms:
         self.label = f"p{100 * quantile:.9g}"
         self.of: dict[ArmName, Latencies] = {arm: Latencies() for arm in ARMS}
         self._next_review = LEAST_SAMPLES
+        self._reviewed = (0, 0)
 
     @property
     def stride(self) -> int | None:
@@ -39,6 +41,9 @@ class LatencyArms:
         elif isinstance(sample, Buckets):
             self.of[sample.arm].add_buckets(sample)
 
+    def add_all(self, arm: ArmName, times: Sequence[float], seconds: Sequence[float]) -> None:
+        self.of[arm].add_all(times, seconds)
+
     def review_if_due(self) -> None:
         """Measure dependence when there are twice as many samples as at the last time."""
         if max(map(len, self.of.values())) >= self._next_review:
@@ -46,7 +51,11 @@ class LatencyArms:
 
     def review(self) -> bool:
         """Measure dependence now; whether the samples are to be thinned in another way than before."""
+        lengths = len(self.of["baseline"]), len(self.of["candidate"])
+        if lengths == self._reviewed:
+            return False
         before = [(arm.stride, arm.divisor) for arm in self.of.values()]
+        self._reviewed = lengths
         self._next_review = 2 * max(LEAST_SAMPLES // 2, *map(len, self.of.values()))
         for arm in self.of.values():
             arm.measure(self.p0)

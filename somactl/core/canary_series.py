@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -27,8 +28,9 @@ class Times:
         if span <= 0:
             return list(range(1, 11))
         over = min(int(10.0 * (until - start) / span + 1e-9), 10)
-        found = np.minimum((10.0 * (np.array(self.times) - start) / span).astype(int), 9) if over else ()
-        return sorted(set(range(1, over + 1)) - {int(tenth) + 1 for tenth in np.unique(found)})
+        places = ((np.array(self.times) - start) * (10.0 / span)).astype(np.int64)
+        found = np.bincount(np.clip(places, 0, 9), minlength=10)
+        return [tenth + 1 for tenth in range(over) if not found[tenth]]
 
 
 class Latencies(Times):
@@ -47,6 +49,7 @@ class Latencies(Times):
         self.samples = 0
         self._low, self._high = array("d"), array("d")
         self._count, self._interval = array("q"), array("q")
+        self._ordered: dict[Side, tuple[tuple[int, int | None], Counted]] = {}
 
     def __len__(self) -> int:
         return len(self._low)
@@ -58,7 +61,15 @@ class Latencies(Times):
         self.samples += 1
         self.times.append(t)
         self._low.append(seconds)
-        self._high.append(seconds)
+
+    def add_all(self, times: Sequence[float], seconds: Sequence[float]) -> None:
+        """Many at once."""
+        self.mixed = self.mixed or self.bucketed
+        if self.mixed:
+            return
+        self.samples += len(times)
+        self.times.extend(times)
+        self._low.extend(seconds)
 
     def add_buckets(self, sample: Buckets) -> None:
         """What was counted since the last time; an interval in which nothing came is no sample."""
@@ -106,24 +117,35 @@ class Latencies(Times):
 
     def counted(self, side: Side, scale: float = 1.0) -> Counted:
         """The samples that are judged, in ascending order, divided by `scale`."""
-        values, counts = self.kept(side, scale, 0)
+        side = side if self.bucketed else "low"
+        state = len(self), self.stride
+        if side not in self._ordered or self._ordered[side][0] != state:
+            self._ordered[side] = state, self._sorted(side)
+        found = self._ordered[side][1]
+        return Counted(self._scaled(found.values, side, scale), found.before, self.divisor)
+
+    def _sorted(self, side: Side) -> Counted:
+        values, counts = self._kept(side, 0)
         if counts is None:
             return Counted(np.sort(values))
         order = np.argsort(values, kind="stable")
-        return Counted(values[order], np.concatenate([[0], np.cumsum(counts[order])]), self.divisor)
+        return Counted(values[order], np.concatenate([[0], np.cumsum(counts[order])]))
 
     def kept(self, side: Side, scale: float, begin: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Values and counts from place `begin` on, each stride-th; counts are None where each is one."""
+        values, counts = self._kept(side, begin)
+        return self._scaled(values, side, scale), counts
+
+    def _kept(self, side: Side, begin: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
         stride = self.stride or 1
         first = -(-begin // stride) * stride
-        values = np.array((self._low if side == "low" else self._high)[first::stride])
-        if scale != 1.0:
-            values /= scale
-        if not self.bucketed:
-            return values, None
-        if side == "low":
-            values = np.nextafter(values, math.inf)
-        return values, np.array(self._count[first::stride])
+        ends = self._high if self.bucketed and side == "high" else self._low
+        values = np.array(ends[first::stride])
+        return values, np.array(self._count[first::stride]) if self.bucketed else None
+
+    def _scaled(self, values: NDArray[Any], side: Side, scale: float) -> NDArray[Any]:
+        values = values if scale == 1.0 else values / scale
+        return np.nextafter(values, math.inf) if self.bucketed and side == "low" else values
 
 
 class Beyond:
@@ -171,6 +193,13 @@ class Shares(Times):
             self._total.append(total)
             self.bad += bad
             self.total += total
+
+    def add_good(self, times: Sequence[float]) -> None:
+        """Many at once of which none went wrong."""
+        self.times.extend(times)
+        self._bad.extend(bytes(len(times)))
+        self._total.extend(b"\1" * len(times))
+        self.total += len(times)
 
     @property
     def share(self) -> float | None:

@@ -424,6 +424,30 @@ def test_a_verdict_is_a_function_of_the_samples_not_of_the_looks() -> None:
     assert judges[0].finish() == judges[1].finish()
 
 
+def test_taking_many_in_is_taking_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[AnySample] = latencies()
+    samples[700:700] = [
+        Failure(t=350.0, arm="candidate", what="timeout"),
+        Proof(t=350.0, arm="baseline", psd="valid"),
+    ]
+    samples += [Latency(t=float(WINDOW + 1 + t), arm="baseline", seconds=1.0) for t in range(100)]
+    broken: list[AnySample] = [
+        *samples[:300],
+        Latency(t=150.0, arm="baseline", seconds=math.nan),
+        *samples[300:],
+    ]
+    for recorded in (samples, broken, [], samples[:1]):
+        each, at_once = Judge(WHOLE), Judge(WHOLE)
+        for sample in recorded:
+            each.add(sample)
+        at_once.add_all(recorded)
+        assert at_once.finish() == each.finish()
+        assert at_once.start == each.start
+    alone = Judge(WHOLE)
+    monkeypatch.setattr(alone, "add", lambda sample: pytest.fail("it was taken in by itself"))
+    alone.add_all(latencies())
+
+
 def test_samples_outside_of_the_window_are_counted_and_left_out() -> None:
     late = [msgspec.structs.replace(each, t=each.t + WINDOW) for each in latencies(slower=3.0)[10:]]
     verdict = judge_all(LATENCY, [*latencies(), *late])
