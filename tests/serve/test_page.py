@@ -14,17 +14,17 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from somactl.report.health import Reason
+from somactl.report.page.html import Html, el, name
+from somactl.report.page.words import duration, milliseconds, moment, number, share
 from somactl.report.pushing import BacklogView, LedgerView
 from somactl.serve import page as module
 from somactl.serve.context import ServeContext, ServeOptions
 from somactl.serve.history import BUCKET_SECONDS
 from somactl.serve.log import Log
 from somactl.serve.page import routes
-from somactl.serve.page.html import Html, el, name
 from somactl.serve.page.style import POLICY, STYLE
 from somactl.serve.page.verdict import next_command
 from somactl.serve.page.view import MAX_ROWS
-from somactl.serve.page.words import duration, milliseconds, moment, number, share
 from somactl.serve.state import State
 from support.status_page import HOSTILE, Scene
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import quote
 
+from somactl.report.page.html import Child, Html, el, name, opened
+from somactl.report.page.style import icon, mark
+from somactl.report.page.words import UNKNOWN, count, duration, moment, number, plural
 from somactl.serve.page import matrices, surroundings
-from somactl.serve.page.html import Child, Html, el, name, opened
-from somactl.serve.page.style import COLOURS, STYLE
-from somactl.serve.page.verdict import MARKS, Verdict, mark, reasons, top, verdict
+from somactl.serve.page.style import STYLE
+from somactl.serve.page.verdict import Verdict, reasons, top, verdict
 from somactl.serve.page.view import View
-from somactl.serve.page.words import UNKNOWN, count, duration, moment, number, plural
 
 
 def document(view: View) -> Iterator[str]:
@@ -43,20 +43,9 @@ def _head(view: View, said: Verdict) -> Html:
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", http_equiv="refresh", content=view.refresh_seconds) if view.refresh_seconds else None,
         el("title", f"{said.word}: {whose}, somactl"),
-        el("link", rel="icon", href=_icon(said.tone)),
+        el("link", rel="icon", href=icon(said.tone)),
         el("style", Html(STYLE)),
     )
-
-
-def _icon(tone: str) -> str:
-    picture = el(
-        "svg",
-        el("circle", cx=8, cy=8, r=8, fill=COLOURS[tone]),
-        el("text", MARKS[tone], x=8, y=12, fill="#fff", font_size=11, text_anchor="middle"),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox="0 0 16 16",
-    )
-    return "data:image/svg+xml," + quote(picture)
 
 
 def _facts(view: View) -> Html:

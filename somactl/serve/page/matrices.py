@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from somactl.report.health import NamespaceHealth, WatchedKey
+from somactl.report.page.html import Child, Html, el, name
+from somactl.report.page.words import UNKNOWN, count, duration, moment, number, plural, share
 from somactl.report.pushing import BacklogView
-from somactl.serve.page.html import Child, Html, el, name
 from somactl.serve.page.tables import Column, aside, more_than_shown, section, table, under, word
 from somactl.serve.page.view import MAX_ROWS, Row, View, is_unread
-from somactl.serve.page.words import UNKNOWN, count, duration, moment, number, plural, share
 from somactl.serve.state import NamespaceExtras
 
 LONG_KEY = 120

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from somactl.core.verdict import Tolerances
+from somactl.report.page.html import Html, el
+from somactl.report.page.words import number, plural
 from somactl.serve.history import BUCKET_SECONDS, Point, Series, is_bad
-from somactl.serve.page.html import Html, el
-from somactl.serve.page.words import number, plural
 
 MERGED = 3
 """Buckets that one step of a picture shows: a quarter of an hour."""

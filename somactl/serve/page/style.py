@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from importlib.resources import files
 
-COLOURS = {"ok": "#166a3d", "warn": "#845300", "bad": "#b01e17", "dark": "#5b3fa8"}
-STYLE = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+from somactl.report.page.style import BASE, policy
 
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_digest(STYLE)}'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+STYLE = BASE + files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+POLICY = f"{policy(STYLE)}; frame-ancestors 'none'"
 """The Content-Security-Policy: no script at all, no style but STYLE, no picture but the page's own."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from somactl.report.health import PastReason, ServiceHealth
-from somactl.serve.page.html import Child, Html, el, name
+from somactl.report.page.html import Child, Html, el, name
+from somactl.report.page.words import count, milliseconds, moment, plural, since
 from somactl.serve.page.tables import Column, aside, more_than_shown, section, table, word
 from somactl.serve.page.view import MAX_ROWS, View
-from somactl.serve.page.words import count, milliseconds, moment, plural, since
 from somactl.serve.state import NamespaceExtras
 
 MAX_PAST = 30

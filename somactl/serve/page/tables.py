@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from somactl.serve.page.html import Child, Html, el, opened
-from somactl.serve.page.verdict import mark
+from somactl.report.page.html import Child, Html, el, opened
+from somactl.report.page.style import mark
 
 
 class Column(NamedTuple):

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 
 from somactl.report.health import Cause, HealthReport, Reason
-from somactl.serve.page.html import Child, Html, el, name, opened
+from somactl.report.page.html import Child, Html, el, name, opened
+from somactl.report.page.style import Tone, mark
+from somactl.report.page.words import duration, plural, since
 from somactl.serve.page.view import View
-from somactl.serve.page.words import duration, plural, since
 from somactl.suggestion import command_line, run
 
 MAX_REASONS = 20
-Tone = Literal["ok", "warn", "bad", "dark"]
 _DARK = (
     "Dark mode is on (SFM_DARK_MODE): all is measured and said, nothing is refused for an invariant, "
     "and health never fails on one."
 )
 _DRAINING = "This process is about to end: it is not ready for more (/readyz says 503)."
-MARKS: dict[str, str] = {"ok": "✓", "warn": "!", "bad": "✕", "dark": "◐"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +106,6 @@ def top(view: View, said: Verdict) -> Html:
 
 def _banner(text: str, tone: Tone) -> Html:
     return el("p", mark(tone), text, class_=f"banner {tone}", role="note")
-
-
-def mark(tone: str) -> Html:
-    """The sign before a word, which says it to the eye alone."""
-    return Html(el("span", MARKS[tone], class_="mark", aria_hidden="true") + " ")
 
 
 def reasons(view: View) -> Iterator[Html]:

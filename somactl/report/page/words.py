@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from somactl.serve.page.html import Html, el
+from somactl.report.page.html import Html, el
 
 UNKNOWN = el(
     "span", el("span", "-", aria_hidden="true"), el("span", "not known", class_="unseen"), class_="unknown"
