@@ -247,7 +247,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._last = True  # to nothing: it is answered, and closed
-            self.cycle.keep_alive = False
+            self._end_with_answer()
         except httptools.HttpParserError:
             if not self._last:
                 self._refuse(400, "malformed", "the request is malformed")
@@ -272,9 +272,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_body = True
-        if self._gate.draining or self._left is None:
-            # Where chunks end the parser alone knows: what stands behind them is never taken for a request.
-            self.cycle.keep_alive = False
+        # Where chunks end the parser alone knows: what stands behind them is never taken for a request.
+        if self._gate.draining or self._left is None or not self.cycle.keep_alive:
+            self._end_with_answer()
+
+    def _end_with_answer(self) -> None:
+        """Close it behind the answer, which says so: uvicorn itself did not always."""
+        self.cycle.keep_alive = False
+        self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def on_body(self, body: bytes) -> None:
         if self._left is not None:
