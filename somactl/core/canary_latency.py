@@ -72,6 +72,7 @@ class LatencyArms:
 
     def _facts(self, arm: Latencies, moment: Moment, alpha: float) -> ArmFacts:
         low, high = (arm.counted(side) for side in ("low", "high"))
+        value = arm.quantile(self.p0)
         bounds = quantile_bounds(Mixture(self.p0, alpha), low, high) if len(arm) else (0.0, math.inf)
         return ArmFacts(
             samples=arm.samples,
@@ -80,7 +81,7 @@ class LatencyArms:
             divisor=arm.divisor,
             autocorrelation=arm.measured.ranks,
             exceedances=arm.measured.exceedances,
-            value=arm.quantile(self.p0),
+            value=value if value is not None and math.isfinite(value) else None,
             low=bounds[0],
             high=bounds[1] if math.isfinite(bounds[1]) else None,
             empty_tenths=arm.empty_tenths(moment.start, moment.span, moment.until),

@@ -39,7 +39,7 @@ Trouble: TypeAlias = Literal[
 ARMS: Final[tuple[ArmName, ...]] = get_args(ArmName)
 MAX_LINE: Final = 1 << 20
 MAX_EDGES: Final = 1000
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):

@@ -106,7 +106,8 @@ class ArmFacts(msgspec.Struct, frozen=True, kw_only=True):
     None: no stride makes them independent), or that many for `divisor` times as many, where they came
     counted. autocorrelation and exceedances are those of neighbours, of ranks and of being beyond the
     quantile; None where they were not measured. value is the quantile or the share, low and high its
-    confidence sequence; None where it is not known. empty_tenths: parts of the window without a sample.
+    confidence sequence; None where it is not known, or beyond all buckets. empty_tenths: parts of the window
+    without a sample.
     """
 
     samples: int = 0

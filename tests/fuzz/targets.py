@@ -20,6 +20,9 @@ from somactl.cli import inputs
 from somactl.cli.render_evidence import check_lines
 from somactl.config_file import read_file
 from somactl.core import framing, matrix_file, names
+from somactl.core.canary import judge_all
+from somactl.core.canary_samples import read_samples
+from somactl.core.canary_spec_file import read_spec
 from somactl.core.canonical import canonical, read
 from somactl.core.envelope import deserialize_matrix, serialize_matrix
 from somactl.core.json_pointer import locate
@@ -219,6 +222,37 @@ def _evidence(data: bytes) -> object:
     return evidence
 
 
+CANARY_SPEC = b"""version: 1
+window: 100s
+interval: 10s
+arms:
+  baseline: {source: samples, file: a.ndjson}
+  candidate: {source: prometheus, url: "http://p:9090", latency: read_seconds}
+criteria:
+  invariants: {violations: 0, trace_error: 1e-8}
+  latency: {quantile: 0.95, max: 60ms, margin: 20%}
+  errors: {max_share: 1%}
+"""
+CANARY_SAMPLES = b"".join(
+    b'{"t": %d, "arm": "%s", "kind": %s}\n' % (t, arm, kind)
+    for t, kind in enumerate(
+        [
+            b'"latency", "seconds": 0.012',
+            b'"verdict", "psd": "valid", "trace_error": 1e-12, "key": "a"',
+            b'"buckets", "edges": [0.01, 0.06], "counts": [1200, 31, 2]',
+            b'"counts", "of": "errors", "bad": 3, "total": 848',
+            b'"degraded", "on": false',
+            b'"trouble", "what": "no-series"',
+        ]
+    )
+    for arm in (b"baseline", b"candidate")
+)
+
+
+def _canary(data: bytes) -> object:
+    return judge_all(read_spec(CANARY_SPEC, "a"), read_samples(data.splitlines()))
+
+
 TARGETS = {
     "npy": Target(_matrix, [npy(RHO), npy(RHO.astype("c16")), npy(np.asfortranarray(RHO))], 80, _DESCRS),
     "npy header": Target(
@@ -258,6 +292,10 @@ TARGETS = {
         lambda data: parse_accepted(data, "a"), [ACCEPTED], 20, (b"&a ", b"*a", b"<<: ", b"!!int ")
     ),
     "evidence": Target(_evidence, EVIDENCE, 15, (b"null", b"-1", b"1e300", b'"\xc3\xa9"')),
+    "canary spec": Target(
+        lambda data: read_spec(data, "a"), [CANARY_SPEC], 8, (b"&a ", b"1e-8", b"%", b"ms")
+    ),
+    "canary samples": Target(_canary, [CANARY_SAMPLES], 5, (b"NaN", b"-1", b"1e300", b"2147483648")),
     "toml": Target(_config("toml"), [b'store = "sqlite:///a.db"\nread_timeout_ms = 20\n'], 10),
     "yaml": Target(_config("yaml"), [b"store: sqlite:///a.db\nread_timeout_ms: 20\n"], 10),
     "glob": Target(_glob, [b"acme:*:d?ta\nacme:(1.0):data", b"\\*a*b*\n*ab"], 60),
