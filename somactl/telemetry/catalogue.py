@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from somactl.core.canary_samples import ARMS
 from somactl.report import OUTCOME_CODES
 
 PREFIX = "somabrain_"
@@ -39,6 +40,9 @@ STATUSES = ("ok", "warning", "problem", "unknown")
 STORES = ("sqlite", "postgres", "redis", "cache", "other")
 OPERATIONS = ("read", "page", "commit")
 STATS = ("p50", "p95", "max")
+VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE", "INSUFFICIENT")
+CRITERIA = ("invariants", "latency.max", "latency.margin", "errors", "degraded", "conflicts")
+TESTS = ("failing", "passing")
 
 REFUSALS = (
     "header",
@@ -56,8 +60,18 @@ REFUSALS = (
 """Why `somactl serve` refuses a request, or closes a connection."""
 
 Type = Literal["gauge", "counter", "histogram"]
-Source = Literal["verify-psd", "prune", "compact", "cache-warm", "migrate-json", "push-metrics", "server"]
-JOBS: tuple[Source, ...] = ("verify-psd", "prune", "compact", "cache-warm", "migrate-json", "push-metrics")
+Source = Literal[
+    "verify-psd", "prune", "compact", "cache-warm", "migrate-json", "canary-check", "push-metrics", "server"
+]
+JOBS: tuple[Source, ...] = (
+    "verify-psd",
+    "prune",
+    "compact",
+    "cache-warm",
+    "migrate-json",
+    "canary-check",
+    "push-metrics",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,7 @@ def _metric(
 _AUDIT: tuple[Source, ...] = ("verify-psd",)
 _LOOK: tuple[Source, ...] = ("push-metrics",)
 _SERVER: tuple[Source, ...] = ("server",)
+_CHECK: tuple[Source, ...] = ("canary-check",)
 _PROOFS: tuple[Source, ...] = ("verify-psd", "server")
 
 _RHO = (
@@ -259,6 +274,67 @@ _STORE = (
     _metric("events_dropped", _LOOK, "Events that were removed before they were published."),
 )
 
+_CANARY = (
+    _metric("canary_verdict", _CHECK, "1: this is the verdict; the other three are 0.", verdict=VERDICTS),
+    _metric(
+        "canary_criterion_verdict",
+        _CHECK,
+        "1: this is what the criterion says; all four are 0 for one that was not asked.",
+        criterion=CRITERIA,
+        verdict=VERDICTS,
+    ),
+    _metric("canary_verdict_timestamp_seconds", _CHECK, "When the verdict was given.", "seconds"),
+    _metric(
+        "canary_window_end_timestamp_seconds",
+        _CHECK,
+        "When the window ends, or ended: later, nothing more is seen.",
+        "seconds",
+    ),
+    _metric("canary_window_seconds", _CHECK, "How long the window is.", "seconds"),
+    _metric(
+        "canary_window_ended", _CHECK, "1: the window was watched to its end; 0: it was not, or not yet."
+    ),
+    _metric(
+        "canary_value",
+        _CHECK,
+        "What was measured, in seconds, as a share or as a number; NaN: not known.",
+        criterion=CRITERIA,
+        arm=ARMS,
+    ),
+    _metric(
+        "canary_threshold",
+        _CHECK,
+        "What the candidate must not exceed, in the unit of its value; NaN: not asked, or not known.",
+        criterion=CRITERIA,
+    ),
+    _metric(
+        "canary_log_evidence",
+        _CHECK,
+        "log E, for and against; what reaches canary_evidence_bar is shown. NaN: there is no test.",
+        criterion=CRITERIA,
+        test=TESTS,
+    ),
+    _metric(
+        "canary_evidence_bar",
+        _CHECK,
+        "log 1/alpha, what log E must reach; NaN: there is no test.",
+        criterion=CRITERIA,
+        test=TESTS,
+    ),
+    _metric(
+        "canary_samples",
+        _CHECK,
+        "Samples that came in the window, before any thinning.",
+        criterion=CRITERIA,
+        arm=ARMS,
+    ),
+    _metric(
+        "canary_troubles",
+        _CHECK,
+        "What the sources could not find out, and samples that were none.",
+        arm=ARMS,
+    ),
+)
 _SERVE = (
     _metric("health_ok", _SERVER, "1: health is ok; 0: it is not."),
     _metric("rho_watched_keys", _SERVER, "Keys that are proven again and again."),
@@ -279,7 +355,7 @@ _SERVE = (
     ),
 )
 
-METRICS: dict[str, Metric] = {each.name: each for each in (*_RHO, *_JOB, *_WORK, *_STORE, *_SERVE)}
+METRICS: dict[str, Metric] = {each.name: each for each in (*_RHO, *_JOB, *_WORK, *_CANARY, *_STORE, *_SERVE)}
 """name -> metric."""
 
 QUESTIONS: dict[str, str] = {

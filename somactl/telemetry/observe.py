@@ -15,8 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from somactl.core.canary_samples import ARMS
+from somactl.core.canary_verdict import ArmFacts, Criterion
 from somactl.report import (
     CacheWarmReport,
+    CanaryReport,
     CompactReport,
     MigrateReport,
     PruneReport,
@@ -26,6 +29,7 @@ from somactl.report import (
     VerifyReport,
 )
 from somactl.telemetry.catalogue import (
+    CRITERIA,
     FINDINGS,
     JUDGEMENTS,
     METRICS,
@@ -35,6 +39,7 @@ from somactl.telemetry.catalogue import (
     REMOVED,
     STATUSES,
     STORES,
+    VERDICTS,
 )
 
 CONFLICT, UNKNOWN = 12, 14
@@ -155,6 +160,8 @@ def _stands_for_its_job(run: Run) -> bool:
 
 
 def _left_out(run: Run) -> str:
+    if isinstance(run.report, CanaryReport) and run.report.replayed:
+        return "it repeated an old verdict, so what was pushed about a canary stands"
     if not isinstance(run.report, VerifyReport) or _stands_for_its_job(run):
         return ""
     return "it was about a part of the namespace, so what was pushed about all of it stands"
@@ -266,6 +273,52 @@ def _migrate(run: Run, report: MigrateReport) -> Iterator[Sample]:
     yield from _one("conflicts", others["conflict"])
 
 
+# --- a canary
+
+
+def _canary(run: Run, report: CanaryReport) -> Iterator[Sample]:
+    verdict = report.verdict
+    if verdict is None or report.replayed:
+        return  # nothing was judged, or long ago
+    yield from _each("canary_verdict", "verdict", {verdict.outcome: 1})
+    yield from _one("canary_verdict_timestamp_seconds", report.ended_at)
+    end = report.ended_at if report.recorded or verdict.start is None else verdict.start + verdict.window
+    yield from _one("canary_window_end_timestamp_seconds", end)
+    yield from _one("canary_window_seconds", verdict.window)
+    yield from _one("canary_window_ended", verdict.ended)
+    found = {criterion.name: criterion for criterion in verdict.criteria}
+    for name in CRITERIA:
+        yield from _criterion(name, found.get(name))
+    troubles: dict[str, float] = {
+        arm: sum(each.count for each in verdict.troubles if each.arm == arm) for arm in ARMS
+    }
+    yield from _each("canary_troubles", "arm", troubles)
+
+
+def _criterion(name: str, found: Criterion | None) -> Iterator[Sample]:
+    """What one criterion says; NaN for what it does not, or was not asked."""
+    said = Criterion(name=name, outcome="PASS", why="shown", reason="") if found is None else found
+    labels = {"criterion": name}
+    for verdict in VERDICTS:
+        is_so = found is not None and found.outcome == verdict
+        yield Sample(PREFIX + "canary_criterion_verdict", float(is_so), {**labels, "verdict": verdict})
+    yield Sample(PREFIX + "canary_threshold", _or_nan(said.threshold), labels)
+    facts = {arm: said.arms.get(arm, ArmFacts()) for arm in ARMS}
+    values = {"baseline": facts["baseline"].value, "candidate": said.value}
+    for arm in ARMS:
+        yield Sample(PREFIX + "canary_value", _or_nan(values[arm]), {**labels, "arm": arm})
+        yield Sample(PREFIX + "canary_samples", float(facts[arm].samples), {**labels, "arm": arm})
+    for test, evidence in {"failing": said.failing, "passing": said.passing}.items():
+        of_test = {**labels, "test": test}
+        log_e, bar = (None, None) if evidence is None else (evidence.log_e, evidence.bar)
+        yield Sample(PREFIX + "canary_log_evidence", _or_nan(log_e), of_test)
+        yield Sample(PREFIX + "canary_evidence_bar", _or_nan(bar), of_test)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
 # --- a look at the store
 
 
@@ -353,6 +406,7 @@ _BY_TYPE: dict[type[Report], Callable[[Run, Any], Iterator[Sample]]] = {
     CompactReport: _compact,
     CacheWarmReport: _cache_warm,
     MigrateReport: _migrate,
+    CanaryReport: _canary,
     PushReport: _push,
 }
 

@@ -11,6 +11,7 @@ from somactl.errors import InvalidFile
 from somactl.report import (
     SCHEMA_VERSION,
     CacheWarmReport,
+    CanaryReport,
     CompactReport,
     EvidenceMergeReport,
     MigrateReport,
@@ -27,6 +28,7 @@ Saved = (
     | CompactReport
     | CacheWarmReport
     | MigrateReport
+    | CanaryReport
     | PushReport
     | EvidenceMergeReport
 )

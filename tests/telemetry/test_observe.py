@@ -31,6 +31,7 @@ from somactl.report import (
 from somactl.telemetry.catalogue import GROUPING, JOBS, METRICS, OPERATIONS, PREFIX, STATS
 from somactl.telemetry.latency import Latencies
 from somactl.telemetry.observe import Observation, Run, observe
+from support.canaries import canary_report
 
 WHOLE = AuditScope(all=True)
 Values = dict[tuple[str, ...], float]
@@ -81,6 +82,7 @@ REPORTS: dict[str, Report] = {
     "compact": CompactReport(started_at=1.0, ended_at=2.0),
     "cache-warm": CacheWarmReport(reconcile=True, started_at=1.0, ended_at=2.0),
     "migrate-json": MigrateReport(outcomes={"migrate": Tally(count=3)}, started_at=1.0, ended_at=2.0),
+    "canary-check": canary_report(),
     "push-metrics": PushReport(snapshot=SNAPSHOT, started_at=149.0, ended_at=151.0),
 }
 
@@ -154,7 +156,7 @@ def test_without_a_report_there_is_no_success_and_this_clock_is_that_of_the_run(
 def test_whether_a_run_was_in_dark_mode_is_said_with_and_without_a_report() -> None:
     for dark, number in ((True, 1.0), (False, 0.0)):
         assert value(seen(None, "prune", code=13, dark=dark), "dark_mode") == number
-        assert value(seen(VerifyReport(store="sqlite", dark=dark)), "dark_mode") == number
+        assert value(seen(audit(dark=dark)), "dark_mode") == number
     assert value(seen(None, "prune", code=10, dark=None), "dark_mode") is None
 
 
