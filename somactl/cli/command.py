@@ -305,17 +305,16 @@ def command(
 
 def _validated(first: str, names: Sequence[str] | None) -> tuple[str, ...]:
     """The namespaces of a command that takes several, each once. Raises ConfigurationError."""
-    more = [config.load({"namespace": name}).namespace for name in names or ()]
-    return tuple(dict.fromkeys([first, *more]))
+    return (*dict.fromkeys((first, *(config.load({"namespace": each}).namespace for each in names or ()))),)
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes the loop of a process that lives long; None for the usual one, where uvloop is missing."""
-    with suppress(ImportError):
-        import uvloop
-
-        return uvloop.new_event_loop
-    return None
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop
 
 
 def _pushing(

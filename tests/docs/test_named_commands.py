@@ -21,6 +21,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("RUNBOOK
 pytestmark = pytest.mark.source
 
 NAMED_BY_HAND = {
+    "serve/openapi.py": "the title of the description, not a call",
     "report/base.py": "the table of exit codes names the command, not a call",
     "cli/commands/completion.py": "lines of a shell's start-up file, where no store is named",
     "cli/pages.py": "the list of topics names the command, not a call",
@@ -29,7 +30,7 @@ NAMED_BY_HAND = {
 }
 A_REHEARSED_KEY = "somactl doctor"
 """What the commit that doctor rehearses would delete."""
-OTHERS = {"--complete", "--user", "--json", "--no-deps", "--require-hashes", "--persistence"}
+OTHERS = {"--complete", "--user", "--json", "--no-deps", "--require-hashes", "--persistence", "--path-as-is"}
 """Flags of other programs that pages and messages name, and the one that completion scripts call."""
 
 _CALL = re.compile(rf"\bsomactl ({'|'.join(map(re.escape, COMMANDS))})\b")
