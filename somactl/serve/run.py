@@ -178,8 +178,9 @@ class _Running:
         await asyncio.sleep(min(options.pause, options.grace))
         left = max(0.0, deadline - time.monotonic() - min(PROVER_SECONDS, options.grace / 4))
         rpc = self.grpc.stop(left) if self.grpc is not None else asyncio.sleep(0)
-        cut_off, _ = await asyncio.gather(self.listener.stop(left), rpc)
-        await self.context.doors.stop(max(0.0, deadline - time.monotonic() - PROVER_SECONDS))
+        # Orders end between two batches, so that those who wait for them are answered.
+        orders = self.context.doors.stop(left / 2)
+        cut_off, _, _ = await asyncio.gather(self.listener.stop(left), rpc, orders)
         await self.supervisor.stop(max(0.0, deadline - time.monotonic()))
         self.context.log.event("ended", requests=self.listener.requests, cut_off=cut_off or None)
         return Ended(

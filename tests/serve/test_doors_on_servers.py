@@ -29,6 +29,7 @@ from somactl.store.contract import Store
 from somactl.testing.values import put
 from store.postgres_backend import PostgresBackend
 from support.doors import PRUNER, READER, TOKENS, asked, put_rho
+from support.serve_process import ServeProcess
 
 PROCESS = Path(__file__).with_name("doors_process.py")
 TESTS = PROCESS.parents[1]
@@ -84,13 +85,11 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-class Process:
-    """`doors_process.py`, and requests to it."""
+class Client:
+    """Requests to a port of this machine, each over a connection of its own."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        self.process = process
-        self.port = int(process.stdout.readline())
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     def ask(self, method: str, path: str, token: str, order: Any = None) -> tuple[int, Any]:
         body = None if order is None else json.dumps(order)
@@ -100,6 +99,15 @@ class Process:
             answer = connection.getresponse()
             data = answer.read()
         return answer.status, json.loads(data) if "json" in answer.headers["content-type"] else data
+
+
+class Process(Client):
+    """`doors_process.py`, and requests to it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        super().__init__(int(process.stdout.readline()))
+        self.process = process
 
 
 @contextmanager
@@ -321,3 +329,36 @@ def test_doors_need_no_numpy(tmp_path: Path, tokens: Path) -> None:
     words = [sys.executable, "-c", NO_NUMPY, place.url, str(tokens), READER, PRUNER]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+async def test_the_service_ends_between_two_batches_and_the_next_one_goes_on(
+    tmp_path: Path, tokens: Path
+) -> None:
+    keys = [f"key-{number:03}" for number in range(400)]
+    place = Place(f"sqlite:///{tmp_path / 'store.db'}")
+    async with place.opened() as store:
+        await put_rho(store, *keys)
+    query = "?order_id=n-1&batch=1"
+    with ServeProcess(tmp_path, "--store", place.url, "--watch", "none", "--tokens", str(tokens)) as serving:
+        answers: list[tuple[int, Any]] = []
+        client = Client(serving.port)
+        path = f"/v1/prune-orders{query}"
+        caller = threading.Thread(target=lambda: answers.append(client.ask("POST", path, PRUNER, keys)))
+        caller.start()
+        while (client.ask("GET", "/v1/prune-orders/n-1", PRUNER)[1].get("order") or {}).get(
+            "deleted_keys", 0
+        ) < 1:
+            assert caller.is_alive()
+        code, _ = serving.end()
+        caller.join(WAIT_SECONDS)
+        ((status, problem),) = answers
+        assert (code, status, problem["title"], problem["code"]) == (0, 503, "Unfinished", 143)
+        deleted = problem["report"]["deleted_keys"]
+        assert 0 < deleted < len(keys)
+        assert serving.event("order", order="n-1", caller="manager-1")["deleted"] == deleted
+        assert PRUNER.encode() not in serving.raw
+    async with asked(place.url, tmp_path) as after:
+        status_of = await after.get("/v1/prune-orders/n-1", PRUNER)
+        assert (status_of.json["state"], status_of.json["order"]["deleted_keys"]) == ("unfinished", deleted)
+        done = await after.post(keys, query)
+        assert (done.status, done.json["deleted_keys"], done.json["resumed"]) == (200, len(keys), True)
