@@ -43,22 +43,15 @@ def _canaries(arms: simulation.Arms, runs: int, *, margin: float, alpha: float =
     return [run(*arms(draw, WINDOW), margin=margin, alpha=alpha, passing=0.05) for draw in draws]
 
 
-FALSE = [f"canary-false-{name}" for name in simulation.ALIKE]
-
-
-def false_alarms(effort: Effort) -> list[Row]:
+def false_alarms(name: str, effort: Effort) -> list[Row]:
     """FAIL of arms that are alike, looked at after every pair of 7,200; beside Mann and Whitney's test."""
-    runs, rows = _runs(effort), []
-    for name, arms in simulation.ALIKE.items():
-        ended = _canaries(arms, runs, margin=0.0)
-        strides = sorted({each.stride or 0 for each in ended})
-        detail = f"stride {strides[0]}-{strides[-1]}" if strides[-1] > 1 else ""
-        detail = _mann_whitney(runs) if name == "equal" else detail
-        failed = [each.failed is not None for each in ended]
-        rows.append(
-            _share(f"canary-false-{name}", f"canary, arms alike ({name}): FAIL", failed, "<=", 5, detail)
-        )
-    return rows
+    runs = _runs(effort)
+    ended = _canaries(simulation.ALIKE[name], runs, margin=0.0)
+    strides = sorted({each.stride or 0 for each in ended})
+    detail = f"stride {strides[0]}-{strides[-1]}" if strides[-1] > 1 else ""
+    detail = _mann_whitney(runs) if name == "equal" else detail
+    failed = [each.failed is not None for each in ended]
+    return [_share(f"canary-false-{name}", f"canary, arms alike ({name}): FAIL", failed, "<=", 5, detail)]
 
 
 def _mann_whitney(runs: int) -> str:
@@ -71,15 +64,13 @@ def _mann_whitney(runs: int) -> str:
     return "Mann-Whitney at each look {:.0f} %, each 60th {:.0f} %, at 98 % {:.0f} %".format(*shares)
 
 
-POWER = [f"canary-{what}-{sigma}" for sigma in SIGMAS for what in ("fail", "median", "pass", "split")]
+def power_rows(sigma: float) -> list[str]:
+    return [f"canary-{what}-{sigma}" for what in ("fail", "median", "pass", "split")]
 
 
-def power(effort: Effort) -> list[Row]:
+def power(sigma: float, effort: Effort) -> list[Row]:
     """What 20 % slower takes to FAIL with no margin, and how often arms alike PASS with 20 %."""
-    return [row for sigma in SIGMAS for row in _power(sigma, _runs(effort))]
-
-
-def _power(sigma: float, runs: int) -> list[Row]:
+    runs = _runs(effort)
     most, least = GOALS[sigma]
     slower = independent(sigma, 1.2)
     told, of = f"sigma {sigma}", "canary, 20 % slower, no margin"

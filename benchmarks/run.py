@@ -93,8 +93,11 @@ GROUPS = [
     _codec("fresh"),
     _codec("reused"),
     Group(canary.cost, canary.COST),
-    Group(canary.false_alarms, canary.FALSE),
-    Group(canary.power, canary.POWER),
+    *(
+        Group(partial(canary.false_alarms, name), [f"canary-false-{name}"])
+        for name in canary.simulation.ALIKE
+    ),
+    *(Group(partial(canary.power, sigma), canary.power_rows(sigma)) for sigma in canary.SIGMAS),
     Group(startup.startup, ["startup-version", "startup-ls"]),
     Group(pushing.push_cost, ["push-cost"]),
     Group(serving.faces, serving.ROWS),
