@@ -59,5 +59,7 @@ def _coverage(coverage: Coverage, *, incremental: bool) -> list[str]:
 
 
 def _why(checked: Checked) -> str:
+    dark = " [admitted in the dark]" if checked.dark else ""
     why = checked.error or ("; ".join(checked.verdict.reasons) if checked.verdict else "")
+    why += dark
     return why if checked.acceptance is None else f"{why} [{checked.acceptance.told()}]"

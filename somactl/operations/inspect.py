@@ -23,7 +23,7 @@ from somactl.report import (
     dark_warning,
 )
 from somactl.store.cached import cached, naming_allow_stale
-from somactl.store.contract import CommitRecord, Entry, Head, Stat, Store
+from somactl.store.contract import CommitRecord, Entry, Head, Stat, Store, admitted_dark
 
 
 async def namespaces(store: Store) -> NamespacesReport:
@@ -96,7 +96,7 @@ async def get(store: Store, key: str, reading: Reading) -> tuple[GetReport, Entr
         degraded=entry.degraded,
         age=entry.age,
         format="envelope",
-        admitted_dark=_in_the_dark(entry.verdict),
+        admitted_dark=admitted_dark(entry.verdict),
     )
     return report, entry
 
@@ -130,7 +130,7 @@ async def show(
         timestamp=header.timestamp,
         metadata=dict(written_by.metadata.user) if written_by and written_by.metadata else {},
         stored_verdict=None if entry.verdict is None else dict(entry.verdict),
-        admitted_dark=_in_the_dark(entry.verdict),
+        admitted_dark=admitted_dark(entry.verdict),
         served_by=entry.served_by,
         age=entry.age,
     )
@@ -194,7 +194,7 @@ async def log(store: Store, key: str | None, *, before: int | None, limit: int) 
             kind=r.kind,
             bytes=r.size,
             psd=_status(r.verdict),
-            admitted_dark=_in_the_dark(r.verdict),
+            admitted_dark=admitted_dark(r.verdict),
             compacted=r.compacted,
         )
         for r in wanted
@@ -245,17 +245,12 @@ def commit_view(record: CommitRecord) -> CommitView:
         verdicts = record.metadata.verdicts
         view.verdicts = {content: str(_status(v)) for content, v in verdicts.items()}
         view.dark = record.metadata.dark
-        view.admitted_dark = [key for key, c in view.keys.items() if c and _in_the_dark(verdicts.get(c))]
+        view.admitted_dark = [key for key, c in view.keys.items() if c and admitted_dark(verdicts.get(c))]
     return view
 
 
 def _text(fact: Any) -> str | None:
     return fact if isinstance(fact, str) else None
-
-
-def _in_the_dark(verdict: Any) -> bool:
-    """Whether an invariant would refuse what was committed with that verdict."""
-    return verdict is not None and verdict.get("dark") is True
 
 
 def _status(verdict: Any) -> str | None:

@@ -104,8 +104,9 @@ class Checked(msgspec.Struct, kw_only=True):
     where a file is no matrix; `unreadable` where it could not be fetched; `stale` where a cache holds what
     the authority has replaced or deleted since; `contradicting` where it holds what the authority never
     committed. store names the cache where the copy there was checked. kind stands where it is no `rho`.
-    version and digest (of the content) say which value it was, as far as it could be read. acceptance is what
-    the file of `--accept` says of a finding.
+    version and digest (of the content) say which value it was, as far as it could be read. dark: it was
+    committed in dark mode, where an invariant would have refused it. acceptance is what the file of
+    `--accept` says of a finding.
     """
 
     source: str
@@ -127,6 +128,7 @@ class Checked(msgspec.Struct, kw_only=True):
     digest: str | None = None
     error: str | None = None
     verdict: Verdict | None = None
+    dark: bool = False
     acceptance: Acceptance | None = None
 
 

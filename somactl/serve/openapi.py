@@ -245,6 +245,7 @@ _VALUE_HEADERS = _headers(
         "Somactl-Version": "of the commit that wrote it",
         "Somactl-Incarnation": "of the namespace: versions are comparable within one",
         "Somactl-Served-By": "the store that it was read from",
+        "Somactl-Admitted-Dark": "`true`: an invariant would refuse it, and it was committed in dark mode",
         "Somactl-Degraded": "`true`: the store behind the cache did not answer, and may have a newer value",
     }
 )
@@ -268,7 +269,7 @@ _RHO: dict[str, Any] = {
         "200": {
             "description": "The value, verified: of a damaged one no byte is served. Where a cache served "
             "it, `Age` is the seconds since the store behind it was asked; `Somactl-Verdict` is what its "
-            "commit has proven",
+            "commit has found, and proven unless `Somactl-Admitted-Dark` is there",
             "headers": _VALUE_HEADERS,
             "content": {
                 ENVELOPE: {"schema": {"type": "string", "contentMediaType": ENVELOPE}},

@@ -15,7 +15,7 @@ def as_proof(checked: Checked) -> Proof:
     outcome, verdict = cast(Outcome, checked.outcome), checked.verdict
     if verdict is None:
         reasons = (checked.error,) if checked.error else ()
-        return Proof(checked.source, outcome, checked.version, reasons=reasons)
+        return Proof(checked.source, outcome, checked.version, reasons=reasons, dark=checked.dark)
     upper, lower = verdict.lambda_min_upper, verdict.lambda_min_lower
     return Proof(
         checked.source,
@@ -24,6 +24,7 @@ def as_proof(checked: Checked) -> Proof:
         trace_error=verdict.trace_error,
         lambda_min_bound=lower if upper is None else upper,
         reasons=verdict.reasons,
+        dark=checked.dark,
     )
 
 

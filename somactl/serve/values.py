@@ -19,7 +19,8 @@ class Value(msgspec.Struct, kw_only=True):
 
     version     of the commit that wrote it; comparable within one incarnation
     content     the digest of what the matrix is; envelope that of all bytes
-    verdict     what was proven when it was committed
+    verdict     what was found when it was committed, and proven unless it is admitted_dark
+    admitted_dark  an invariant would refuse it, and it was committed in dark mode
     served_by   the store that it was read from; age: where that is a cache, seconds since the store behind it
                 was asked; degraded: that did not answer, and there may be a newer value
     """
@@ -39,6 +40,7 @@ class Value(msgspec.Struct, kw_only=True):
     content: str
     envelope: str
     verdict: dict[str, Any] | None
+    admitted_dark: bool
     served_by: str
     age: float | None
     degraded: bool
@@ -64,6 +66,7 @@ def value_of(entry: Entry, text: str) -> Value:
         content=header.content,
         envelope=header.envelope,
         verdict=None if entry.verdict is None else dict(entry.verdict),
+        admitted_dark=entry.admitted_dark,
         served_by=entry.served_by,
         age=entry.age,
         degraded=entry.degraded,
@@ -98,4 +101,6 @@ def headers_of(entry: Entry) -> dict[str, str]:
         said["somactl-age"] = f"{entry.age:.3f}"
     if entry.verdict is not None:
         said["somactl-verdict"] = str(entry.verdict.get("status"))
+    if entry.admitted_dark:
+        said["somactl-admitted-dark"] = "true"
     return said

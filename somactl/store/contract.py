@@ -41,6 +41,7 @@ from somactl.store.model import (
     Stat as Stat,
     Stats as Stats,
     VerdictSummary as VerdictSummary,
+    admitted_dark as admitted_dark,
 )
 
 

@@ -170,9 +170,19 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         """What the framing of `data` says."""
         return self.header or peek(self.data)
 
+    @property
+    def admitted_dark(self) -> bool:
+        """Whether an invariant would refuse it, and it was committed in dark mode."""
+        return admitted_dark(self.verdict)
+
     def __repr__(self) -> str:
         """Without the payload, which would fill a log with megabytes."""
         return f"Entry({self.key!r}, version={self.version}, {len(self.data)} bytes)"
+
+
+def admitted_dark(verdict: Any) -> bool:
+    """Whether a stored verdict has the mark of dark mode: an invariant would refuse what it is about."""
+    return isinstance(verdict, Mapping) and verdict.get("dark") is True
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -107,6 +107,8 @@ def test_audits_go_on_finding_it_and_the_runbook_repairs_it(violated: Shell) -> 
     for env in (DARK, {}):
         found = shell("verify-psd", "--all", "-o", "json", env=env)
         assert (found.code, found.json["violated"], found.json["dark"]) == (3, 1, bool(env))
+        assert [each["dark"] for each in found.json["results"]] == [True]
+    assert "[admitted in the dark]" in shell("verify-psd", "--all").text
     for _ in range(3):
         found = shell("verify-psd", "--all", "--incremental", "-o", "json")
         assert (found.code, found.json["violated"]) == (3, 1)

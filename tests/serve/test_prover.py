@@ -45,9 +45,11 @@ class House:
         }
         self._somactl = ForkServer(self._env)
 
-    async def run(self, *words: str, codes: tuple[int, ...] = (0,), cache: bool = True) -> None:
+    async def run(
+        self, *words: str, codes: tuple[int, ...] = (0,), cache: bool = True, dark: bool = False
+    ) -> None:
         """A command of an operator."""
-        env = self._env if cache else {**self._env, "SOMACTL_CACHE": ""}
+        env = self._env | ({} if cache else {"SOMACTL_CACHE": ""}) | ({"SFM_DARK_MODE": "1"} if dark else {})
         code, _, err = await asyncio.to_thread(self._somactl.run, words, cwd=self.folder, env=env, stdin=b"")
         assert code in codes, err.decode()
 
@@ -130,6 +132,23 @@ async def test_a_violation_in_the_store(house: House) -> None:
     await house.runbook("somactl restore KEY --version N", KEY="alpha", N=before)
     await house.watch.until(lambda health: health.ok)
     await house.runbook("somactl cache-warm --reconcile", codes=(0, 3))
+    await house.watch.until_well()
+
+
+async def test_what_was_admitted_in_the_dark_says_so_in_both_stores(house: House) -> None:
+    before = await house.version("gamma")
+    np.save(house.folder / "bad.npy", np.diag([1.2, -0.2]))
+    await house.run("commit", "gamma=bad.npy", dark=True)
+    await house.watch.until_reason("violated", "postgres")
+    await house.watch.until_reason("violated", "cache")
+    found = house.watch.health.rho.findings
+    assert {(each.store, each.outcome, each.dark) for each in found} == {
+        ("postgres", "violated", True),
+        ("cache", "violated", True),
+    }
+    assert {each.key for each in house.watch.state.keys("default") if each.dark} == {"gamma"}
+    await house.runbook("somactl restore KEY --version N", KEY="gamma", N=before)
+    await house.run("cache-warm", "--reconcile", codes=(0, 3))
     await house.watch.until_well()
 
 

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prune.orders import live
 from servers.postgres import Databases
 from servers.redis import RedisServer
+from somactl import Policy, commit_matrix_update
 from somactl.serve.negotiation import acceptable, matches, wait_seconds
 from somactl.serve.values import ENVELOPE
 from somactl.store.contract import Store
@@ -83,6 +85,7 @@ async def test_what_a_value_says_of_itself(served: Asked) -> None:
         "somactl-verdict": "valid",
     }
     as_json = await served.rho("a", headers={"accept": "application/json"})
+    assert as_json.json["admitted_dark"] is False
     assert as_json.headers["content-type"] == "application/json"
     assert base64.b64decode(as_json.json["value"]) == answer.body
     assert (as_json.json["key"], as_json.json["version"], as_json.json["shape"]) == ("a", 2, [3, 3])
@@ -92,6 +95,20 @@ async def test_what_a_value_says_of_itself(served: Asked) -> None:
     head = await served.ask("HEAD", "/v1/rho/a", READER)
     assert (head.status, head.headers) == (200, answer.headers)
     assert (await served.rho("a", headers={"accept": "text/html"})).status == 406
+
+
+async def test_a_value_says_that_it_was_admitted_in_the_dark(served: Asked) -> None:
+    store, bad = store_of(served), np.diag([1.2, -0.2])
+    await commit_matrix_update(store, {"a": bad}, policy=Policy(dark=True))
+    as_json = await served.rho("a", headers={"accept": "application/json"})
+    assert (as_json.json["admitted_dark"], as_json.json["verdict"]["status"]) == (True, "violated")
+    known = await served.rho("a", headers={"if-none-match": as_json.headers["etag"]})
+    old = await served.rho("a", "?version=1")
+    head = await served.ask("HEAD", "/v1/rho/a", READER)
+    assert (known.status, old.status, head.status) == (304, 200, 200)
+    for answer in (as_json, known, old, head):
+        told = answer.headers
+        assert (told["somactl-admitted-dark"], told["somactl-verdict"]) == ("true", "violated")
 
 
 async def test_what_is_known_is_not_sent_again(served: Asked) -> None:

@@ -116,5 +116,5 @@ def _check_copy(key: str, copy: Cached | None, check: Check) -> Checked | None:
     try:
         verdict = check_envelope(data, header, check.tolerances, method=check.method, spectrum=check.spectrum)
     except (EnvelopeError, CorruptValue) as exc:
-        return judged(key, exc, check, version, header.content)
-    return judged(key, verdict, check, version, header.content)
+        return judged(key, exc, check, copy.entry, header.content)
+    return judged(key, verdict, check, copy.entry, header.content)

@@ -9,7 +9,7 @@ from somactl.core.portions import in_portions
 from somactl.core.verdict import Verdict
 from somactl.operations.audit.model import Check, Proven, Task
 from somactl.report import Checked
-from somactl.store.contract import Snapshot, Store
+from somactl.store.contract import Entry, Snapshot, Store
 
 PORTION_BYTES = 16 << 20
 """What is read at once, unless a single value is larger: a worker's memory is twice this and one value."""
@@ -55,7 +55,7 @@ def _judge(snapshot: Snapshot, keys: Sequence[str], check: Check, found: Proven)
     for index in range(batch.count) if check.every else batch.others:
         entry, header = rhos[index]
         outcome = batch.others.get(index) or batch.verdict(index)
-        told[entry.key] = judged(entry.key, outcome, check, entry.version, header.content)
+        told[entry.key] = judged(entry.key, outcome, check, entry, header.content)
     for key, error in snapshot.corrupt.items():
         told[key] = Checked(source=key, outcome="corrupt", error=error.message)
     for key in keys if told or len(there) < len(keys) else ():
@@ -69,11 +69,16 @@ def judged(
     source: str,
     outcome: Verdict | Exception,
     check: Check,
-    version: int | None = None,
+    entry: Entry | None = None,
     digest: str | None = None,
 ) -> Checked:
-    """The outcome for one matrix: its verdict, or why its bytes do not decode."""
+    """The outcome for one matrix, or for that of `entry`: its verdict, or why its bytes do not decode."""
+    checked = Checked(source=source, outcome="corrupt", digest=digest)
+    if entry is not None:
+        checked.version, checked.dark = entry.version, entry.admitted_dark
     if isinstance(outcome, Verdict):
-        shown = outcome if check.witness else outcome.without_vector()
-        return Checked(source=source, outcome=outcome.status, version=version, digest=digest, verdict=shown)
-    return Checked(source=source, outcome="corrupt", version=version, digest=digest, error=str(outcome))
+        checked.outcome = outcome.status
+        checked.verdict = outcome if check.witness else outcome.without_vector()
+    else:
+        checked.error = str(outcome)
+    return checked
