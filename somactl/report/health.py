@@ -2,8 +2,9 @@
 
     {"ok": true, "rho": {"psd_ok": true, "trace_error": 1.2e-9, "sample_version": 42, ...}, ...}
 
-An age is in seconds, by this process's monotonic clock, from the moment before the value was read. A time
-ends in `_at` and is in seconds since 1970, by this process's clock.
+An age is in seconds, by a clock that no change of the date moves and that goes on while the machine is
+suspended, from the moment before the value was read. A time ends in `_at` and is in seconds since 1970, by
+this process's clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is watched, and what the prover tells the process that answers: one JSON object a line.
 
-All `..._at` of messages are by the monotonic clock, which is one for all processes of a machine; a `read_at`
-is from before the read began, so that an age is never too small.
+All `..._at` of messages are by the clock of `serve.clock`, which is one for all processes of a machine; a
+`read_at` is from before the read began, so that an age is never too small.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ that does not.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from somactl.core.portions import batched
 from somactl.errors import NamespaceNotFound, SomactlError, StoreUnavailable
 from somactl.operations.audit.model import Check, Task
 from somactl.operations.audit.prove import prove_keys
+from somactl.serve.clock import moment
 from somactl.serve.copies import Copies
 from somactl.serve.extras import look_around
 from somactl.serve.model import (
@@ -57,7 +57,7 @@ class Rounds:
 
     tell      passes on what is found
     progress  is called with each thing done
-    clock     the monotonic one
+    clock     that of messages
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Rounds:
         tell: Tell,
         *,
         progress: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = moment,
     ) -> None:
         self._store, self._authority = store, pulse.authority
         self._options, self._pulse, self._tell = options, pulse, tell

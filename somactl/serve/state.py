@@ -31,6 +31,7 @@ from somactl.report.health import (
     WatchedKey,
 )
 from somactl.serve import answer
+from somactl.serve.clock import moment
 from somactl.serve.model import CACHE, Beat, Extras, Found, Hello, Message, Round, WatchOptions
 from somactl.serve.watched import Fault, Watched
 
@@ -106,7 +107,7 @@ class State:
         self,
         options: WatchOptions,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = moment,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.options = options

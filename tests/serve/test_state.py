@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, get_args
 
 import pytest
 
 from somactl.package_data import data_file
 from somactl.report.health import Cause
+from somactl.serve.clock import moment
 from somactl.serve.model import (
     Beat,
     Found,
@@ -22,10 +24,11 @@ from somactl.serve.model import (
     Service,
     Services,
     Trouble,
+    WatchOptions,
     decode,
     encode,
 )
-from somactl.serve.state import _RUNBOOKS
+from somactl.serve.state import _RUNBOOKS, State
 from support.watch import DEAD, STALE, Watch
 
 
@@ -75,6 +78,19 @@ def test_age_counts_from_before_the_read_and_ends_in_stale_and_dead() -> None:
     assert [each.cause for each in health.since_start] == ["starting", "prover", "stale", "dead"]
     watch.proven("a")
     assert (watch.health.ok, watch.health.degraded) == (True, False)
+
+
+def test_age_goes_on_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = {time.CLOCK_MONOTONIC: 100.0, time.CLOCK_BOOTTIME: 100.0}
+    monkeypatch.setattr(time, "monotonic", lambda: clocks[time.CLOCK_MONOTONIC])
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: clocks[clock])
+    state = State(WatchOptions())
+    state.take(Listed(namespace="default", incarnation="one", at=moment(), new=["a"], begin=True, end=True))
+    proof = Proof("a", "valid")
+    state.take(Found(namespace="default", store="x", incarnation="one", read_at=moment(), proofs=[proof]))
+    assert state.health().ok
+    clocks[time.CLOCK_BOOTTIME] += 3600.0
+    assert (state.health().ok, state.health().rho.age_seconds) == (False, 3600.0)
 
 
 def test_a_result_from_the_future_is_from_now() -> None:
