@@ -35,7 +35,7 @@ class Due(msgspec.Struct, gc=False):
     @property
     def urgent(self) -> bool:
         """Whether it is not known as it is."""
-        return self.read_version is None or self.read_version < self.version
+        return self.read_version != self.version  # after a restore of the store it may be an older one
 
 
 class Change(NamedTuple):
@@ -67,7 +67,7 @@ class Schedule:
                 new.append(stat.key)
             else:
                 due.size, due.version = stat.size, stat.version
-                if due.read_version is not None and due.read_version < due.version:
+                if due.read_version is not None and due.urgent:
                     changed.append(stat.key)
             now[stat.key] = due
         gone = [key for key in self.due if key not in now]

@@ -28,6 +28,17 @@ def test_a_listing_says_what_is_new_written_and_gone() -> None:
     assert schedule.listed([stat("a", 2), stat("c")]) == (["c"], ["a"], ["b"])
 
 
+def test_a_key_that_went_back_to_an_older_version_is_changed() -> None:
+    """As after a restore of the store's files, with which the namespace keeps its incarnation."""
+    schedule = Schedule()
+    size = PORTION_BYTES
+    schedule.listed([stat("a", 7, size), stat("b", 7, size)])
+    read(schedule, "a", at=2, version=7)
+    read(schedule, "b", at=1, version=7)
+    assert schedule.listed([stat("a", 3, size), stat("b", 7, size)]) == ([], ["a"], [])
+    assert order(schedule) == [["a"], ["b"]]
+
+
 def test_bad_first_then_changed_and_longest_unread_in_turn() -> None:
     schedule = Schedule()
     size = PORTION_BYTES  # each is a portion of its own
@@ -40,7 +51,8 @@ def test_bad_first_then_changed_and_longest_unread_in_turn() -> None:
     schedule.listed([stat("a", 2, size), *(stat(key, size=size) for key in "bcdef")])
     assert order(schedule) == [["b"], ["f"], ["d"], ["c"], ["e"], ["a"]]
     schedule.copy_judged("b", bad=False)
-    read(schedule, "a", "d", "e", "f", at=5, version=2)
+    read(schedule, "a", at=5, version=2)
+    read(schedule, "d", "e", "f", at=5)
     assert order(schedule) == [["c"], ["b"], ["a"], ["d"], ["e"], ["f"]]
 
 
