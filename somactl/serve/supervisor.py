@@ -49,7 +49,7 @@ class Pace:
     """How patient the supervisor is, in seconds.
 
     silence       a prover that says nothing for so long hangs; twice as long, until it says its first word
-    stuck         one that gets nothing done for so long does, too
+    stuck         one that gets nothing done for so long, and for an interval, does, too
     first_pause   before the first restart; each next one is twice as long, up to longest_pause
     attempts      so many failures in a row, and it is given up: tried every given_up_pause only
     steady        a prover that ran for so long did not fail in a row
@@ -171,7 +171,8 @@ class Supervisor:
         reader = asyncio.StreamReader(limit=MAX_LINE)
         file = os.fdopen(pipe, "rb", buffering=0)
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
-        ear = _Ear(self._state, reader, self._pace)
+        stuck = self._pace.stuck + self._options.interval  # between two rounds it rests
+        ear = _Ear(self._state, reader, self._pace.silence, stuck)
         tasks = [asyncio.create_task(ear.hear()), asyncio.create_task(ear.watch())]
         try:
             start = Start(
@@ -227,8 +228,9 @@ class Supervisor:
 class _Ear:
     """Hears one prover. Both methods return what is wrong with it."""
 
-    def __init__(self, state: State, reader: asyncio.StreamReader, pace: Pace) -> None:
-        self._state, self._reader, self._pace = state, reader, pace
+    def __init__(self, state: State, reader: asyncio.StreamReader, silence: float, stuck: float) -> None:
+        self._state, self._reader = state, reader
+        self._silence, self._stuck = silence, stuck
         self._quiet = -_TICKS
         self._idle = 0.0
         self._progress = -1
@@ -250,14 +252,14 @@ class _Ear:
             await asyncio.sleep(0)  # requests are answered between any two messages
 
     async def watch(self) -> str | None:
-        tick = self._pace.silence / _TICKS
-        while self._quiet < _TICKS and self._idle < self._pace.stuck:
+        tick = self._silence / _TICKS
+        while self._quiet < _TICKS and self._idle < self._stuck:
             await asyncio.sleep(tick)
             self._quiet += 1
             self._idle += tick
         if self._quiet >= _TICKS:
-            return f"it gave no sign of life for {self._pace.silence:g} s"
-        return f"it got nothing done for {self._pace.stuck:g} s"
+            return f"it gave no sign of life for {self._silence:g} s"
+        return f"it got nothing done for {self._stuck:g} s"
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

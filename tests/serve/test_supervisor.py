@@ -112,7 +112,7 @@ start = json.loads(sys.stdin.readline())
 def print_lines(*lines):
     for line in lines:
         os.write(start["pipe"], (line if isinstance(line, str) else json.dumps(line)).encode() + b"\\n")
-now = time.monotonic()
+now = time.clock_gettime(time.CLOCK_BOOTTIME)
 about = {"namespace": "default", "incarnation": "one"}
 HELLO = {"type": "hello"}
 LISTED = {"type": "listed", "at": now, "begin": True, "end": True, "new": ["a"], **about}
@@ -195,9 +195,19 @@ async def test_one_that_is_silent_from_the_start_is_restarted() -> None:
 
 async def test_one_that_lives_and_gets_nothing_done_is_restarted() -> None:
     beats = "print_lines(HELLO)\nwhile True: print_lines({'type': 'beat', 'progress': 7}); time.sleep(0.05)"
-    async with scripted(prover(beats), Pace(silence=2.0, stuck=0.8, first_pause=0.01)) as watch:
+    async with scripted(prover(beats), Pace(silence=2.0, stuck=0.8, first_pause=0.01), interval=0.1) as watch:
         health = await watch.until(lambda health: health.prover.restarts)
-        assert health.prover.last_failure == "it got nothing done for 0.8 s"
+        assert health.prover.last_failure == "it got nothing done for 0.9 s"
+
+
+async def test_one_that_rests_between_two_rounds_is_left_alone() -> None:
+    """An interval may be longer than what counts as being stuck."""
+    beat = "print_lines({'type': 'beat', 'progress': 7}); time.sleep(0.05)"
+    script = f"print_lines(HELLO)\nfor _ in range(15): {beat}\nsys.exit(5)"
+    pace = Pace(silence=2.0, stuck=0.2, first_pause=0.01)
+    async with scripted(prover(script), pace, interval=600.0) as watch:
+        health = await watch.until(lambda health: health.prover.restarts)
+        assert health.prover.last_failure == "it ended with exit code 5"
 
 
 async def test_its_standard_error_is_kept_for_the_log_without_addresses() -> None:
