@@ -53,6 +53,7 @@ COMMANDS: dict[str, str] = {
     "migration revert": "migrate",
     "migration forget": "migrate",
     "cache-warm": "cache",
+    "canary-check": "canary",
     "push-metrics": "telemetry",
     "serve": "serve",
     "config": "settings",

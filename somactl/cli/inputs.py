@@ -63,6 +63,18 @@ def read_evidence(path: str) -> bytes:
     return content
 
 
+def read_spec(path: str) -> bytes:
+    """The spec of a canary check: at most one byte more than may be read of one. Raises InvalidFile."""
+    from somactl.core.canary_spec_file import MAX_BYTES
+
+    return _content(path, name_of(path), MAX_BYTES)
+
+
+def read_samples(path: str) -> bytes:
+    """A recording of samples, from a file or from stdin for `-`. Raises InvalidFile, LimitExceeded."""
+    return read_evidence(path)
+
+
 def name_of(path: str) -> str:
     """What messages call the file."""
     return "standard input" if path == "-" else path

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from somactl.cli.render_audit import audit_view
+from somactl.cli.render_canary import canary_view
 from somactl.cli.render_evidence import check_lines, merge_lines
 from somactl.cli.render_migration import migration_view, migrations_view
+from somactl.cli.render_push import push_lines
 from somactl.cli.suggest import Invocation, in_flags
 from somactl.cli.text import columns, on_lines, shape, size, utc, when, wrapped
 from somactl.core.verdict import INVARIANTS, Verdict
 from somactl.errors import InputsRejected, InvariantViolated, SomactlError, VersionConflict
 from somactl.report import (
     CacheWarmReport,
+    CanaryReport,
     CommitItem,
     CommitReport,
     CommitView,
@@ -387,12 +390,6 @@ def _serve(report: ServeReport) -> list[str]:
     ]
 
 
-def _push(report: PushReport) -> list[str]:
-    from somactl.cli.render_push import push_lines
-
-    return push_lines(report)
-
-
 def _cache_warm(report: CacheWarmReport) -> list[str]:
     lines = []
     if report.findings:
@@ -436,9 +433,10 @@ _VIEWS: dict[type[Report], Callable[[Any], list[str]]] = {
     EventsLsReport: _events_ls,
     CompactReport: _compact,
     PruneReport: _prune,
-    PushReport: _push,
+    PushReport: push_lines,
     ServeReport: _serve,
     CacheWarmReport: _cache_warm,
+    CanaryReport: canary_view,
     VerifyReport: audit_view,
     EvidenceCheckReport: check_lines,
     EvidenceMergeReport: lambda report: merge_lines(report, audit_view),

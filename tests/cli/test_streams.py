@@ -57,6 +57,7 @@ RUNS: dict[str, list[str]] = {
         "events disable": "events disable",
         "evidence check": "evidence check none.json",
         "evidence merge": "evidence merge none.json",
+        "canary-check": "canary-check --samples samples.ndjson --errors-max-share 5%",
         "push-metrics": "push-metrics --textfile metrics.prom",
         "serve where others could listen in": "serve --http 0.0.0.0:0",
         "demo": "demo",
@@ -103,6 +104,7 @@ def place(shell: Shell) -> Path:
     shell.save("good.npy", density(3))
     shell.save("clampable.npy", with_smallest_eigenvalue(density(4), -5e-9))
     shell.save("bad.npy", with_smallest_eigenvalue(density(4), -0.1))
+    shell.write("samples.ndjson", '{"t": 1, "arm": "candidate", "kind": "latency", "seconds": 0.01}\n')
     shell.write("old.json", "[[0.5, 0.0], [0.0, 0.5]]")
     shell.ok("commit", "a=good.npy", "--commit-id", "one")
     return shell.folder

@@ -1,0 +1,56 @@
+"""Recorded samples, judged as if they arrived live: looked at every interval of their own times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from somactl.core.canary_samples import ARMS, AnySample, ArmName, Rejected, in_order, read_samples
+from somactl.core.canary_spec import Spec
+from somactl.core.canary_verdict import CanaryVerdict
+from somactl.operations.canary.watch import Watch
+
+ReadFile = Callable[[str], bytes]
+
+
+@dataclass(slots=True)
+class Recording:
+    """The samples of both arms in the order of their times, and the lines that are none, each once."""
+
+    samples: list[AnySample] = field(default_factory=list)
+    rejected: list[tuple[ArmName, Rejected]] = field(default_factory=list)
+
+    @property
+    def span(self) -> float:
+        """The seconds from the first sample to the last."""
+        return self.samples[-1].t - self.samples[0].t if self.samples else 0.0
+
+
+def read_recording(files: Mapping[ArmName, str], read_file: ReadFile) -> Recording:
+    """What the files hold of the arms that they are for. A file that both arms name is read once, and what
+    is no sample in it counts for the candidate. Raises what read_file does."""
+    found = Recording()
+    for name in dict.fromkeys(files.values()):
+        arms = [arm for arm in ARMS if files.get(arm) == name]
+        for sample in read_samples(read_file(name).splitlines()):
+            if isinstance(sample, Rejected):
+                found.rejected.append((arms[-1], sample))
+            elif sample.arm in arms:
+                found.samples.append(sample)
+    found.samples = in_order(found.samples)
+    return found
+
+
+def judge_recording(spec: Spec, recording: Recording) -> tuple[CanaryVerdict, Watch]:
+    """The verdict, and what was seen on the way to it."""
+    watch = Watch(spec, span=recording.span)
+    for arm, rejected in recording.rejected:
+        watch.reject(rejected, arm)
+    next_look = float("-inf")
+    for sample in recording.samples:
+        if sample.t >= next_look:
+            if watch.look(sample.t):
+                break
+            next_look = sample.t + spec.interval
+        watch.take([sample])
+    return watch.finish(recorded=True), watch
