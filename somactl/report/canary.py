@@ -15,6 +15,7 @@ from somactl.core.canary_samples import ArmName
 from somactl.core.canary_spec import Spec
 from somactl.core.canary_verdict import CanaryVerdict, Criterion
 from somactl.report.base import Report
+from somactl.report.canary_distribution import CanaryDistribution
 
 
 class CanaryPoint(msgspec.Struct, kw_only=True):
@@ -51,7 +52,8 @@ class CanaryHook(msgspec.Struct, kw_only=True):
 class CanaryReport(Report, tag="canary-check"):
     """The verdict of a canary check, what was asked, and how it got there.
 
-    verdict is None where nothing was judged. looks: what was known on the way, some hundred at most. once: it
+    verdict is None where nothing was judged. looks: what was known on the way, some hundred at most;
+    distribution: of both arms' latencies. once: it
     is one look of several, whose state is kept; resumed: it went on where an earlier run ended. recorded: the
     samples came from a file. evidence: the bundle that was written, and its digest. hooks: what was run.
     """
@@ -59,6 +61,7 @@ class CanaryReport(Report, tag="canary-check"):
     verdict: CanaryVerdict | None = None
     spec: Spec | None = None
     looks: list[CanaryLook] = []
+    distribution: CanaryDistribution | None = None
     once: bool = False
     resumed: bool = False
     recorded: bool = False

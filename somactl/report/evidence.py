@@ -8,7 +8,6 @@ A digest finds what was damaged or altered by accident. It is no signature: an a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,12 @@ from typing import Any
 import msgspec
 
 from somactl import __version__
-from somactl.core.canonical import RepeatedMember, canonical, read
-from somactl.core.text_encoding import wide_encoding, without_mark
+from somactl.core.canonical import canonical, read
 from somactl.errors import EvidenceRejected
 from somactl.report.auditing import AuditScope, VerifyReport
 from somactl.report.encoding import to_json
 from somactl.report.evidencing import AuditPart, Defect, EvidenceDocument
+from somactl.report.sealed import body_of, digest_of, refused, tree_of, unknown_member, with_digest
 
 FORMAT = 1
 
@@ -60,7 +59,7 @@ class Evidence:
 def write_evidence(report: VerifyReport, parts: Sequence[AuditPart] = ()) -> bytes:
     """The report as evidence; the same report gives the same bytes. parts: what it was added up from."""
     tree = {"evidence": FORMAT, "parts": list(parts), "report": report, "somactl": __version__}
-    return _with_digest(canonical(read(to_json(tree).decode())))
+    return with_digest(canonical(read(to_json(tree).decode())))
 
 
 def read_evidence(data: bytes, name: str) -> Evidence:
@@ -69,47 +68,21 @@ def read_evidence(data: bytes, name: str) -> Evidence:
     Raises EvidenceRejected, whose fact `defect` is one of `evidencing.Defect`. That the numbers agree with
     each other is not looked at here: see `evidence_check.contradictions`.
     """
-    tree = _tree(data, name)
+    tree = tree_of(data, name)
     _check_format(tree, name)
     written = _check_digest(tree, name)
     try:
         document = msgspec.convert(tree, EvidenceDocument)
     except msgspec.ValidationError as exc:
         raise rejected(name, "invalid-report", f"it is no report of an audit: {exc}") from None
-    unknown = _unknown_member(tree, msgspec.to_builtins(document))
+    unknown = unknown_member(tree, msgspec.to_builtins(document))
     if unknown is not None:
         raise rejected(name, "unknown-member", f"the member {unknown} is not known here", hint=_newer(tree))
     return Evidence(name, document, written)
 
 
 def rejected(name: str, defect: Defect, what: str, *, hint: str | None = None) -> EvidenceRejected:
-    return EvidenceRejected(f"{name}: {what}", hint=hint, defect=defect, file=name)
-
-
-def _with_digest(body: bytes) -> bytes:
-    """The canonical object `body` with its digest, whose name sorts before all others."""
-    return b'{"digest":"' + _digest(body).encode() + b'",' + body[1:]
-
-
-def _digest(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
-
-
-def _tree(data: bytes, name: str) -> dict[str, Any]:
-    if (encoding := wide_encoding(data)) is not None:
-        raise rejected(name, "not-json", f"it is {encoding}, not UTF-8", hint="have it written as UTF-8")
-    try:
-        tree = read(without_mark(data).decode())
-        canonical(tree)
-    except RepeatedMember as exc:
-        raise rejected(name, "repeated-member", str(exc)) from None
-    except RecursionError:
-        raise rejected(name, "not-json", "it is nested too deeply") from None
-    except ValueError as exc:
-        raise rejected(name, "not-json", f"it is no JSON: {exc}") from None
-    if not isinstance(tree, dict):
-        raise rejected(name, "not-json", "it is JSON, but no object")
-    return tree
+    return refused(name, defect, what, hint=hint)
 
 
 def _check_format(tree: dict[str, Any], name: str) -> None:
@@ -134,29 +107,12 @@ def _newer(tree: dict[str, Any]) -> str:
 
 def _check_digest(tree: dict[str, Any], name: str) -> bytes:
     """The canonical bytes of the whole. Raises EvidenceRejected unless its digest is that of the rest."""
-    body = canonical({member: value for member, value in tree.items() if member != "digest"})
-    given, computed = tree.get("digest"), _digest(body)
+    body = body_of(tree)
+    given, computed = tree.get("digest"), digest_of(body)
     if given != computed:
         said = f"it says {given}" if isinstance(given, str) else "it has none"
         what = (
             f"the digest of what stands in it is {computed}, and {said}: it was changed after it was written"
         )
         raise rejected(name, "digest-mismatch", what, hint="fetch it again from where the audit wrote it")
-    return _with_digest(body)
-
-
-def _unknown_member(found: Any, known: Any, path: str = "") -> str | None:
-    """Where `found` has a member that `known`, its typed form, lacks; None where it has none."""
-    if isinstance(found, dict):
-        inner = [(f"{path}.{name}" if path else name, value, name) for name, value in found.items()]
-    elif isinstance(found, list):
-        inner = [(f"{path}[{at}]", value, at) for at, value in enumerate(found)]
-    else:
-        return None
-    for where, value, at in inner:
-        if isinstance(known, dict) and at not in known:
-            return where
-        deeper = _unknown_member(value, known[at], where)
-        if deeper is not None:
-            return deeper
-    return None
+    return with_digest(body)
