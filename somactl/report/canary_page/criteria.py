@@ -68,7 +68,11 @@ def _row(criterion: Criterion, heads: list[str]) -> Html:
 
 
 def _value(value: float | None, criterion: Criterion) -> Child:
-    return UNKNOWN if value is None else in_unit(value, criterion.unit)
+    return _known(value, criterion) or UNKNOWN
+
+
+def _known(value: float | None, criterion: Criterion) -> Child:
+    return None if value is None else in_unit(value, criterion.unit)
 
 
 def _evidence(evidence: Evidence | None) -> Child:
@@ -86,8 +90,8 @@ def _criterion(report: CanaryReport, criterion: Criterion, decided: bool) -> Htm
         _remaining(criterion),
         _arms(criterion),
         _counts(criterion),
-        _counted("It fails", criterion, criterion.failing),
-        _counted("It holds", criterion, criterion.passing),
+        _counted("fails", criterion, criterion.failing),
+        _counted("holds", criterion, criterion.passing),
     ]
     picture = plots.evidence(report, criterion)
     body = el("div", el("div", parts), picture, class_="charts") if picture else el("div", parts)
@@ -102,7 +106,7 @@ def _counted(claim: str, criterion: Criterion, evidence: Evidence | None) -> Htm
     counts = " and ".join(f"{each.s:,} of {each.n:,} of the {arm}" for arm, each in tallies if each)
     is_beyond = criterion.unit == "seconds" and evidence.q is not None
     beyond = f" beyond {in_unit(evidence.q, 'seconds')}" if is_beyond else ""
-    return el("p", f"{claim}: log E {_evidence(evidence)}, of {counts}{beyond}.", class_="note")
+    return el("p", f"Evidence that it {claim}: {_evidence(evidence)}, from {counts}{beyond}.", class_="note")
 
 
 def _remaining(criterion: Criterion) -> Html | None:
@@ -125,7 +129,7 @@ def _arms(criterion: Criterion) -> Html | None:
         return None
     facts = [(arm, criterion.arms[arm]) for arm in ARMS if arm in criterion.arms]
     rows: list[tuple[str, list[Child]]] = [
-        ("Value", [(each.value is not None and _value(each.value, criterion)) or None for _, each in facts]),
+        ("Value", [_known(each.value, criterion) for _, each in facts]),
         ("Confidence sequence", [_bounds(each) for _, each in facts]),
         ("Samples", [f"{each.samples:,}" for _, each in facts]),
         ("Judged", [_judged(each) for _, each in facts]),
@@ -150,6 +154,8 @@ def _bounds(facts: ArmFacts) -> Child:
 
 
 def _judged(facts: ArmFacts) -> Child:
+    if not facts.judged:
+        return "none"
     if facts.stride is None:
         return f"{facts.judged:,}: no thinning makes them independent"
     if facts.stride > 1:
@@ -169,5 +175,7 @@ def _autocorrelation(facts: ArmFacts) -> Child:
 def _empty(facts: ArmFacts) -> Child:
     if not facts.empty_tenths:
         return None
+    if len(facts.empty_tenths) == 10:
+        return "in the whole window"
     word = "tenth" if len(facts.empty_tenths) == 1 else "tenths"
     return f"in {word} {', '.join(map(str, facts.empty_tenths))} of the window"
