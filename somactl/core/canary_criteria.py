@@ -257,7 +257,8 @@ class ShareBelow:
             )
         else:
             noun = "requests" if self.name == "errors" else "commits"
-            finding = lacking(facts, moment, noun) or shown(passing, f"{value}, below {limit}", moment)
+            side = "above" if (series.share or 0.0) > self._limit else "below"
+            finding = lacking(facts, moment, noun) or shown(passing, f"{value}, {side} {limit}", moment)
         return concluded(
             Criterion(
                 name=self.name,

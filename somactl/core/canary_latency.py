@@ -197,7 +197,9 @@ class LatencyBelow(_LatencyCriterion):
                 "baseline-breaks",
                 f"the baseline's own {label} is {baseline}, above {limit}",
             )
-        return self._arms.hold(facts, moment) or shown(passing, f"{told}, below {limit}", moment)
+        is_above = (facts["candidate"].value or 0.0) > self._limit
+        side = "above" if is_above else "below"
+        return self._arms.hold(facts, moment) or shown(passing, f"{told}, {side} {limit}", moment)
 
 
 class LatencyNoWorse(_LatencyCriterion):
@@ -289,6 +291,8 @@ class LatencyNoWorse(_LatencyCriterion):
         told = f"the candidate's {label} is {values[0]} against {values[1]}"
         if self._failed is not None:
             return "FAIL", "worse", f"{told}, more than the baseline's{margin}"
+        candidate, baseline = (facts[arm].value or 0.0 for arm in ("candidate", "baseline"))
+        side = "more than" if candidate > baseline * self._scale else "within"
         return self._arms.hold(facts, moment) or shown(
-            passing, f"{told}, within the baseline's{margin}", moment
+            passing, f"{told}, {side} the baseline's{margin}", moment
         )

@@ -462,3 +462,18 @@ def test_deciding_after_one_more_sample_costs_less_than_a_millisecond() -> None:
         judge.add(sample)
         judge.fails()
     assert (time.process_time() - began) / len(samples) < 1e-3
+
+
+def test_while_it_runs_a_value_above_its_limit_is_not_called_below() -> None:
+    judge = Judge(spec("{latency: {max: 20ms, margin: 1%}, errors: {max_share: 10%}}"))
+    for t in range(10):
+        for arm, seconds in (("baseline", 0.015), ("candidate", 0.025)):
+            judge.add(Latency(t=t, arm=arm, seconds=seconds))
+    for t in range(3):
+        judge.add(Failure(t=10 + t, arm="candidate", what="timeout"))
+    told = {each.name: each.reason for each in judge.verdict().criteria}
+    assert {name: reason.partition(", ")[2] for name, reason in told.items()} == {
+        "latency.max": "above 20 ms so far",
+        "latency.margin": "more than the baseline's and the margin of 1 % so far",
+        "errors": "above 10 % so far",
+    }
