@@ -33,11 +33,14 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
+        if self.host.startswith("unix:"):
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        """Whether other machines cannot come there: what has no host is a file."""
+        return self.host in ("localhost", "::1") or self.host.startswith(("127.", "unix:"))
 
 
 HTTP, GRPC = Address("127.0.0.1", 8080), Address("127.0.0.1", 8081)

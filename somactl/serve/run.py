@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -24,14 +24,14 @@ from somactl.serve import http
 from somactl.serve.access import Access
 from somactl.serve.context import Address, Face, ServeContext, ServeOptions
 from somactl.serve.doors import Doors
-from somactl.serve.listener import Listener, bind, room, tls_context
+from somactl.serve.listener import Listener, room, tls_context
 from somactl.serve.log import Log
 from somactl.serve.metrics import register
 from somactl.serve.model import Found, Round, WatchOptions
+from somactl.serve.sockets import Sockets, open_sockets
 from somactl.serve.state import State
 from somactl.serve.supervisor import Supervisor
 from somactl.serve.systemd import Systemd
-from somactl.suggestion import again
 from somactl.telemetry.registry import LatencyHistograms
 
 if TYPE_CHECKING:
@@ -55,19 +55,6 @@ class Ended:
     seconds: float = 0.0
 
 
-def refuse_plaintext(options: ServeOptions) -> None:
-    """Raise ConfigurationError where others could read what is said, and it was not said that they may."""
-    if options.tls is not None or options.allow_plaintext:
-        return
-    for address in filter(None, (options.http, options.grpc)):
-        if not address.is_loopback:
-            raise ConfigurationError(
-                f"{address} can be reached from other machines, and nothing would be encrypted",
-                hint="give a certificate and its key, or say that plain text is meant",
-                next=again(allow_plaintext=True),
-            )
-
-
 async def serve(
     settings: Settings,
     watch: WatchOptions,
@@ -76,13 +63,11 @@ async def serve(
     announce: Callable[[Address, Address | None], None],
 ) -> Ended:
     """Serve until the task is cancelled. Raises ConfigurationError before anything is served."""
-    refuse_plaintext(options)
     systemd = Systemd(os.environ)
     async with AsyncExitStack() as stack:
-        sockets = systemd.sockets() or [bind(options.http)]
-        for each in sockets:
-            stack.callback(each.close)
+        sockets = open_sockets(options, systemd, stack)
         running = await stack.enter_async_context(_running(settings, watch, options, log))
+        stack.enter_context(running.reloading())
         await running.listen(sockets)
         announce(running.listener.addresses[0], running.grpc.address if running.grpc else None)
         systemd.notify("READY=1")
@@ -110,30 +95,34 @@ class _Running:
         if options.tls is not None:
             self._encrypt()
             context.reloads.append(self._encrypt)
-        context.reloads.append(context.access.reload)
+        context.reloads.append(self._reload_tokens)
 
     def _encrypt(self) -> None:
         assert self.context.options.tls is not None
         self.listener.tls = tls_context(self.context.options.tls)
 
-    async def listen(self, sockets: list[Any]) -> None:
+    def _reload_tokens(self) -> None:
+        access = self.context.access
+        if not access.reload():
+            raise ConfigurationError(access.problem or "the file of tokens cannot be used")
+
+    async def listen(self, sockets: Sockets) -> None:
         if self.context.options.grpc is not None:
             from somactl.serve import rpc
 
-            self.grpc = await rpc.serve(self.context, self.context.options.grpc)
-        await self.listener.start(sockets)
+            self.grpc = await rpc.serve(self.context, self.context.options.grpc, sockets.grpc)
+        await self.listener.start(sockets.http)
         self.supervisor.start()
 
     async def until_cancelled(self, systemd: Systemd) -> None:
-        with self._reloading():
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._tell_changes())
-                if systemd.watchdog:
-                    tasks.create_task(_show_life(systemd))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tell_changes())
+            if systemd.watchdog:
+                tasks.create_task(_show_life(systemd))
 
     @contextmanager
-    def _reloading(self) -> Iterator[None]:
-        """SIGHUP reads tokens and certificates anew."""
+    def reloading(self) -> Iterator[None]:
+        """SIGHUP reads tokens and certificates anew; it never ends the process, while it drains neither."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
@@ -142,12 +131,15 @@ class _Running:
             loop.remove_signal_handler(signal.SIGHUP)
 
     def _reload(self) -> None:
+        failed = False
         for each in self.context.reloads:
             try:
                 each()
             except SomactlError as error:  # what was valid stays
+                failed = True
                 self.context.log.event("not reloaded", why=error.message)
-        self.context.log.event("reloaded")
+        if not failed:
+            self.context.log.event("reloaded")
 
     async def _tell_changes(self) -> None:
         """A line of the log for each change of what health says."""

@@ -9,11 +9,24 @@ import os
 import socket
 from collections.abc import MutableMapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from somactl.errors import ConfigurationError
 
 FIRST_DESCRIPTOR = 3
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class Handed(NamedTuple):
+    """A socket that systemd has bound, and the name that its unit gives it (`FileDescriptorName=`)."""
+
+    name: str
+    listening: socket.socket
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it is for gRPC; any other is for HTTP."""
+        return self.name == "grpc"
 
 
 class Systemd:
@@ -25,29 +38,20 @@ class Systemd:
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         told = {name: environ.pop(name) for name in VARIABLES if name in environ}
         self._socket = told.get("NOTIFY_SOCKET", "")
-        self._inherited = 0
+        self._names: list[str] = []
         if told.get("LISTEN_PID") == str(os.getpid()):
-            self._inherited = _number(told.get("LISTEN_FDS", "0"))
+            names = told.get("LISTEN_FDNAMES", "").split(":")
+            inherited = _number(told.get("LISTEN_FDS", "0"))
+            self._names = (names + [""] * inherited)[:inherited]
         watched = told.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = _number(told.get("WATCHDOG_USEC", "0")) / 1e6 if watched else 0.0
 
-    def sockets(self) -> list[socket.socket]:
+    def sockets(self) -> list[Handed]:
         """Those that systemd has bound. Raises ConfigurationError for what is no socket that listens."""
-        found = []
-        for descriptor in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + self._inherited):
-            try:
-                os.set_inheritable(descriptor, False)
-                found.append(socket.socket(fileno=descriptor))
-                listens = found[-1].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            except OSError:
-                listens = 0
-            if not listens:
-                raise ConfigurationError(
-                    f"descriptor {descriptor}, which systemd passed on, is no socket that listens",
-                    hint="have the socket unit say ListenStream=",
-                )
-            found[-1].setblocking(False)
-        return found
+        return [
+            Handed(name, _listening(descriptor))
+            for descriptor, name in enumerate(self._names, start=FIRST_DESCRIPTOR)
+        ]
 
     def notify(self, *lines: str) -> None:
         """`notify("READY=1", "STATUS=...")`; what systemd does not hear is lost."""
@@ -57,6 +61,22 @@ class Systemd:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
             notifying.setblocking(False)
             notifying.sendto("\n".join(lines).encode(), address)
+
+
+def _listening(descriptor: int) -> socket.socket:
+    try:
+        os.set_inheritable(descriptor, False)
+        found = socket.socket(fileno=descriptor)
+        listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        listens = 0
+    if not listens:
+        raise ConfigurationError(
+            f"descriptor {descriptor}, which systemd passed on, is no socket that listens",
+            hint="have the socket unit say ListenStream=",
+        )
+    found.setblocking(False)
+    return found
 
 
 def _number(text: str) -> int:

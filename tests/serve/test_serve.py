@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servers.certificates import make_certificates
 from servers.process import free_port
 from support.serve_process import WAIT_SECONDS, ServeProcess
 from tests.cli.conftest import Shell, density
 
+PRUNER = "pruner-0123456789abcdef"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -130,16 +136,29 @@ def test_it_says_how_to_get_what_is_missing(shell: Shell) -> None:
 
 def test_a_hangup_reads_certificates_and_tokens_anew_and_keeps_what_was_valid(store: Path) -> None:
     files = make_certificates(store)
+    tokens = tokens_of(store)
     tls = ("--tls-cert", str(files.certificate), "--tls-key", str(files.key))
-    with ServeProcess(store, *tls) as serving:
+    with ServeProcess(store, *tls, "--tokens", str(tokens)) as serving:
         assert serving.event("serving")["http"].startswith("https://")
-        files.key.rename(store / "away")
-        serving.process.send_signal(signal.SIGHUP)
-        serving.event("not reloaded")
-        (store / "away").rename(files.key)
+        for file, garbage in ((files.key, "no key"), (tokens, "no tokens")):
+            valid = file.read_text()
+            file.write_text(garbage)
+            serving.process.send_signal(signal.SIGHUP)
+            assert str(file) in serving.event("not reloaded")["why"]
+            assert not [line for line in serving.lines if line.get("event") == "reloaded"]
+            file.write_text(valid)
+            serving.lines.clear()
         serving.process.send_signal(signal.SIGHUP)
         serving.event("reloaded")
+        assert not [line for line in serving.lines if line.get("event") == "not reloaded"]
         assert serving.end()[0] == 0
+
+
+def tokens_of(folder: Path) -> Path:
+    path = folder / "tokens"
+    path.touch(0o600)
+    path.write_text(f"manager prune {PRUNER}\n")
+    return path
 
 
 class Manager:
@@ -162,21 +181,69 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     found.notified.close()
 
 
-def test_systemd_hands_over_a_socket_and_hears_of_the_state(store: Path, manager: Manager) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port, given = listening.getsockname()[1], listening.fileno()
-
-        script = f'export LISTEN_PID=$$; exec "$0" "$@" 3<&{given} {given}<&-'
-        environ = {"NOTIFY_SOCKET": str(manager.path), "LISTEN_FDS": "1", "WATCHDOG_USEC": "300000"}
-        with ServeProcess(store, env=environ, through=("bash", "-c", script), pass_fds=[given]) as serving:
+def test_systemd_hands_over_both_sockets_and_hears_of_the_state(store: Path, manager: Manager) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as web, socket.create_server(("127.0.0.1", 0)) as other:
+        first, second = other.fileno(), web.fileno()
+        moved = f"8<&{first} 9<&{second} {first}<&- {second}<&-"
+        script = f'export LISTEN_PID=$$; exec "$0" "$@" {moved} 3<&8 4<&9 8<&- 9<&-'
+        environ = {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "grpc:http", "WATCHDOG_USEC": "300000"}
+        environ["NOTIFY_SOCKET"] = str(manager.path)
+        with ServeProcess(
+            store,
+            "--grpc",
+            "127.0.0.1:1",
+            env=environ,
+            through=("bash", "-c", script),
+            pass_fds=[first, second],
+        ) as serving:
             assert manager.next() == "READY=1"
-            assert serving.port == port
+            assert serving.port == web.getsockname()[1]
+            address = serving.event("serving")["grpc"]
+            assert int(address.rpartition(":")[2]) == other.getsockname()[1]
             assert manager.next() == "WATCHDOG=1"
             healthy(serving)
+            while serving.get("/readyz")[0] != 200:  # the first round has told all, and not ended
+                pass
+            assert checked(address) == health_pb2.HealthCheckResponse.SERVING
             serving.process.send_signal(signal.SIGTERM)
             while (said := manager.next()) != "STOPPING=1":
                 assert said == "WATCHDOG=1"
             assert serving.ended()[0] == 0
+
+
+def checked(address: str) -> int:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return stub.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_SECONDS).status
+
+
+def test_a_prune_order_ends_between_two_batches_when_the_process_is_to_end(shell: Shell) -> None:
+    """What is under way may take the whole grace, and an order could; but it can be gone on with."""
+    count = 600
+    shell.save("a.npy", density(2))
+    keys = [f"k{number}" for number in range(count)]
+    shell.ok("commit", *(f"{key}=a.npy" for key in keys))
+    with ServeProcess(shell.folder, "--tokens", str(tokens_of(shell.folder)), "--grace", "300s") as serving:
+        port = serving.port
+
+        def order() -> tuple[int, dict[str, Any]]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5 * WAIT_SECONDS)
+            with contextlib.closing(connection):
+                path = "/v1/prune-orders?order_id=long&batch=1"
+                who = {"authorization": f"Bearer {PRUNER}", "prefer": "wait=60"}
+                connection.request("POST", path, json.dumps(keys), who)
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read())
+
+        with ThreadPoolExecutor(1) as thread:
+            sent = thread.submit(order)
+            while len(shell.ok("ls", "-o", "json").json["keys"]) == count:
+                assert not sent.done(), sent.result()
+            code, report = serving.end()
+            status, body = sent.result()
+        assert (code, report["cut_off"]) == (0, 0)
+        assert (status, body["title"], body["retryable"]) == (503, "Unfinished", True)
+        assert 0 < body["report"]["deleted_keys"] < count
 
 
 def test_a_port_of_ones_own_choice(store: Path) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from somactl.config import SETTINGS, VARIABLES
+from somactl.serve.systemd import Handed
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples/systemd"
 SERVICE, SOCKET = FOLDER / "somactl-serve.service", FOLDER / "somactl-serve.socket"
+GRPC = FOLDER / "somactl-serve-grpc.socket"
 ANALYZE = shutil.which("systemd-analyze")
 PROGRAM = "/opt/somactl/bin/somactl"
+NONE = socket.socket()
 MOST_EXPOSED = 15
 """Tenths, as `systemd-analyze security` counts them: 0 is best, 100 worst; what it calls OK ends at 49."""
 
@@ -45,8 +49,8 @@ def seconds(text: str) -> float:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """Both units as on a machine on which somactl is installed."""
-    for path in (SERVICE, SOCKET):
+    """All units as on a machine on which somactl is installed."""
+    for path in (SERVICE, SOCKET, GRPC):
         text = path.read_text(encoding="utf-8").replace(PROGRAM, "/bin/true")
         (tmp_path / path.name).write_text(text, encoding="utf-8")
     return tmp_path
@@ -58,7 +62,7 @@ def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @with_systemd
-@pytest.mark.parametrize("name", [SERVICE.name, SOCKET.name])
+@pytest.mark.parametrize("name", [SERVICE.name, SOCKET.name, GRPC.name])
 def test_systemd_finds_nothing_wrong(units: Path, name: str) -> None:
     done = analyze("verify", "--man=no", "--recursive-errors=no", units / name)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -136,3 +140,7 @@ def test_the_socket_is_that_of_the_service() -> None:
     (listens,) = section(SOCKET, "Socket")["ListenStream"]
     assert listens == "127.0.0.1:8080"  # where `--http` listens unless told
     assert SOCKET.stem == SERVICE.stem
+    assert section(GRPC, "Socket")["ListenStream"] == ["127.0.0.1:8081"]
+    assert section(GRPC, "Socket")["Service"] == [SERVICE.name]
+    names = [Handed(section(path, "Socket")["FileDescriptorName"][0], NONE) for path in (SOCKET, GRPC)]
+    assert [each.is_grpc for each in names] == [False, True]

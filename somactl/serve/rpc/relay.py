@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from somactl.serve.context import Address, Limits
-from somactl.serve.listener import KEPT_BACK, bind
+from somactl.serve.listener import KEPT_BACK, address_of, bind
 from somactl.serve.log import Log
 from somactl.serve.rpc.frames import GoAway, Rules, begins_well
 
@@ -108,8 +108,8 @@ class Relay:
         """The address with its port. Raises ConfigurationError."""
         own = bind(address) if listening is None else listening
         self._server = await asyncio.get_running_loop().create_server(lambda: Outer(self), sock=own)
-        host, port = own.getsockname()[:2]
-        return address._replace(port=port) if listening is None else Address(host, port)
+        bound = address_of(own)
+        return address._replace(port=bound.port) if listening is None else bound
 
     def stop_listening(self) -> None:
         self.is_stopping = True
