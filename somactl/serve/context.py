@@ -39,8 +39,15 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether other machines cannot come there: what has no host is a file."""
-        return self.host in ("localhost", "::1") or self.host.startswith(("127.", "unix:"))
+        """Whether other machines cannot come there: what has no host is a file. Of a name nothing is known."""
+        from ipaddress import ip_address
+
+        if self.host == "localhost" or self.host.startswith("unix:"):
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 HTTP, GRPC = Address("127.0.0.1", 8080), Address("127.0.0.1", 8081)

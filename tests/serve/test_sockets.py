@@ -74,3 +74,20 @@ def test_a_socket_that_other_machines_reach_needs_tls_too(name: str) -> None:
 def test_an_address_that_stands_back_for_a_socket_is_not_looked_at() -> None:
     with opened(Manager("http", "grpc"), http=Address("0.0.0.0", 1), grpc=Address("0.0.0.0", 1)) as found:
         assert len(found.http) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        *(
+            ("127.0.0.1", True),
+            ("127.8.0.1", True),
+            ("::1", True),
+            ("localhost", True),
+            ("unix:/run/x", True),
+        ),
+        *(("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("127.example.org", False), ("", False)),
+    ],
+)
+def test_what_other_machines_reach(host: str, is_loopback: bool) -> None:
+    assert Address(host, 80).is_loopback == is_loopback
