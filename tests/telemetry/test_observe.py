@@ -31,7 +31,7 @@ from somactl.report import (
 from somactl.telemetry.catalogue import GROUPING, JOBS, METRICS, OPERATIONS, PREFIX, STATS
 from somactl.telemetry.latency import Latencies
 from somactl.telemetry.observe import Observation, Run, observe
-from support.canaries import canary_report
+from support.canary_reports import canary_report
 
 WHOLE = AuditScope(all=True)
 Values = dict[tuple[str, ...], float]

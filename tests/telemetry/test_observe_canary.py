@@ -10,7 +10,7 @@ from msgspec import structs
 from somactl.core.canary_verdict import CODES, TroubleFacts
 from somactl.report import CanaryReport
 from somactl.telemetry.catalogue import CRITERIA, VERDICTS
-from support.canaries import START, canary_report
+from support.canary_reports import START, canary_report
 from tests.telemetry.test_observe import seen, value, values
 
 
