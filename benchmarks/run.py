@@ -27,7 +27,6 @@ from typing import NamedTuple
 import audit_fleet
 import audit_whole
 import bulk_reads
-import canary
 import certificate
 import codec
 import legacy_values
@@ -42,6 +41,7 @@ from measure import QUICK, Effort, Memory, Row, cores, large_buffers
 from threadpoolctl import threadpool_info
 
 import audit
+import canary
 import prune
 from somactl.core.lapack import flapack
 

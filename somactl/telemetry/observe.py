@@ -281,8 +281,9 @@ def _canary(run: Run, report: CanaryReport) -> Iterator[Sample]:
     if verdict is None or report.replayed:
         return  # nothing was judged, or long ago
     yield from _each("canary_verdict", "verdict", {verdict.outcome: 1})
-    yield from _one("canary_verdict_timestamp_seconds", report.ended_at)
-    end = report.ended_at if report.recorded or verdict.start is None else verdict.start + verdict.window
+    ended = run.now if report.ended_at is None else report.ended_at
+    yield from _one("canary_verdict_timestamp_seconds", ended)
+    end = ended if report.recorded or verdict.start is None else verdict.start + verdict.window
     yield from _one("canary_window_end_timestamp_seconds", end)
     yield from _one("canary_window_seconds", verdict.window)
     yield from _one("canary_window_ended", verdict.ended)

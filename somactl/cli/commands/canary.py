@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from somactl.cli import inputs
 from somactl.cli.canary import Baseline, Candidate, Limits, Times, What, given
 from somactl.cli.command import Session, command
@@ -12,6 +14,7 @@ from somactl.report import CanaryReport, Report
 
 
 @command(
+    pushes=True,
     epilog="Exit 0: PASS. 3: FAIL. 4: INCONCLUSIVE, and 5: INSUFFICIENT, which both mean hold. 10: the spec "
     "is wrong. 11: a file cannot be read. 130, 143: ended by a signal, which is a hold.",
 )
@@ -24,10 +27,12 @@ async def canary_check(
     """
     from somactl.operations.canary.recording import judge_recording, read_recording
 
+    began = time.time()
     spec = _spec(what, given(times, baseline, candidate, limits))
     files: dict[ArmName, str] = {arm: spec.arms[arm].file or "" for arm in ARMS}
     verdict, watch = judge_recording(spec, read_recording(files, inputs.read_samples))
     report = CanaryReport(verdict=verdict, spec=spec, looks=watch.looks, recorded=True)
+    report.started_at, report.ended_at = began, time.time()  # no store's: there are two, or none
     report.finish(verdict.code)
     session.done.append(report)
     return report
