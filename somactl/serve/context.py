@@ -39,7 +39,7 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether other machines cannot come there: what has no host is a file. Of a name nothing is known."""
+        """Whether other machines cannot come there: what has no host is a file. A name may be anywhere."""
         from ipaddress import ip_address
 
         if self.host == "localhost" or self.host.startswith("unix:"):
