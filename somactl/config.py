@@ -352,14 +352,40 @@ def source_url(word: str, environ: Mapping[str, str] | None = None) -> str:
 
     Raises SecretExposed for a URL with a password, and ConfigurationError where no such variable is set.
     """
+    text, from_environment = named(word, "the source", environ)
+    if not from_environment:
+        return _read(text, Origin("flag", "SOURCE"), _address("source"), use="source")
+    return _read(text, Origin("environment", word.partition(":")[2]), _address("source"))
+
+
+def named(word: str, what: str, environ: Mapping[str, str] | None = None) -> tuple[str, bool]:
+    """What `env:NAME` stands for, and True; any other word stands for itself. `what` it names, in messages.
+
+    Raises ConfigurationError where no such variable is set.
+    """
     environ = os.environ if environ is None else environ
     scheme, _, name = word.partition(":")
     if scheme != "env":
-        return _read(word, Origin("flag", "SOURCE"), _address("source"), use="source")
+        return word, False
     if not environ.get(name):
         shown = f"the environment variable {name!r}" if name.replace("_", "").isalnum() else "the variable"
-        raise ConfigurationError(f"{shown} is to name the source, and is not set", hint="export it first")
-    return _read(environ[name], Origin("environment", name), _address("source"))
+        raise ConfigurationError(f"{shown} is to name {what}, and is not set", hint="export it first")
+    return environ[name], True
+
+
+def named_address(word: str, what: str, use: Use) -> str:
+    """The address of a store or cache that a file names, by itself or as `env:NAME`.
+
+    Raises ConfigurationError, and SecretExposed for one with a password that stands in the file itself.
+    """
+    text, from_environment = named(word, what)
+    try:
+        address = parse(text, use)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{what}: {exc.message}", hint=exc.hint) from None
+    if address.has_secret and not from_environment:
+        raise SecretExposed(f"{what}: the URL holds a password", hint="write env:NAME, and export NAME")
+    return text
 
 
 def push_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:

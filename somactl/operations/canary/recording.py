@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from somactl.core.canary_samples import ARMS, AnySample, ArmName, Rejected, in_order, read_samples
+import msgspec
+
+from somactl.core.canary_samples import ARMS, AnySample, ArmName, Doubt, Rejected, in_order, read_samples
 from somactl.core.canary_spec import Spec
 from somactl.core.canary_verdict import CanaryVerdict
 from somactl.operations.canary.watch import Watch
@@ -54,3 +56,41 @@ def judge_recording(spec: Spec, recording: Recording) -> tuple[CanaryVerdict, Wa
             next_look = sample.t + spec.interval
         watch.take([sample])
     return watch.finish(recorded=True), watch
+
+
+class Recorded:
+    """One arm's recording beside an arm that is asked live: its samples come as they came then, the first of
+    them when the window begins."""
+
+    is_timed = False
+
+    def __init__(self, arm: ArmName, recording: Recording) -> None:
+        self.arm = arm
+        self.start = 0.0
+        self.cursor: dict[str, float] = {}
+        self._recording = recording
+
+    async def begin(self) -> None:
+        """There is nothing to open."""
+
+    async def look(self, now: float) -> list[AnySample]:
+        first = self._recording.samples[0].t if self._recording.samples else 0.0
+        shift = self.start - first
+        told = int(self.cursor.get("told", 0.0))
+        found: list[AnySample] = []
+        if "rejected" not in self.cursor:
+            self.cursor["rejected"] = float(len(self._recording.rejected))
+            found += [
+                Doubt(t=now, arm=self.arm, what="rejected", detail=f"line {each.line}: {each.message}")
+                for _, each in self._recording.rejected
+            ]
+        for sample in self._recording.samples[told:]:
+            if sample.t + shift > now:
+                break
+            told += 1
+            found.append(msgspec.structs.replace(sample, t=sample.t + shift))
+        self.cursor["told"] = float(told)
+        return found
+
+    async def close(self) -> None:
+        """Nothing stays open."""
