@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEALTH_PATHS = frozenset(("/healthz", "/livez", "/readyz"))
 """What probes ask: a 503 of theirs is no error."""
 FREE_PATHS = HEALTH_PATHS | {"/metrics"}
+LOGGED = 1200
+"""Characters of a path that the log tells: all of those that lead to a key."""
 NO_STORE = {"cache-control": "no-store"}
 _JSON, _PROBLEM = "application/json", "application/problem+json"
 
@@ -178,14 +180,16 @@ class RequestLog:
 
         async def noted(message: Message) -> None:
             nonlocal status
+            await send(message)
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
 
         try:
             await self._inner(scope, receive, noted)
         except Exception as bug:
-            self._log.limited("bug", "bug", error=type(bug).__name__, path=scope["path"], frames=_frames(bug))
+            self._log.limited(
+                "bug", "bug", error=type(bug).__name__, path=scope["path"][:LOGGED], frames=_frames(bug)
+            )
             if not status:
                 raise
         finally:
@@ -197,7 +201,7 @@ class RequestLog:
         self._log.event(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            path=scope["path"][:LOGGED],
             status=status or None,
             ms=round(1000 * seconds, 2),
             client=client[0] if client else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -12,6 +13,7 @@ from somactl.store.contract import Entry
 ENVELOPE: Final = "application/vnd.somactl.envelope"
 OCTETS: Final = "application/octet-stream"
 JSON: Final = "application/json"
+_SAFE: Final = "".join(map(chr, range(0x20, 0x7F)))
 
 
 class Value(msgspec.Struct, kw_only=True):
@@ -103,4 +105,5 @@ def headers_of(entry: Entry) -> dict[str, str]:
         said["somactl-verdict"] = str(entry.verdict.get("status"))
     if entry.admitted_dark:
         said["somactl-admitted-dark"] = "true"
-    return said
+    # What no digest covers may have been changed behind somactl's back, and a line end would begin a header.
+    return {name: quote(value, safe=_SAFE) for name, value in said.items()}

@@ -152,6 +152,16 @@ async def test_the_log_tells_a_request_and_no_secret() -> None:
     assert "hunter2" not in str(line)
 
 
+async def test_a_line_of_the_log_stays_short() -> None:
+    lines: list[bytes] = []
+    given = context(lines=lines)
+    await ask(given, "/" + "\x01" * 16_000)
+    given.log.close()
+    (line,) = lines
+    assert json.loads(line)["status"] == 404
+    assert len(line) < 10_000
+
+
 @pytest.mark.parametrize(("level", "told"), [("none", []), ("errors", [404]), ("all", [503, 404])])
 async def test_how_much_is_logged(level: Any, told: list[int]) -> None:
     lines: list[bytes] = []

@@ -145,6 +145,15 @@ async def test_a_tampered_value_is_an_error_and_no_byte_of_it_is_served(
         assert bytes(data[-16:]) not in answer.body
 
 
+async def test_a_tampered_verdict_begins_no_header(served: Asked, backend: SqliteBackend) -> None:
+    await put_rho(store_of(served), "a")
+    backend.rows("UPDATE revision SET verdict = ?", json.dumps({"status": "\u4e2d\r\nset-cookie: a=b"}))
+    answer = await served.rho("a")
+    assert answer.status == 200
+    assert answer.headers["somactl-verdict"] == "%E4%B8%AD%0D%0Aset-cookie: a=b"
+    assert "set-cookie" not in answer.headers
+
+
 async def test_an_order_over_http(served: Asked) -> None:
     store = store_of(served)
     await put(store, *KEYS)
