@@ -51,10 +51,11 @@ def environment() -> dict[str, str]:
     """The caller's environment without anything that would steer somactl.
 
     One BLAS thread: the tests run side by side, and the spinning threads of several pools on the same cores
-    slow each other a hundredfold.
+    slow each other a hundredfold. And patience with a cache: that a machine is busy is no fault of it.
     """
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SOMACTL_", "NO_COLOR"))}
-    return clean | {"OPENBLAS_NUM_THREADS": "1"}
+    steering = ("SOMACTL_", "SFM_", "POSTGRES_URL", "REDIS_URL", "NO_COLOR")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
+    return clean | {"OPENBLAS_NUM_THREADS": "1", "SFM_RHO_READ_TIMEOUT_MS": "2000"}
 
 
 def _answered(code: int, out: bytes, err: bytes) -> Result:
