@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from support.forkserver import ForkServer
 from support.proving import Proving, named, proving
 from support.slow import SlowLink
 from support.violation import put_copy, put_violation
+from tests.cli.conftest import environment
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -37,12 +37,7 @@ class House:
         # The prover goes through a link that a test can slow down; operators and writers do not.
         self.settings = Settings(store=self.store, cache=f"redis://127.0.0.1:{link.port}/0")
         self.watch: Proving
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("SOMACTL_")}
-        self._env = clean | {
-            "SOMACTL_STORE": self.store,
-            "SOMACTL_CACHE": self.cache,
-            "OPENBLAS_NUM_THREADS": "1",
-        }
+        self._env = environment() | {"SOMACTL_STORE": self.store, "SOMACTL_CACHE": self.cache}
         self._somactl = ForkServer(self._env)
 
     async def run(
