@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from somactl.errors import LimitExceeded, SomactlError, VersionCompacted
 from somactl.report.encoding import to_json
+from somactl.serve.answer import older
 from somactl.serve.codes import HTTP_STATUS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class HealthAnswer:
     """`/healthz`: the report, encoded once in a while and for as long as nothing changed in it."""
 
     LASTS_SECONDS = 0.1
-    """How old an age may be that is told."""
+    """For so long a body is told again. Its ages are those at the end of that time: never too small."""
 
     def __init__(self, context: ServeContext, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._state = context.state
@@ -74,7 +75,7 @@ class HealthAnswer:
         if self._changes != self._state.changes or now >= self._until:
             self._changes, self._until = self._state.changes, now + self.LASTS_SECONDS
             report = self._state.health()
-            self._body = msgspec.json.encode(report)
+            self._body = msgspec.json.encode(older(report, self.LASTS_SECONDS))
             self._status = 200 if report.ok else 503
         return Response(self._body, self._status, NO_STORE, media_type=_JSON)
 
