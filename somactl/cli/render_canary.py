@@ -16,6 +16,7 @@ def canary_view(report: CanaryReport) -> list[str]:
     lines = [verdict.first_line(), *columns(_HEADER, [_row(each) for each in verdict.criteria])]
     lines += [line for each in verdict.criteria for line in _more(each)]
     lines += [*_troubles(verdict), _samples(verdict)]
+    lines += ["replayed: its log E was computed again, and nothing contradicts it"] if report.replayed else []
     lines += [f"evidence: {report.evidence} (digest {report.evidence_digest})"] if report.evidence else []
     lines += [f"report: {report.html}"] if report.html else []
     lines += [_hook(report)] if report.hooks else []

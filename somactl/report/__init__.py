@@ -26,7 +26,14 @@ from somactl.report.base import (
     Report,
     decide,
 )
-from somactl.report.canary import CanaryHook, CanaryLook, CanaryPoint, CanaryReport, look_at
+from somactl.report.canary import (
+    CanaryDistribution,
+    CanaryHook,
+    CanaryLook,
+    CanaryPoint,
+    CanaryReport,
+    look_at,
+)
 from somactl.report.evidencing import (
     AuditPart,
     EvidenceCheckReport,
@@ -114,6 +121,7 @@ __all__ = [
     "BacklogView",
     "CacheFinding",
     "CacheWarmReport",
+    "CanaryDistribution",
     "CanaryHook",
     "CanaryLook",
     "CanaryPoint",

@@ -15,7 +15,6 @@ from somactl.core.canary_samples import ArmName
 from somactl.core.canary_spec import Spec
 from somactl.core.canary_verdict import CanaryVerdict, Criterion
 from somactl.report.base import Report
-from somactl.report.canary_distribution import CanaryDistribution
 
 
 class CanaryPoint(msgspec.Struct, kw_only=True):
@@ -38,6 +37,18 @@ class CanaryLook(msgspec.Struct, kw_only=True):
     points: list[CanaryPoint] = []
 
 
+class CanaryDistribution(msgspec.Struct, kw_only=True):
+    """Latencies in seconds by arm, counted between ascending edges: counts[i] from edges[i] to edges[i+1].
+
+    Requests are counted between edges that grow by one factor, the outermost of which hold all; a server's
+    own buckets keep its edges, and `beyond` tells, by arm, how many are above the last.
+    """
+
+    edges: list[float]
+    counts: dict[ArmName, list[int]]
+    beyond: dict[ArmName, int] = {}
+
+
 class CanaryHook(msgspec.Struct, kw_only=True):
     """A command that was run with the verdict on stdin; how it ended is told apart from the verdict."""
 
@@ -52,10 +63,11 @@ class CanaryHook(msgspec.Struct, kw_only=True):
 class CanaryReport(Report, tag="canary-check"):
     """The verdict of a canary check, what was asked, and how it got there.
 
-    verdict is None where nothing was judged. looks: what was known on the way, some hundred at most;
-    distribution: of both arms' latencies. once: it
-    is one look of several, whose state is kept; resumed: it went on where an earlier run ended. recorded: the
-    samples came from a file. evidence: the bundle that was written, and its digest. hooks: what was run.
+    verdict is None where nothing was judged. looks: what was known on the way, some hundred at most.
+    distribution: of both arms' latencies. once: it is one look of several, whose state is kept; resumed: it
+    went on where an earlier run ended. recorded: the samples came from a file. replayed: it is the verdict of
+    a bundle. evidence: the bundle that was written or replayed, and its digest; html: the page that was
+    written. hooks: what was run.
     """
 
     verdict: CanaryVerdict | None = None

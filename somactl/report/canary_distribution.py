@@ -10,27 +10,15 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from somactl.core.canary_samples import ARMS, AnySample, ArmName, Buckets, Latency
+from somactl.report.canary import CanaryDistribution
 
 BINS: Final = 48
 _LEAST_RATIO: Final = 1.02
 """Bins are no narrower than this, so that what differs by rounding alone is one bar."""
-
-
-class CanaryDistribution(msgspec.Struct, kw_only=True):
-    """Latencies in seconds by arm, counted between ascending edges: counts[i] from edges[i] to edges[i+1].
-
-    Requests are counted between edges that grow by one factor, the outermost of which hold all; a server's
-    own buckets keep its edges, and `beyond` tells, by arm, how many are above the last.
-    """
-
-    edges: list[float]
-    counts: dict[ArmName, list[int]]
-    beyond: dict[ArmName, int] = {}
 
 
 def distributed(samples: Iterable[AnySample]) -> CanaryDistribution | None:

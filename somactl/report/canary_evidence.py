@@ -25,15 +25,14 @@ from somactl.core.canary_spec import Arm, Spec
 from somactl.core.canary_verdict import JUDGE_VERSION, CanaryVerdict
 from somactl.core.canonical import canonical, read
 from somactl.errors import EvidenceRejected
-from somactl.report.canary import CanaryLook, CanaryReport
-from somactl.report.canary_distribution import CanaryDistribution
+from somactl.report.canary import CanaryDistribution, CanaryLook, CanaryReport
 from somactl.report.encoding import to_json
 from somactl.report.sealed import digest_of, refused, tree_of, unknown_member, with_digest
 
 FORM: Final = "somactl-canary-1"
 MOST_SAMPLES: Final = 50_000
 """So many samples stand in the bundle itself; more in a file that it names by its digest."""
-MOST_LOOKS: Final = 100_000
+MOST_ASKED: Final = 100_000
 """Of a run that looked more often, its samples are not judged again; log E is computed again all the same."""
 PARTS: Final = ("distribution", "looks", "samples", "spec", "verdict", "versions")
 """What has a digest of its own, so that a change is named."""
@@ -114,7 +113,7 @@ def write_bundle(report: CanaryReport, samples: CanarySamples) -> bytes:
     """The bundle of a report with a spec and a verdict. What is written on one machine twice is the same."""
     assert report.spec is not None
     assert report.verdict is not None
-    many = samples.asked is not None and len(samples.asked) > MOST_LOOKS
+    many = samples.asked is not None and len(samples.asked) > MOST_ASKED
     values = {
         "distribution": report.distribution,
         "looks": report.looks,
@@ -124,6 +123,15 @@ def write_bundle(report: CanaryReport, samples: CanarySamples) -> bytes:
         "versions": _versions(),
     }
     return _sealed({name: _canonical(values[name]) for name in PARTS})
+
+
+def digest_in(data: bytes) -> str:
+    """The digest that stands in a bundle as it was written."""
+    return msgspec.json.decode(data, type=_Digest).digest
+
+
+class _Digest(msgspec.Struct):
+    digest: str
 
 
 def read_bundle(data: bytes, name: str) -> CanaryBundle:

@@ -20,8 +20,10 @@ from somactl.cli.canary import (
     Running,
     Times,
     What,
+    flag_of,
     given,
 )
+from somactl.cli.canary_files import Files, Written, opened, replayed
 from somactl.cli.command import Session, command
 from somactl.cli.signals import impatient
 from somactl.core.canary_samples import ARMS, ArmName, Failure
@@ -33,6 +35,7 @@ from somactl.report import CanaryReport, Report
 from somactl.report.encoding import to_json
 
 if TYPE_CHECKING:
+    from somactl.operations.canary.recording import Recording
     from somactl.operations.canary.run import Ended
     from somactl.operations.canary.state import Kept
     from somactl.operations.canary.watch import Watch
@@ -50,6 +53,7 @@ async def canary_check(
     session: Session,
     *,
     what: What,
+    files: Files,
     running: Running,
     hooks: Hooks,
     times: Times,
@@ -63,15 +67,22 @@ async def canary_check(
     """
     running.refuse_mixed(what)
     hooks.check()
-    spec = _spec(what, given(times, baseline, candidate, limits))
-    check = _Check(session, spec, running, hooks, CanaryReport(spec=spec, once=running.once))
-    check.report.started_at = time.time()  # no store's: there are two, or none
-    with impatient():
+    flags = given(times, baseline, candidate, limits)
+    if files.replay is not None:
+        others = [*(["--spec"] if what.spec else []), *map(flag_of, flags)]
+        session.done.append(report := replayed(session, files, what.samples, others))
+        return report
+    spec = _spec(what, flags)
+    report = CanaryReport(spec=spec, once=running.once)
+    report.started_at = time.time()  # no store's: there are two, or none
+    read = [what.spec, *(arm.file for arm in spec.arms.values())]
+    with impatient(), opened(session, files, *read) as written:
+        check = _Check(session, spec, running, hooks, written, report)
         if all(spec.arms[arm].source == "samples" for arm in ARMS) and running.kept_in is None:
             await check.judge_recording()
         else:
             await check.watch()
-    return check.report
+    return report
 
 
 def _spec(what: What, flags: dict[str, str]) -> Spec:
@@ -89,17 +100,20 @@ class _Check:
     spec: Spec
     running: Running
     hooks: Hooks
+    written: Written
     report: CanaryReport
     _told: int = 0  # looks that were printed
 
     async def judge_recording(self) -> None:
         from somactl.operations.canary.recording import judge_recording, read_recording
-        from somactl.operations.canary.run import Ended
+        from somactl.operations.canary.recording import Recording
+    from somactl.operations.canary.run import Ended
 
         files: dict[ArmName, str] = {arm: self.spec.arms[arm].file or "" for arm in ARMS}
-        verdict, watch = judge_recording(self.spec, read_recording(files, inputs.read_samples))
+        recording = read_recording(files, inputs.read_samples)
+        verdict, watch = judge_recording(self.spec, recording)
         self.report.recorded = True
-        await self._end(Ended(verdict, watch, is_final=True), None)
+        await self._end(Ended(verdict, watch, is_final=True), None, recording)
 
     async def watch(self) -> None:
         """Ask the sources until the verdict is final; or once."""
@@ -156,14 +170,20 @@ class _Check:
         done = int(now - (watch.start or now))
         self.session.out.progress(Progress(done, "seconds of the window", int(self.spec.window)))
 
-    async def _end(self, ended: Ended, kept: Kept | None) -> None:
+    async def _end(self, ended: Ended, kept: Kept | None, recording: Recording | None = None) -> None:
+        from somactl.operations.canary.replay import taken
+        from somactl.report.canary_distribution import distributed
+
         report = self.report
         report.verdict, report.looks = ended.verdict, ended.watch.looks
         report.warnings += _failures(ended.watch)
         report.ended_at = time.time()
         report.finish(ended.verdict.code)
+        report.distribution = distributed(ended.watch.samples)
+        self.written.keep_evidence(report, taken(ended.watch, recording), ended.watch.samples)
         if ended.is_final:
             await self._run_hook(kept)
+        self.written.keep_page(report)
         self.session.done.append(report)
 
     async def _run_hook(self, kept: Kept | None) -> None:

@@ -11,14 +11,17 @@ from somactl.core.canary_samples import ARMS, AnySample, ArmName, Doubt, Rejecte
 from somactl.core.canary_spec import Spec
 from somactl.core.canary_verdict import CanaryVerdict
 from somactl.operations.canary.watch import Watch
+from somactl.report.canary_evidence import CanarySamplesFile, samples_file
 
 ReadFile = Callable[[str], bytes]
 
 
 @dataclass(slots=True)
 class Recording:
-    """The samples of both arms in the order of their times, and the lines that are none, each once."""
+    """The files that were read, the samples of both arms in the order of their times, and the lines that are
+    none, each once."""
 
+    files: list[CanarySamplesFile] = field(default_factory=list)
     samples: list[AnySample] = field(default_factory=list)
     rejected: list[tuple[ArmName, Rejected]] = field(default_factory=list)
 
@@ -34,7 +37,9 @@ def read_recording(files: Mapping[ArmName, str], read_file: ReadFile) -> Recordi
     found = Recording()
     for name in dict.fromkeys(files.values()):
         arms = [arm for arm in ARMS if files.get(arm) == name]
-        for sample in read_samples(read_file(name).splitlines()):
+        data = read_file(name)
+        found.files.append(samples_file(name, data, arms))
+        for sample in read_samples(data.splitlines()):
             if isinstance(sample, Rejected):
                 found.rejected.append((arms[-1], sample))
             elif sample.arm in arms:

@@ -8,8 +8,7 @@ from typing import Final, TypeAlias
 
 from somactl.core.canary_samples import ARMS, ArmName
 from somactl.core.canary_verdict import Criterion, in_unit
-from somactl.report.canary import CanaryLook, CanaryPoint, CanaryReport
-from somactl.report.canary_distribution import CanaryDistribution
+from somactl.report.canary import CanaryDistribution, CanaryLook, CanaryPoint, CanaryReport
 from somactl.report.canary_page.chart import (
     Frame,
     Points,
