@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
-import numpy as np
 
 from somactl import __version__
 from somactl.address import public
@@ -184,7 +184,7 @@ def _versions() -> CanaryVersions:
     library = " ".join(part for part in platform.libc_ver() if part)
     return CanaryVersions(
         python=platform.python_version(),
-        numpy=np.__version__,
+        numpy=version("numpy"),
         machine=" ".join(part for part in (platform.system(), platform.machine(), library) if part),
     )
 

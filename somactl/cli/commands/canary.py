@@ -32,6 +32,7 @@ from somactl.core.canary_spec_file import read_spec
 from somactl.operations.jobs.notes_file import NotesFile
 from somactl.operations.jobs.progress import Progress
 from somactl.report import CanaryReport, Report
+from somactl.report.canary_evidence import without_secrets
 from somactl.report.encoding import to_json
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ async def canary_check(
         session.done.append(report := replayed(session, files, what.samples, others))
         return report
     spec = _spec(what, flags)
-    report = CanaryReport(spec=spec, once=running.once)
+    report = CanaryReport(spec=without_secrets(spec), once=running.once)
     report.started_at = time.time()  # no store's: there are two, or none
     read = [what.spec, *(arm.file for arm in spec.arms.values())]
     with impatient(), opened(session, files, *read) as written:
@@ -106,8 +107,7 @@ class _Check:
 
     async def judge_recording(self) -> None:
         from somactl.operations.canary.recording import judge_recording, read_recording
-        from somactl.operations.canary.recording import Recording
-    from somactl.operations.canary.run import Ended
+        from somactl.operations.canary.run import Ended
 
         files: dict[ArmName, str] = {arm: self.spec.arms[arm].file or "" for arm in ARMS}
         recording = read_recording(files, inputs.read_samples)
