@@ -83,15 +83,19 @@ class Access:
         """Read the file again, as on SIGHUP; whether it is used."""
         return self._tokens is None or self._tokens.reload()
 
-    def admit(self, role: Role, namespace: str, credentials: Credentials) -> Caller:
-        """Who opens the door `role` of that namespace. Raises Denied."""
+    def admit(self, role: Role, namespace: str | None, credentials: Credentials) -> Caller:
+        """Who opens the door `role` of that namespace, or of any that they may use. Raises Denied."""
         try:
             caller = self._identify(role, credentials)
             if credentials.known is not None:
                 credentials.known(caller.name)
             _refuse_wrong(caller, role, namespace)
         except Denied as exc:
-            facts = {"door": role, "namespace": namespace[:64] or None, "client": credentials.peer or None}
+            facts = {
+                "door": role,
+                "namespace": namespace and namespace[:64],
+                "client": credentials.peer or None,
+            }
             self._log.limited("refused", f"refused {role}", why=exc.message, **facts)
             raise
         return caller
@@ -119,14 +123,14 @@ _TOKEN_HINT = "send `Authorization: Bearer TOKEN`, with a token of the file that
 _CLOSED_HINT = "an operator opens it by giving the service a file of tokens"
 
 
-def _refuse_wrong(caller: Caller, role: Role, namespace: str) -> None:
+def _refuse_wrong(caller: Caller, role: Role, namespace: str | None) -> None:
     if role not in caller.roles:
         raise Denied(
             "forbidden",
             f"caller {caller.name} has not the role {role}",
             "have it added in the file of tokens",
         )
-    if caller.namespaces is not None and namespace not in caller.namespaces:
+    if namespace is not None and not caller.may_use(namespace):
         raise Denied(
             "forbidden",
             f"caller {caller.name} may not use the namespace {namespace!r}",

@@ -124,11 +124,10 @@ class Doors:
         named = namespace if namespace is not None else self._only()
         if named is not None:
             validate_namespace(named)
-        caller = self.access.admit(role, named or "", credentials)
+        caller = self.access.admit(role, named, credentials)
         if named is None:
-            raise UsageError(
-                "several namespaces are served: name one with `namespace`", hint=", ".join(self._stores)
-            )
+            usable = ", ".join(name for name in self._stores if caller.may_use(name))
+            raise UsageError("several namespaces are served: name one with `namespace`", hint=usable or None)
         store = self._stores.get(named)
         if store is None:
             raise NamespaceNotFound(f"namespace {named} is not served here")

@@ -48,6 +48,9 @@ class Caller(msgspec.Struct, frozen=True):
     roles: frozenset[Role]
     namespaces: frozenset[str] | None = None
 
+    def may_use(self, namespace: str) -> bool:
+        return self.namespaces is None or namespace in self.namespaces
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One line: a caller, known by the SHA-256 of a token or by a name in a certificate (`CN=`, `SAN=`)."""

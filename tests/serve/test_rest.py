@@ -343,11 +343,13 @@ async def test_doors_are_shut_unless_configured(backend: SqliteBackend, tmp_path
 
 
 async def test_several_namespaces(backend: SqliteBackend, tmp_path: Path) -> None:
-    async with asked(f"sqlite:///{backend.path}", tmp_path, "default", "acme") as served:
+    async with asked(f"sqlite:///{backend.path}", tmp_path, "default", "acme", "other") as served:
         assert served.context.server is not None
         await put(served.context.server.namespace("acme"), "a")
         unnamed = await served.rho("a")
-        assert (unnamed.status, unnamed.json["hint"]) == (400, "default, acme")
+        assert (unnamed.status, unnamed.json["hint"]) == (400, "default, acme, other")
+        limited = await served.post(["a"], "?order_id=n-1")
+        assert (limited.status, limited.json["hint"]) == (400, "default, acme")  # what that caller may use
         assert (await served.rho("a", "?namespace=acme")).status == 200
         assert (await served.rho("a", "?namespace=default")).status == 404
         done = await served.post(["a"], "?order_id=n-1&namespace=acme", headers={"prefer": "wait=0"})
