@@ -104,9 +104,17 @@ def serve_options(listening: Listening, manners: Manners) -> ServeOptions:
     pause = parse_duration(manners.pause, "--pause")
     if pause > grace:
         raise UsageError("--pause is a part of --grace, and longer than it", next=again(pause=None))
+    http = parse_address(listening.http, "--http")
+    grpc = None if listening.grpc == "off" else parse_address(listening.grpc, "--grpc")
+    if http == grpc and http.port:
+        raise UsageError(
+            "--http and --grpc name the same address, and each listens on its own",
+            hint="give one of them another port, or leave gRPC out",
+            next=again(grpc="off"),
+        )
     return ServeOptions(
-        http=parse_address(listening.http, "--http"),
-        grpc=None if listening.grpc == "off" else parse_address(listening.grpc, "--grpc"),
+        http=http,
+        grpc=grpc,
         tls=_tls(listening),
         tokens=listening.tokens,
         allow_plaintext=listening.allow_plaintext,

@@ -154,6 +154,7 @@ class _Running:
                     ok=report.ok,
                     degraded=report.degraded,
                     reasons=reasons,
+                    why=report.reasons[0].message if report.reasons else None,
                     dark=report.dark or None,
                 )
             last, seen = said, await self.state.changed(seen)

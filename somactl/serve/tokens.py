@@ -165,7 +165,10 @@ def _read(path: str) -> tuple[_Looks | None, bytes]:
 
 
 def _unreadable(path: str, exc: OSError) -> ConfigurationError:
-    return ConfigurationError(f"{path}: cannot be read: {(exc.strerror or 'it failed').lower()}")
+    return ConfigurationError(
+        f"the file of tokens cannot be read: {path}: {(exc.strerror or 'it failed').lower()}",
+        hint="name a file that this process may read; docs/SERVE.md says what stands in it",
+    )
 
 
 def _parsed(path: str, data: bytes) -> Iterator[Entry]:

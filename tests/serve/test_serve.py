@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from servers.certificates import make_certificates
 from servers.process import free_port
 from support.serve_process import WAIT_SECONDS, ServeProcess
+from support.violation import put_violation
 from tests.cli.conftest import Shell, density
 
 PRUNER = "pruner-0123456789abcdef"
@@ -110,6 +111,27 @@ def test_a_port_in_use_is_one_clear_error(store: Path) -> None:
             assert (
                 serving.lines[-1]["message"] == f"cannot listen on 127.0.0.1:{port}: address already in use"
             )
+
+
+def test_the_same_port_twice_is_one_clear_error(shell: Shell) -> None:
+    result = shell("serve", "--http", "127.0.0.1:18080", "--grpc", "127.0.0.1:18080", "-o", "json")
+    assert result.code == 2
+    assert "same address" in result.error["message"]
+    assert result.error["next"].endswith("--grpc off")
+
+
+def test_the_log_says_what_is_wrong_and_with_which_key(store: Path) -> None:
+    put_violation(f"sqlite:///{store / 'somactl.db'}", "bad")
+    with ServeProcess(store) as serving:
+        said = serving.event("health", ok=False, reasons=["violated"])
+        assert said["why"] == "key 'bad' in sqlite is no density matrix"
+        assert serving.end()[0] == 0
+
+
+def test_a_file_of_tokens_that_is_not_there_is_told_as_what_it_is(shell: Shell) -> None:
+    result = shell("serve", "--http", "127.0.0.1:0", "--grpc", "off", "--tokens", "nope", "-o", "json")
+    assert result.code == 10
+    assert result.error["message"] == "the file of tokens cannot be read: nope: no such file or directory"
 
 
 @pytest.mark.parametrize("option", ["--http", "--grpc"])
