@@ -143,7 +143,7 @@ def test_a_file_that_is_none_or_open_to_all(tmp_path: Path, log: Log) -> None:
     TokenFile(str(write(tmp_path / "tokens", FILE, 0o440)), log)
     with pytest.raises(ConfigurationError, match="names no caller"):
         TokenFile(str(write(tmp_path / "none", "# no line\n")), log)
-    with pytest.raises(ConfigurationError, match="cannot be read: .*missing: no such file"):
+    with pytest.raises(ConfigurationError, match=r"cannot be read: .*missing: no such file"):
         TokenFile(str(tmp_path / "missing"), log)
     os.mkfifo(tmp_path / "fifo", 0o600)
     with pytest.raises(ConfigurationError, match="no regular file"):
