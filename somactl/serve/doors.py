@@ -11,7 +11,7 @@ Every method raises Denied before it touches a store, and else what the store an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from somactl.core.names import validate_key, validate_namespace
@@ -44,11 +44,12 @@ class Doors:
         access: Access,
         log: Log,
         *,
-        observer: Observer | None = None,
+        observers: Callable[[str], Observer] | None = None,
     ) -> None:
-        """`observer` is told how long each read and commit took. Raises InvalidName."""
+        """`observers` gives the one that is told how long reads and commits of a namespace took.
+        Raises InvalidName."""
         self.access = access
-        self._stores = {name: _store(server, name, observer) for name in namespaces}
+        self._stores = {name: _store(server, name, observers) for name in namespaces}
         self._log = log
         self._orders = Orders(ended=self._note_end)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
@@ -155,6 +156,6 @@ class Doors:
         return next(iter(self._stores)) if len(self._stores) == 1 else None
 
 
-def _store(server: Server, name: str, observer: Observer | None) -> Store:
+def _store(server: Server, name: str, observers: Callable[[str], Observer] | None) -> Store:
     store = server.namespace(name)
-    return store if observer is None else Metered(store, observer)
+    return store if observers is None else Metered(store, observers(name))

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from somactl.serve.sockets import Sockets, open_sockets
 from somactl.serve.state import State
 from somactl.serve.supervisor import Supervisor
 from somactl.serve.systemd import Systemd
+from somactl.store.metered import Observer
 from somactl.telemetry.registry import LatencyHistograms
 
 if TYPE_CHECKING:
@@ -202,11 +203,12 @@ async def _running(
     registry = CollectorRegistry()
     latencies = LatencyHistograms(registry)
     state = State(watch)
-    state.listeners.append(lambda told: _note_reads(told, latencies))
+    observers = {name: latencies.of(name) for name in watch.namespaces}
+    state.listeners.append(lambda told: _note_reads(told, observers))
     access = Access.open(options.tokens, log)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_server(settings))
-        doors = Doors(server, watch.namespaces, access, log, observer=latencies)
+        doors = Doors(server, watch.namespaces, access, log, observers=observers.__getitem__)
         stack.push_async_callback(doors.stop, 0.0)
         context = ServeContext(
             state=state,
@@ -227,10 +229,10 @@ async def _running(
         yield _Running(context, state, supervisor)
 
 
-def _note_reads(told: Found | Round, latencies: LatencyHistograms) -> None:
+def _note_reads(told: Found | Round, observers: Mapping[str, Observer]) -> None:
     if isinstance(told, Round):
         for seconds in told.reads:
-            latencies("read", seconds)
+            observers[told.namespace]("read", seconds)
 
 
 def _routes(context: ServeContext) -> list[BaseRoute]:

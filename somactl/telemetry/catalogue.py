@@ -358,6 +358,9 @@ _SERVE = (
 METRICS: dict[str, Metric] = {each.name: each for each in (*_RHO, *_JOB, *_WORK, *_CANARY, *_STORE, *_SERVE)}
 """name -> metric."""
 
+OF_PROCESS = tuple(PREFIX + name for name in ("prover_up", "prover_restarts_total", "serve_refused_total"))
+"""Metrics of a server that are of no one namespace."""
+
 QUESTIONS: dict[str, str] = {
     "Is every density matrix right?": 'min by (namespace) (somabrain_rho_psd_ok{job="verify-psd"})',
     "Since when, in seconds, is that not known?": (

@@ -5,7 +5,7 @@ The only module that imports prometheus_client, which takes as long as a short c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric as Family
@@ -75,16 +75,21 @@ class _Samples(Collector):
 
 
 class LatencyHistograms:
-    """The observer of a `Metered` store where a process lives long; `registry` is what it serves."""
+    """The observers of `Metered` stores where a process lives long; `registry` is what it serves."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         read, commit = (PREFIX + f"rho_{each}_latency_seconds" for each in ("read", "commit"))
         self._histograms = {
-            operation: Histogram(name, METRICS[name].help, buckets=BUCKETS, registry=registry)
+            operation: Histogram(name, METRICS[name].help, ["namespace"], buckets=BUCKETS, registry=registry)
             for operation, name in (("read", read), ("commit", commit))
         }
 
-    def __call__(self, operation: str, seconds: float) -> None:
-        """Note that one call took so long; pages of many keys are no reads of one."""
-        if operation in self._histograms:
-            self._histograms[operation].observe(seconds)
+    def of(self, namespace: str) -> Callable[[str, float], None]:
+        """What notes how long one call of a namespace took; pages of many keys are no reads of one."""
+        children = {operation: each.labels(namespace) for operation, each in self._histograms.items()}
+
+        def note(operation: str, seconds: float) -> None:
+            if operation in children:
+                children[operation].observe(seconds)
+
+        return note

@@ -310,7 +310,7 @@ import somactl.store.hybrid, somactl.store.postgres.store, somactl.store.redis.c
 
 async def main(url, tokens):
     server, log = Server(Settings(store=url)), Log(lambda line: None)
-    doors = Doors(server, ["default"], Access.open(tokens, log), log, observer=lambda *_: None)
+    doors = Doors(server, ["default"], Access.open(tokens, log), log, observers=lambda name: lambda *_: None)
     reader, pruner = (Credentials(token=token) for token in sys.argv[3:])
     assert (await doors.read(reader, "key-00")).framed.kind == "rho"
     run = await doors.prune(pruner, b"key-00", OrderOptions(order_id="n-1"), door="http")

@@ -90,16 +90,20 @@ async def test_a_cache_is_still_one_and_its_authority_is_metered() -> None:
 
 def test_histograms_have_an_edge_where_the_promise_is() -> None:
     registry = CollectorRegistry()
-    observe = LatencyHistograms(registry)
+    histograms = LatencyHistograms(registry)
+    observe = histograms.of("a")
+    histograms.of("b")("read", 10.0)
     for seconds in (0.059, 0.06, 0.061):
         observe("read", seconds)
     observe("page", 5.0)
     observe("commit", 0.01)
     text = generate_latest(registry).decode()
     assert SLOW_SECONDS in BUCKETS
-    assert 'somabrain_rho_read_latency_seconds_bucket{le="0.06"} 2.0' in text
-    assert "somabrain_rho_read_latency_seconds_count 3.0" in text
-    assert 'somabrain_rho_commit_latency_seconds_bucket{le="0.01"} 1.0' in text
+    assert 'somabrain_rho_read_latency_seconds_bucket{le="0.06",namespace="a"} 2.0' in text
+    assert 'somabrain_rho_read_latency_seconds_count{namespace="a"} 3.0' in text
+    assert 'somabrain_rho_read_latency_seconds_bucket{le="5.0",namespace="b"} 0.0' in text
+    assert 'somabrain_rho_read_latency_seconds_count{namespace="b"} 1.0' in text
+    assert 'somabrain_rho_commit_latency_seconds_bucket{le="0.01",namespace="a"} 1.0' in text
     served = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     promised = {metric.name for metric in METRICS.values() if metric.type == "histogram"}
     assert promised <= served
