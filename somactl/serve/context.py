@@ -9,6 +9,7 @@ This module imports no server: a face can be tested with a context of its own.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -139,7 +140,7 @@ class ServeContext:
     doors     reads and prune orders, as all faces offer them: `serve.doors.Doors`; None: there are none
     access    who calls, and what that one may do: `serve.access.Access`
     registry  of /metrics: a face registers its own metrics there
-    refusals  reason -> how many connections and requests the limits have refused for it
+    refusals  reason -> how many connections and requests the limits of both faces have refused for it
     reloads   called by SIGHUP, each for itself: what they raise is logged, and what was valid stays
     """
 
@@ -152,7 +153,7 @@ class ServeContext:
     access: Any = None
     doors: Any = None
     registry: CollectorRegistry | None = None
-    refusals: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    refusals: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     reloads: list[Callable[[], Any]] = dataclasses.field(default_factory=list)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -43,7 +43,12 @@ def app(context: ServeContext, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
         _route("/readyz", lambda: _ready(context)),
         _route("/metrics", lambda: _metrics(context)),
     ]
-    handlers: dict[Any, Any] = {HTTPException: _refused, SomactlError: _failed, Exception: _broken}
+    handlers: dict[Any, Any] = {
+        HTTPException: _refused,
+        SomactlError: _failed,
+        ClientDisconnect: _cut_off,
+        Exception: _broken,
+    }
     inner = Starlette(routes=[*own, *routes], exception_handlers=handlers)
     inner.router.redirect_slashes = False
     return RequestLog(Busy(inner, context), context)
@@ -139,6 +144,11 @@ async def _failed(request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+
+
+async def _cut_off(request: Request, error: Exception) -> Response:
+    """For the log: no client is there to see it."""
+    return problem(400, "the body did not come in whole")
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -56,6 +56,10 @@ REFUSALS = (
     "evicted",
     "connections",
     "tls",
+    "grpc-silent",
+    "grpc-protocol",
+    "grpc-frames",
+    "grpc-connections",
 )
 """Why `somactl serve` refuses a request, or closes a connection."""
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import resource
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +19,25 @@ from somactl.serve.context import Address, Limits, ServeContext, ServeOptions, T
 from somactl.serve.rpc.frames import CONTROL_BURST, PREFACE, GoAway, Rules, begins_well
 from somactl.serve.rpc.relay import room
 from support.grpc_face import SECONDS, Client, serving, told
+from support.http2 import (
+    ACK,
+    BEGUN,
+    CALL,
+    DATA,
+    END_HEADERS,
+    GOAWAY,
+    HEADERS,
+    MANY,
+    PING,
+    SETTINGS,
+    endless_headers,
+    frame,
+    literal,
+    streams_that_are_reset,
+)
 from support.serving import context
 
 QUICK = Limits(header_seconds=1.0, idle_seconds=2.0, connections=20, header_bytes=4096)
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
-END_HEADERS, ACK = 4, 1
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    """A header as HPACK writes it without its tables (RFC 7541, 6.2.2)."""
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-CALL = b"".join(
-    [
-        literal(b":method", b"POST"),
-        literal(b":scheme", b"http"),
-        literal(b":path", b"/grpc.health.v1.Health/Check"),
-        literal(b":authority", b"a"),
-        literal(b"te", b"trailers"),
-        literal(b"content-type", b"application/grpc"),
-    ]
-)
-BEGUN = PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0)
-MANY = 50_000
-
-
-def endless_headers() -> Iterator[bytes]:
-    yield BEGUN + frame(HEADERS, 0, 1, CALL)
-    for _ in range(MANY // 50):
-        yield frame(CONTINUATION, 0, 1, literal(b"a", b"v" * 120)) * 50
-
-
-def streams_that_are_reset() -> Iterator[bytes]:
-    yield BEGUN
-    for stream in range(1, MANY, 2):
-        yield frame(HEADERS, END_HEADERS, stream, CALL) + frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
-
-
 HOSTILE: dict[str, tuple[Any, str, str]] = {
     # what is sent, the kind of the line in the log, and what it says
     "garbage": ([b"\x00\xff" * 500], "protocol", "HTTP/2"),

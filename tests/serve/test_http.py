@@ -196,3 +196,17 @@ async def test_how_much_is_logged(level: Any, told: list[int]) -> None:
     await ask(given, "/nothing")
     given.log.close()
     assert [json.loads(line)["status"] for line in lines] == told
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_bug() -> None:
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.routing import Route
+
+    async def endpoint(request: Request) -> Any:
+        raise ClientDisconnect
+
+    lines: list[bytes] = []
+    given = context(lines=lines)
+    assert (await ask(given, "/x", "GET", Route("/x", endpoint))).status == 400
+    given.log.close()
+    assert [json.loads(line)["event"] for line in lines] == ["request"]

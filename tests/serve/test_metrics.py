@@ -45,7 +45,7 @@ def scraped(report: HealthReport, refusals: Mapping[str, int] | None = None) -> 
 
 def asked(report: HealthReport, refusals: Mapping[str, int] | None = None) -> ServeContext:
     given = context(FakeState(report))
-    given.refusals = refusals or {}
+    given.refusals.update(refusals or {})
     register(given)
     return given
 

@@ -14,6 +14,7 @@ import resource
 import secrets
 import socket
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,12 +89,14 @@ def room(limits: Limits) -> int:
 class Relay:
     """Listens for clients.
 
+    refused kind -> how many connections were
     peers   their addresses, by the name that the library has for a connection
     silent  the connections that have not begun yet, oldest first: they make room for new ones
     """
 
-    def __init__(self, limits: Limits, log: Log, *, encrypted: bool) -> None:
+    def __init__(self, limits: Limits, log: Log, refused: Counter[str], *, encrypted: bool) -> None:
         self.limits = limits
+        self.refused = refused
         self.room = room(limits)
         self.log = log
         self.encrypted = encrypted
@@ -135,6 +138,7 @@ class Relay:
 
     def refuse(self, kind: str, why: str, client: str, **facts: Any) -> None:
         if not self.is_stopping:
+            self.refused[f"grpc-{kind}"] += 1
             self.log.limited("refused", f"grpc-{kind}", why=why, client=client, **facts)
 
 

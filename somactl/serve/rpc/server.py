@@ -59,7 +59,8 @@ async def serve(context: ServeContext, address: Address, listening: socket.socke
 
     Raises ConfigurationError for an address or a certificate that cannot be used.
     """
-    relay = Relay(context.options.limits, context.log, encrypted=context.options.tls is not None)
+    encrypted = context.options.tls is not None
+    relay = Relay(context.options.limits, context.log, context.refusals, encrypted=encrypted)
     server = grpc.aio.server(
         interceptors=[Gate(context, relay.peers)],
         options=options(context.options.limits),
