@@ -101,7 +101,8 @@ async def test_all_is_well_and_its_numbers_are_told(house: House) -> None:
     assert rho.trace_error < 1e-8
     assert -1e-8 < rho.lambda_min_bound <= 0.25
     assert [(each.service, each.up) for each in health.services] == [("postgres", True), ("cache", True)]
-    await house.watch.until(lambda _: house.watch.state.extras("default").told)
+    state = house.watch.state
+    await house.watch.until(lambda _: state.extras("default").told and state.extras("default").reads_counted)
     extras = house.watch.state.extras("default")
     assert extras.told is not None
     assert extras.told.counts is not None
