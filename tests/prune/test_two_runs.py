@@ -13,7 +13,7 @@ from prune.orders import carry_out, live, message, text, tombstones
 from prune.stage import Event, KilledError, Stage
 from somactl.core.retention import Goal
 from somactl.core.verdict import Tolerances
-from somactl.errors import CommitAborted, StoreUnavailable
+from somactl.errors import CommitAborted, CommitIdReused, StoreUnavailable
 from somactl.operations.commit import Request
 from somactl.operations.undo import restore_commit
 from somactl.runtime import jobs
@@ -380,3 +380,34 @@ async def test_a_key_that_is_written_for_ever_ends_the_run(store: Store) -> None
     assert await live(store) == ["b", "c", "d", "e", "f"]
     report = await carry_out(store, text("a", "b", "c"), batch=1, order_id="o")
     assert (report.complete, report.deleted_keys) == (True, 3)
+
+
+class Overtaken:
+    """A store on which, while this run looks whether the order's id is free, another one does it all."""
+
+    def __init__(self, store: Store, *arguments: Any, **options: Any) -> None:
+        self._store = store
+        self._other: Any = (arguments, options)
+        self._turn = asyncio.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit_status(self, commit_id: str, *, resolve: bool = False) -> Any:
+        async with self._turn:
+            if self._other is not None:
+                (arguments, options), self._other = self._other, None
+                await carry_out(self._store, *arguments, **options)
+        return await self._store.commit_status(commit_id, resolve=resolve)
+
+
+async def test_an_order_that_another_run_carries_out_meanwhile_is_told_from_one_whose_id_is_used(
+    store: Store,
+) -> None:
+    order = text("a", "b", "c")
+    report = await carry_out(Overtaken(store, order, batch=1, order_id="o"), order, batch=1, order_id="o")
+    assert (report.deleted_keys, report.replayed, report.code) == (3, True, 0)
+    other = text("d", "e")
+    with pytest.raises(CommitIdReused):
+        await carry_out(Overtaken(store, other, batch=1, order_id="p"), order, batch=1, order_id="p")
+    assert await live(store) == ["f"]

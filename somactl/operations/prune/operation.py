@@ -12,7 +12,15 @@ from msgspec.structs import replace
 
 from somactl.core.order import Item, Order, content_digest, parse_order, validate_order_id
 from somactl.core.retention import Goal
-from somactl.errors import LockHeld, OutcomeUnknown, SomactlError, UsageError, VersionConflict
+from somactl.errors import (
+    CommitAborted,
+    CommitIdReused,
+    LockHeld,
+    OutcomeUnknown,
+    SomactlError,
+    UsageError,
+    VersionConflict,
+)
 from somactl.operations.commit import RESOLVE_SECONDS
 from somactl.operations.jobs.checkpoint import Checkpoint
 from somactl.operations.prune.executor import (
@@ -114,10 +122,19 @@ class PruneContext:
 
         Raises OrderRefused, CommitIdReused, CommitAborted.
         """
+        known, now = await self._judged()
+        if known.order.state is None and not self.is_fresh:
+            try:
+                await refuse_used(self.store, known, self.record)
+            except (CommitIdReused, CommitAborted):
+                known, now = await self._judged()
+                if known.order.state is None:  # else another run has accepted this order meanwhile
+                    raise
+        return known, now
+
+    async def _judged(self) -> tuple[Remembered, float]:
         known, now = await self.remembered(), await self.store.clock()
         refuse_order(known, self.record, self.order, self.store.namespace, now)
-        if known.order.state is None and not self.is_fresh:
-            await refuse_used(self.store, known, self.record)
         return known, now
 
     async def remembered(self) -> Remembered:
