@@ -115,7 +115,7 @@ async def read(doors: Doors, request: Request) -> Response:
 def _key(request: Request) -> str:
     """The key, byte for byte: a slash in it may be written as it is or as %2F. Raises InvalidName."""
     path = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-    text = unquote_to_bytes(path[path.index(RHO.encode()) + len(RHO) :])
+    _, _, text = unquote_to_bytes(path).partition(RHO.encode())  # of which any byte may come as %XX, too
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:

@@ -51,8 +51,8 @@ async def test_every_key_is_reached(served: Asked) -> None:
         answer = await served.rho(key)
         assert (answer.status, answer.headers["content-type"]) == (200, ENVELOPE), key
         assert answer.body == bytes((await store.read(key)).data)
-    bare = await served.get("/v1/rho/a/b//c")
-    assert bare.body == (await served.rho("a/b//c")).body
+    for path in ("/v1/rho/a/b//c", "/%761/rh%6F/a/b//c", "/v1%2Frho%2Fa%2Fb//c"):
+        assert (await served.get(path)).body == (await served.rho("a/b//c")).body, path
     for path, status in {
         "/v1/rho/": 422,
         "/v1/rho/%ff": 422,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from somactl.config import Settings
 from somactl.runtime import open_server
@@ -82,7 +82,7 @@ class Asked:
         asked = {
             "type": "http",
             "method": method,
-            "path": raw,
+            "path": unquote(raw),  # as uvicorn has it
             "raw_path": raw.encode(),
             "query_string": query.encode(),
             "root_path": "",
