@@ -181,10 +181,10 @@ class _Check:
         report.finish(ended.verdict.code)
         report.distribution = distributed(ended.watch.samples)
         self.written.keep_evidence(report, taken(ended.watch, recording), ended.watch.samples)
+        self.session.done.append(report)  # a signal that ends a hook does not undo the verdict
         if ended.is_final:
             await self._run_hook(kept)
         self.written.keep_page(report)
-        self.session.done.append(report)
 
     async def _run_hook(self, kept: Kept | None) -> None:
         from somactl.operations.canary.hooks import occasion_of, run_hook

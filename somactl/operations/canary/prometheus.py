@@ -98,7 +98,10 @@ class Prometheus:
         before = self._now()
         data = await self._query("time()")
         after = self._now()
-        theirs = float(msgspec.json.decode(data.result, type=tuple[float, str], strict=False)[1])
+        try:
+            theirs = float(msgspec.json.decode(data.result, type=tuple[float, str])[1])
+        except (msgspec.DecodeError, ValueError) as exc:
+            raise self._unreadable(f"does not tell its time: {exc}") from None
         off = theirs - before if theirs < before else max(theirs - after, 0.0)
         if not abs(off) <= CLOCK_SECONDS:
             word = "ahead of" if off > 0 else "behind"
@@ -113,11 +116,12 @@ class Prometheus:
         data = await self._query(f"{query}[{seconds}s]", time=f"{now:.3f}")
         try:
             found = msgspec.json.decode(data.result, type=list[_Found])
-        except msgspec.DecodeError as exc:
+            series = [self._series(each) for each in found]
+        except (msgspec.DecodeError, ValueError) as exc:
             raise self._unreadable(f"answers another form of result: {exc}") from None
         if any(each.histograms for each in found):
             raise self._unreadable(f"has {query} as a native histogram, which is not read")
-        return [self._series(each) for each in found]
+        return series
 
     def _series(self, found: _Found) -> Series:
         labels = {name: value for name, value in found.metric.items() if name not in ("__name__", "le")}

@@ -83,6 +83,7 @@ class Run:
             source.start = self.start
             source.cursor = dict(head.cursors.get(source.arm, {})) if head else {}
         replay(self.watch, self.kept)
+        self._rounds = len(self.kept.looks) if self.kept else 0
 
     @property
     def end(self) -> float:
@@ -91,12 +92,12 @@ class Run:
     async def go_on(self) -> Ended:
         """Look every interval until it fails or the window ends."""
         try:
-            while not self.watch.failed:
+            while not self.watch.failed:  # which what was kept may show already
                 now = self.clock.now()
                 due = now + max(self.spec.interval, self.spec.gap)
                 is_last = now >= self.end
                 await self._look(due, whole=is_last)
-                if is_last:
+                if is_last or self.watch.failed:
                     break
                 await self._keep_if_due()
                 await self.clock.sleep(max(min(due, self.end) - self.clock.now(), 0.0))
