@@ -204,13 +204,18 @@ class Rounds:
                 if page is None:
                     break
                 for stat in page:
-                    if stat.kind != "rho" or stat.key in found:
+                    if stat.key in found or not self._is_watched(stat):
                         continue
                     if len(found) == MAX_WATCHED:
                         self._too_many = True
                         return found
                     found[stat.key] = stat
         return found
+
+    def _is_watched(self, stat: Stat) -> bool:
+        """A rho; and what was one at this very version: no commit has made it anything else."""
+        known = self._schedule.due.get(stat.key)
+        return stat.kind == "rho" or (known is not None and known.version == stat.version)
 
     # --- the values
 

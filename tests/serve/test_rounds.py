@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -86,6 +87,22 @@ async def test_only_what_matches_and_is_a_rho_is_watched(store: Store) -> None:
     (listed,) = bench.of(Listed)
     assert (sorted(listed.new), listed.begin, listed.end) == (["a:1", "a:2", "b:1", "c:1"], True, True)
     assert sorted(bench.read) == ["a:1", "a:2", "b:1", "c:1"]
+
+
+async def test_a_row_that_calls_a_rho_something_else_hides_nothing(store: Store, tmp_path: Path) -> None:
+    await commit(store, ["a"])
+    bench = Bench(store)
+    await bench.one()
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        database.execute("UPDATE revision SET kind = 'sketch'")
+    await bench.one()
+    assert [each.gone for each in bench.of(Listed)] == [[]]
+    assert [(proof.key, proof.outcome) for found in bench.of(Found) for proof in found.proofs] == [
+        ("a", "valid")
+    ]
+    await commit(store, ["a"], kind="sketch")  # in earnest
+    await bench.one()
+    assert [each.gone for each in bench.of(Listed)] == [["a"]]
 
 
 async def test_a_second_listing_tells_what_is_another(store: Store) -> None:
