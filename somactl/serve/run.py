@@ -118,6 +118,7 @@ class _Running:
     async def until_cancelled(self, systemd: Systemd) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tell_changes())
+            tasks.create_task(self.supervisor.failed())
             if systemd.watchdog:
                 tasks.create_task(_show_life(systemd))
 

@@ -112,12 +112,21 @@ class Supervisor:
         if not self._task.cancelled():
             self._task.result()
 
+    async def failed(self) -> None:
+        """Wait for as long as it works; raises what ended it, which is a bug."""
+        assert self._task is not None
+        await asyncio.wait({self._task})
+        self._task.result()
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
             began = loop.time()
-            failure = await self._one_life()
+            try:
+                failure = await self._one_life()
+            except OSError as exc:  # no descriptors, no processes, no memory: there may be some later
+                failure = f"it could not be started: {exc.strerror}"
             failures = 1 if loop.time() - began >= self._pace.steady else failures + 1
             given_up = failures >= self._pace.attempts
             self._state.prover_state("given-up" if given_up else "restarting", failure=failure)
@@ -131,14 +140,14 @@ class Supervisor:
         return longest
 
     async def _one_life(self) -> str:
-        """Start a prover, hear it until it fails, and say why it did. Cancelled, it ends the prover."""
+        """Start a prover, hear it until it fails, and say why it did. Cancelled, it ends the prover.
+
+        Raises OSError where it cannot be started.
+        """
         self._tail = b""
         pipe, its_pipe = os.pipe()
         try:
             process = await self._spawn(its_pipe)
-        except OSError as exc:
-            os.close(pipe)
-            return f"it could not be started: {exc.strerror}"
         except BaseException:
             os.close(pipe)
             raise

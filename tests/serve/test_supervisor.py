@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -185,6 +186,32 @@ async def test_one_that_cannot_be_started_is_given_up() -> None:
     async with scripted(["/nonexistent/program"], pace) as watch:
         health = await watch.until(lambda health: health.prover.state == "given-up")
         assert health.prover.last_failure == "it could not be started: No such file or directory"
+
+
+async def test_without_descriptors_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, errors = os.pipe, iter([OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
+
+    def scarce() -> tuple[int, int]:
+        for error in errors:
+            raise error
+        return pipe()
+
+    monkeypatch.setattr("somactl.serve.supervisor.os.pipe", scarce)
+    script = "print_lines(HELLO, LISTED, FOUND); time.sleep(600)"
+    async with scripted(prover(script), Pace(first_pause=0.01)) as watch:
+        health = await watch.until(lambda health: health.ok)
+        assert health.prover.last_failure == "it could not be started: Too many open files"
+
+
+async def test_a_bug_in_it_is_not_passed_over() -> None:
+    def log(said: str, facts: object) -> None:
+        raise ZeroDivisionError
+
+    watch = WatchOptions()
+    supervisor = Supervisor(Settings(), watch, State(watch), command=["/nonexistent/program"], log=log)
+    supervisor.start()
+    with pytest.raises(ZeroDivisionError):
+        await supervisor.failed()
 
 
 async def test_one_that_is_silent_from_the_start_is_restarted() -> None:
