@@ -348,6 +348,11 @@ def test_what_is_no_metric_is_refused(metric: str) -> None:
         selector(metric, None)
 
 
+def test_a_trace_error_without_what_it_is_of_is_refused(server: Server) -> None:
+    with pytest.raises(ConfigurationError, match="goes with psd"):
+        source(server, trace_error="trace")
+
+
 def pushed(arm: str, requests: int, slow: int) -> str:
     fast = requests - slow
     return (

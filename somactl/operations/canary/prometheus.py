@@ -61,7 +61,7 @@ class _Answer(msgspec.Struct):
 
 
 class Prometheus:
-    """Asks a Prometheus for the metrics that an arm names."""
+    """Asks a Prometheus for the metrics that an arm names. Raises ConfigurationError for what is none."""
 
     is_timed = False
 
@@ -70,6 +70,11 @@ class Prometheus:
         self.start = 0.0
         self.cursor: dict[str, float] = {}
         self._site, self._of, self._now = site, arm, now
+        if arm.trace_error is not None and arm.psd is None:
+            raise ConfigurationError(
+                f"`arms.{name}.trace_error` goes with psd, which says whose error it is",
+                hint="name the gauge of psd too, such as somabrain_rho_psd_ok",
+            )
         self._patience = min(EMPTY_SECONDS, window / 10)
         self._names = {
             field: selector(metric, arm.match, "_bucket" if field == "latency" else "")
