@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from somactl.errors import ConfigurationError
 from somactl.report.health import HealthReport, WatchedKey
+from somactl.suggestion import again
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -100,6 +102,19 @@ class ServeOptions:
     pause: float = 0.0
     access_log: AccessLog = "errors"
     limits: Limits = dataclasses.field(default_factory=Limits)
+
+
+def refuse_plaintext(options: ServeOptions, addresses: Iterable[Address]) -> None:
+    """Raise ConfigurationError where others could read what is said, and it was not said that they may."""
+    if options.tls is not None or options.allow_plaintext:
+        return
+    for address in addresses:
+        if not address.is_loopback:
+            raise ConfigurationError(
+                f"{address} can be reached from other machines, and nothing would be encrypted",
+                hint="give a certificate and its key, or say that plain text is meant",
+                next=again(allow_plaintext=True),
+            )
 
 
 class StateView(Protocol):

@@ -82,6 +82,9 @@ class _Handshake:
         if self._task is not None:
             self._task.cancel()
 
+    def drain(self) -> None:
+        """Nothing was asked yet."""
+
     async def _shake(self, context: ssl.SSLContext, speaker: LimitedProtocol) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(

@@ -33,6 +33,7 @@ class Connection(Protocol):
     """What has a place among the connections."""
 
     def evict(self) -> None: ...
+    def drain(self) -> None: ...
 
 
 class Gate:
@@ -155,6 +156,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def evict(self) -> None:
         self.transport.abort()
+
+    def drain(self) -> None:
+        """Have the answer under way, if there is one, be its last."""
+        if self._responding and self.cycle.keep_alive and not self.cycle.response_started:
+            self._end_with_answer()
 
     def shutdown(self) -> None:
         """Close it, or have the answer under way be its last."""

@@ -158,6 +158,8 @@ class Listener:
     def drain(self) -> None:
         """From now on each answer is the last of its connection."""
         self.gate.draining = True
+        for each in self.gate.connections():
+            each.drain()
 
     async def stop(self, grace: float) -> int:
         """Take no more connections, wait for what is under way. Returns how many were cut off."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from somactl.errors import ConfigurationError
-from somactl.serve.context import Address, ServeOptions
+from somactl.serve.context import ServeOptions, refuse_plaintext
 from somactl.serve.listener import address_of, bind
 from somactl.serve.systemd import Systemd
-from somactl.suggestion import again
 
 
 class Sockets(NamedTuple):
@@ -49,16 +47,3 @@ def open_sockets(options: ServeOptions, systemd: Systemd, stack: AsyncExitStack)
         http = [bind(options.http)]
         stack.callback(http[0].close)
     return Sockets(http, grpc[0] if grpc else None)
-
-
-def refuse_plaintext(options: ServeOptions, addresses: Iterable[Address]) -> None:
-    """Raise ConfigurationError where others could read what is said, and it was not said that they may."""
-    if options.tls is not None or options.allow_plaintext:
-        return
-    for address in addresses:
-        if not address.is_loopback:
-            raise ConfigurationError(
-                f"{address} can be reached from other machines, and nothing would be encrypted",
-                hint="give a certificate and its key, or say that plain text is meant",
-                next=again(allow_plaintext=True),
-            )

@@ -154,6 +154,9 @@ def test_it_says_how_to_get_what_is_missing(shell: Shell) -> None:
         assert serving.ended()[0] == 10
         assert "uvicorn" in serving.lines[-1]["message"]
         assert "somactl[serve]" in serving.lines[-1]["hint"]
+    with ServeProcess(shell.folder, "--http", "0.0.0.0:0", env={"PYTHONPATH": str(hidden)}) as serving:
+        assert serving.ended()[0] == 10  # what is wrong with the command comes first
+        assert "--allow-plaintext" in serving.lines[-1]["next"]
 
 
 def test_a_hangup_reads_certificates_and_tokens_anew_and_keeps_what_was_valid(store: Path) -> None:

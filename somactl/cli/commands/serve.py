@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from somactl.cli.serving import Listening, Manners, Watching, serve_options
 from somactl.cli.signals import impatient
 from somactl.errors import ConfigurationError
 from somactl.report import Report, ServeReport
+from somactl.serve.context import refuse_plaintext
 from somactl.suggestion import explain
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ async def serve(session: Session, watching: Watching, listening: Listening, mann
     """
     interval, stale, dead = watching.times()
     options = serve_options(listening, manners)
+    if "LISTEN_FDS" not in os.environ:  # else systemd has bound them, and `run` looks at those
+        refuse_plaintext(options, filter(None, (options.http, options.grpc)))
     _require_packages()
     from somactl.serve.log import Log
     from somactl.serve.model import WatchOptions
