@@ -31,7 +31,9 @@ WARM_UP = 300.0 if NIGHT else 8.0
 LOOK_EVERY = 1.0 if NIGHT else 0.1
 MOST_MEMORY = 6e6
 """Bytes that a process may grow by from the end of the warm-up on."""
-MOST_DESCRIPTORS = 2.0
+MOST_DESCRIPTORS = 8.0
+"""So many connections to stores may come, for reads at once, that are kept for the next ones; a fault that
+left one open each time would make more."""
 LIFE = 120.0 if NIGHT else 10.0
 """Seconds that a prover must have lived for its growth to tell anything; its warm-up is half of that."""
 
