@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -21,8 +22,16 @@ from somactl.operations.canary.recording import judge_recording, read_recording
 from somactl.operations.canary.replay import replay, taken
 from somactl.operations.canary.watch import Watch
 from somactl.report import CanaryReport, canary_evidence, canary_replay
-from somactl.report.canary_evidence import PARTS, read_bundle, without_secrets, write_bundle
+from somactl.report.canary_evidence import (
+    MOST_SAMPLES,
+    PARTS,
+    CanaryDefect,
+    read_bundle,
+    without_secrets,
+    write_bundle,
+)
 from support.canaries import CASES, judged, recording, spec
+from tests.cli.conftest import Shell
 
 NAME = "canary.json"
 OUTCOMES: dict[str, Outcome] = {
@@ -286,3 +295,40 @@ def test_no_secret_stands_in_it() -> None:
     assert plain["candidate"].url == "https://prom:9090/x"
     report, samples = judged(asked, recording(seconds=10))
     assert b"hunter2" not in write_bundle(report, samples)
+
+
+FLAGS = ("--window", "500s", "--interval", "50s", "--latency-margin", "30%", "--invariants-violations", "0")
+
+
+@pytest.mark.parametrize(("case", "code"), [("pass", 0), ("slower", 3), ("few", 4), ("gap", 5)])
+def test_the_command_writes_evidence_and_replays_it(case: str, code: int, shell: Shell) -> None:
+    shell.write("samples.ndjson", lines(CASES[case]()))
+    files = ("--evidence", "canary.json", "--report", "report.html")
+    first = shell("canary-check", "--samples", "samples.ndjson", *FLAGS, *files, "-o", "json")
+    again = shell("canary-check", "--replay", "canary.json", "--report", "again.html", "-o", "json")
+    assert (first.code, again.code) == (code, code), first.err + again.err
+    assert again.json["verdict"] == first.json["verdict"]
+    assert again.json["evidence_digest"] == first.json["evidence_digest"]
+    assert (again.json["replayed"], again.json["warnings"]) == (True, [])
+    pages = [(shell.folder / name).read_bytes() for name in ("report.html", "again.html")]
+    assert pages[0] == pages[1]
+
+
+def test_the_command_refuses_what_was_changed_and_what_does_not_go_together(shell: Shell) -> None:
+    data = bundle_of("slower")
+    shell.write("canary.json", data.replace(b'"outcome":"FAIL"', b'"outcome":"PASS"'))
+    changed = shell("canary-check", "--replay", "canary.json", "-o", "json")
+    assert changed.code == 11
+    assert changed.error["facts"]["defect"] == "digest-mismatch"
+    assert changed.error["facts"]["parts"] == ["verdict"]
+    shell.write("canary.json", data)
+    for more in (["--evidence", "b.json"], ["--spec", "x.yaml"], ["--latency-max", "1s"]):
+        assert shell("canary-check", "--replay", "canary.json", *more).code == 2
+    assert shell("canary-check", "--replay", "canary.json", "--report", "canary.json").code == 11
+    assert (shell.folder / "canary.json").read_bytes() == data
+
+
+def test_the_page_about_canaries_names_every_part_and_defect() -> None:
+    page = (Path(__file__).parents[2] / "docs/CANARY.md").read_text(encoding="utf-8")
+    assert [name for name in (*PARTS, *get_args(CanaryDefect)) if f"`{name}`" not in page] == []
+    assert f"up to {MOST_SAMPLES:,};" in page
