@@ -152,6 +152,9 @@ def _spec(values: dict[str, Any], given: dict[str, _Given], mappings: dict[str, 
         raise _wrong("interval", "no less than ten looks fit into the window", given)
     if spec.criteria.latency is not None:
         _refuse_two_sorts(arms, line)
+    if arms["baseline"] == arms["candidate"] and arms["baseline"].source != "samples":
+        message = "both arms are the same: the candidate would be compared with itself"
+        raise YamlError(message, "value", line("arms"), field="arms.candidate")
     return spec
 
 

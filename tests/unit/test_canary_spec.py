@@ -166,3 +166,12 @@ def test_arms_of_two_sorts_are_refused() -> None:
 def test_a_wrong_flag_is_called_one() -> None:
     with pytest.raises(ConfigurationError, match=r"the flags: `criteria\.latency\.max`: 80 has no unit"):
         read_spec(TEXT, "canary.yaml", {"criteria.latency.max": "80"})
+
+
+@pytest.mark.parametrize(
+    "arm", ["{source: probe, store: env:S}", "{source: prometheus, url: http://x, latency: read_seconds}"]
+)
+def test_an_arm_is_not_compared_with_itself(arm: str) -> None:
+    text = f"version: 1\narms:\n  baseline: {arm}\n  candidate: {arm}\ncriteria: {{latency: {{margin: 20%}}}}"
+    with pytest.raises(ConfigurationError, match="compared with itself"):
+        read_spec(text, "canary.yaml")

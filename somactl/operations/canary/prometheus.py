@@ -230,9 +230,12 @@ class Prometheus:
                 continue
             psd: Literal["valid", "violated"] = "valid" if value else "violated"
             yield Proof(t=t, arm=self.arm, psd=psd, trace_error=errors.get((target, t)))
+            if self._of.trace_error and (target, t) not in errors:
+                detail = f"{self._names['trace_error']} has nothing beside {self._names['psd']}"
+                yield Doubt(t=t, arm=self.arm, what="no-series", detail=detail)
         for _, t, value in self._told("degraded", found):
             if math.isfinite(value):
-                yield Degradation(t=t, arm=self.arm, on=value != 0.0)
+                yield Degradation(t=t, arm=self.arm, on=is_any_on(found["degraded"], t))
             else:
                 yield self._odd("degraded", t, value)
 
@@ -248,6 +251,16 @@ class Prometheus:
     def _odd(self, field: str, t: float, value: float) -> Doubt:
         detail = f"{self._names[field]} is {value:g}"
         return Doubt(t=t, arm=self.arm, what="rejected", detail=detail)
+
+
+def is_any_on(series: list[Series], t: float) -> bool:
+    """Whether a target was degraded when it was scraped last until t, not longer ago than two scrapes."""
+    for each in series:
+        times = sorted(at for at in each.points if at <= t)
+        longest = max((after - before for before, after in pairwise(times)), default=0.0)
+        if times and each.points[times[-1]] and t - times[-1] <= max(2 * longest, EMPTY_SECONDS):
+            return True
+    return False
 
 
 def selector(metric: str, match: str | None, suffix: str = "") -> str:

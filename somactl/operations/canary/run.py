@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from somactl.core.canary_samples import AnySample, ArmName
+import msgspec
+
+from somactl.core.canary_samples import AnySample, ArmName, Doubt
 from somactl.core.canary_spec import Spec
 from somactl.core.canary_verdict import CanaryVerdict
 from somactl.operations.canary.sources import Source
@@ -127,7 +129,7 @@ class Run:
         beside = [source for source in self.sources if not source.is_timed]
         for source in beside:
             if source.arm not in self._asked:
-                self._asked[source.arm] = asyncio.create_task(source.look(self.clock.now()))
+                self._asked[source.arm] = asyncio.create_task(self._ask(source))
         samples: list[AnySample] = []
         for left in reversed(range(reads if self.clock.now() < self.end else 0)):
             samples += await self._read_in_turn()
@@ -139,6 +141,16 @@ class Run:
         for arm in [arm for arm, task in self._asked.items() if task.done()]:
             samples += self._asked.pop(arm).result()
         self._take(samples)
+
+    async def _ask(self, source: Source) -> list[AnySample]:
+        """What it tells. What it cannot tell when asked behind the end is missing at the end."""
+        now = self.clock.now()
+        return [
+            msgspec.structs.replace(sample, t=self.end)
+            if isinstance(sample, Doubt) and sample.t >= now > self.end
+            else sample
+            for sample in await source.look(now)
+        ]
 
     def _take(self, samples: list[AnySample]) -> None:
         samples.sort(key=lambda sample: sample.t)
@@ -175,10 +187,14 @@ class Run:
         return Ended(self.watch.finish(at), self.watch, is_final=True)
 
     async def _stop(self) -> None:
+        """End what is asked. What was answered is taken in: its cursor has moved, so it is not told again."""
         for task in self._asked.values():
             task.cancel()
-        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        told = await asyncio.gather(*self._asked.values(), return_exceptions=True)
         self._asked.clear()
+        samples = [sample for each in told if not isinstance(each, BaseException) for sample in each]
+        if samples and not self.watch.failed:
+            self._take(samples)
 
 
 def ended_before(spec: Spec, kept: Kept) -> Ended | None:
