@@ -12,6 +12,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from somactl.cli.canary_files import Written
+from somactl.cli.output_file import OutputFile
 from somactl.core.canary_samples import AnySample
 from somactl.core.canary_spec import Arm
 from somactl.core.canary_verdict import Outcome
@@ -332,3 +334,26 @@ def test_the_page_about_canaries_names_every_part_and_defect() -> None:
     page = (Path(__file__).parents[2] / "docs/CANARY.md").read_text(encoding="utf-8")
     assert [name for name in (*PARTS, *get_args(CanaryDefect)) if f"`{name}`" not in page] == []
     assert f"up to {MOST_SAMPLES:,};" in page
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_many_live_samples_stand_in_a_file_beside_it(beside: bool, tmp_path: Path) -> None:
+    report, samples = judged(spec(), recording())
+    values = samples.values or []
+    apart = tmp_path / "canary.json.samples.ndjson"
+    with OutputFile(str(tmp_path / NAME)) as evidence, OutputFile(str(apart)) as other:
+        written = Written(evidence, None, other if beside else None)
+        written.keep_evidence(report, msgspec.structs.replace(samples, values=None), values)
+    assert apart.exists() == beside
+    bundle = read_bundle((tmp_path / NAME).read_bytes(), NAME)
+    assert report.evidence_digest == bundle.digest
+    assert (bundle.samples.values is None) == beside
+
+    def read_file(name: str) -> bytes:
+        return (tmp_path / Path(name).name).read_bytes()
+
+    assert replay(bundle, str(tmp_path / NAME), read_file).warnings == []
+    if beside:
+        apart.write_bytes(apart.read_bytes().replace(b"1", b"2", 1))
+        with pytest.raises(EvidenceRejected, match="another digest"):
+            replay(bundle, str(tmp_path / NAME), read_file)
