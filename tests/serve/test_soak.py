@@ -20,6 +20,8 @@ import pytest
 from serve.soak import FAULTS, Soak, a_prover_that_hangs
 from servers.postgres import PostgresServer
 from servers.redis import RedisServer
+from somactl.store.postgres.connections import POOL_SIZE
+from somactl.store.redis.pool import LANES
 from support.soak_judge import leaks
 
 _LOG = logging.getLogger(__name__)
@@ -31,9 +33,9 @@ WARM_UP = 300.0 if NIGHT else 8.0
 LOOK_EVERY = 1.0 if NIGHT else 0.1
 MOST_MEMORY = 6e6
 """Bytes that a process may grow by from the end of the warm-up on."""
-MOST_DESCRIPTORS = 8.0
-"""So many connections to stores may come, for reads at once, that are kept for the next ones; a fault that
-left one open each time would make more."""
+MOST_DESCRIPTORS = float(LANES + POOL_SIZE)
+"""So many connections to both stores may be kept, and come in one step; what each request leaves open, or
+each fault of an hour, comes to more."""
 LIFE = 120.0 if NIGHT else 10.0
 """Seconds that a prover must have lived for its growth to tell anything; its warm-up is half of that."""
 
