@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from somactl.operations.canary.run import Clock, Run
 from somactl.operations.canary.scrapes import Series
 from somactl.operations.canary.state import Kept
 from somactl.operations.jobs.notes_file import NotesFile
+from tests.cli.conftest import Shell
 
 START = 1_700_000_000.0
 WINDOW = 200.0
@@ -131,6 +133,22 @@ async def test_what_was_answered_before_a_signal_is_not_lost(tmp_path: Path) -> 
     looks = (await Kept.open(file, quick)).looks
     assert "violated" in [each.psd for look in looks for each in look.samples if isinstance(each, Proof)]
     await file.close()
+
+
+@pytest.mark.parametrize(("older", "code"), [(3500.0, 0), (3700.0, 2)])
+async def test_a_pass_of_long_ago_is_none_of_todays_rollout(shell: Shell, older: float, code: int) -> None:
+    """Another rollout with the same spec would pass before it was looked at."""
+    shell.write("canary.yaml", SPEC)
+    file, clock = NotesFile(str(shell.folder / "state")), HeldClock()
+    clock.time = time.time() - WINDOW - older
+    run = Run(spec(), [Sound("baseline"), Sound("candidate")], await Kept.open(file, spec()), clock=clock)
+    await run.begin()
+    assert (await run.go_on()).verdict.outcome == "PASS"
+    await file.close()
+    words = ["canary-check", "--spec", "canary.yaml", "--state", "state"]
+    result = await asyncio.to_thread(shell, *words)
+    assert result.code == code, result.err
+    assert ("--restart" in result.err) == (code == 2)
 
 
 class Scraped(Prometheus):

@@ -117,10 +117,12 @@ class _Check:
 
     async def watch(self) -> None:
         """Ask the sources until the verdict is final; or once."""
-        from somactl.operations.canary.run import ended_before
+        from somactl.operations.canary.run import Clock, ended_before, refuse_old_pass
 
         async with self._kept() as kept:
             ended = None if kept is None else ended_before(self.spec, kept)
+            if kept is not None and ended is not None:
+                refuse_old_pass(self.spec, kept, ended, Clock().now())
             self.report.resumed = kept is not None and kept.head is not None
             await self._end(ended or await self._run(kept), kept)
 

@@ -16,13 +16,18 @@ import msgspec
 
 from somactl.core.canary_samples import AnySample, ArmName, Doubt
 from somactl.core.canary_spec import Spec
-from somactl.core.canary_verdict import CanaryVerdict
+from somactl.core.canary_verdict import CanaryVerdict, as_duration
+from somactl.errors import UsageError
 from somactl.operations.canary.sources import Source
 from somactl.operations.canary.state import Kept, Look
 from somactl.operations.canary.watch import Watch
+from somactl.suggestion import again
 
 KEEP_SECONDS: Final = 10.0
 """So often a run that stays keeps what it saw; as much is lost where it is killed."""
+
+PASS_SECONDS: Final = 3600.0
+"""So long, or for another window, a PASS is said again by a run that has ended."""
 
 
 class Clock:
@@ -195,6 +200,17 @@ class Run:
         samples = [sample for each in told if not isinstance(each, BaseException) for sample in each]
         if samples and not self.watch.failed:
             self._take(samples)
+
+
+def refuse_old_pass(spec: Spec, kept: Kept, ended: Ended, now: float) -> None:
+    """Raises UsageError for a PASS of long ago: it says nothing of a rollout that has begun since."""
+    age = now - ((kept.head and kept.head.ended_at) or now)
+    if ended.verdict.outcome == "PASS" and age > max(spec.window, PASS_SECONDS):
+        raise UsageError(
+            f"the canary check of this spec passed {as_duration(age)} ago, and none ran since",
+            hint="a new rollout takes a new window",
+            next=again(restart=True),
+        )
 
 
 def ended_before(spec: Spec, kept: Kept) -> Ended | None:
