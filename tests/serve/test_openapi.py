@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from support.doors import TOKENS, put_rho
 from support.serving import FakeState, context
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = 10
+EXAMPLES = 50 if os.environ.get("SOMACTL_TEST_NIGHT") else 5
 NOT_HELD = [
     ignored_auth,  # reads are open to callers of this machine; test_rest.py holds who else is let in
     positive_data_acceptance,  # what a schema cannot say is refused with 400: two goals, a time that is none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from hypothesis import Phase, settings, strategies as st
@@ -11,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from somactl.serve.model import Found, Gone, Listed, Proof, Round, Service, Services
 from support.watch import DEAD, STALE, Watch
 
+NIGHT = bool(os.environ.get("SOMACTL_TEST_NIGHT"))
 KEYS = st.sampled_from("ab")
 GOOD = ("valid", "clampable")
 OUTCOMES = st.sampled_from(("valid", "clampable", "violated", "violated", "undecided", "absent"))
@@ -176,4 +178,6 @@ class Telling(RuleBasedStateMachine):
 
 
 TestTelling = Telling.TestCase
-TestTelling.settings = settings(phases=[Phase.generate], max_examples=200, stateful_step_count=20)
+TestTelling.settings = settings(
+    phases=[Phase.generate], max_examples=1000 if NIGHT else 100, stateful_step_count=20
+)
