@@ -119,7 +119,9 @@ def test_what_silences_and_is_silenced_are_alerts_that_there_are() -> None:
                 assert name in NAMES
 
 
-@pytest.mark.parametrize("alert", ["SomactlInvariantViolated", "SomactlCacheContradicts"])
+@pytest.mark.parametrize(
+    "alert", ["SomactlInvariantViolated", "SomactlCacheContradicts", "SomactlCanaryFailed"]
+)
 def test_nothing_silences_what_was_found_wrong(alert: str) -> None:
     labels = {"alertname": alert, "namespace": "acme"}
     rules = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())["inhibit_rules"]
