@@ -29,6 +29,10 @@ class SlowLink:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def held(self) -> float:
+        """For how long the next piece is held."""
+        return self.delay
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -51,7 +55,7 @@ class SlowLink:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool) -> None:
         with suppress(OSError):
             while data := await reader.read(_PIECE):
-                if slow and self.delay:
-                    await asyncio.sleep(self.delay)
+                if slow and (held := self.held()):
+                    await asyncio.sleep(held)
                 writer.write(data)
                 await writer.drain()
