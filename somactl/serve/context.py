@@ -138,13 +138,14 @@ class Face(Protocol):
 
     address  where it listens, with the real port
     drain    from now on it says that it does not serve; what is under way goes on
-    stop     no new call; returns when those under way have ended, or `grace` seconds are over
+    stop     no new call; returns when those under way have ended, or `grace` seconds are over, how many were
+             cut off
     """
 
     @property
     def address(self) -> Address: ...
     async def drain(self) -> None: ...
-    async def stop(self, grace: float) -> None: ...
+    async def stop(self, grace: float) -> int: ...
 
 
 @dataclasses.dataclass(slots=True)

@@ -172,10 +172,11 @@ class _Running:
             await self.grpc.drain()
         await asyncio.sleep(min(options.pause, options.grace))
         left = max(0.0, deadline - time.monotonic() - min(PROVER_SECONDS, options.grace / 4))
-        rpc = self.grpc.stop(left) if self.grpc is not None else asyncio.sleep(0)
+        rpc = self.grpc.stop(left) if self.grpc is not None else asyncio.sleep(0, 0)
         # Orders end between two batches, so that those who wait for them are answered.
         orders = self.context.doors.stop(left / 2)
-        cut_off, _, _ = await asyncio.gather(self.listener.stop(left), rpc, orders)
+        requests, calls, _ = await asyncio.gather(self.listener.stop(left), rpc, orders)
+        cut_off = requests + calls
         await self.supervisor.stop(max(0.0, deadline - time.monotonic()))
         self.context.log.event("ended", requests=self.listener.requests, cut_off=cut_off or None)
         return Ended(

@@ -236,14 +236,14 @@ class TestAClientThatDoesNotWait:
             slow.gate.set()
             assert (await call).report.deleted_keys == 1
             async with asyncio.timeout(SECONDS):
-                await stopping
+                assert await stopping == 0
 
     async def test_a_call_that_takes_longer_than_the_grace_is_cut_off(self, slow: Gate, tokens: str) -> None:
         async with serving(guarded(slow, tokens)) as (face, client):
             call = asyncio.create_task(apply(client, document=document("key-00"), order_id="n"))
             async with asyncio.timeout(SECONDS):
                 await slow.waiting.wait()
-            await face.stop(0.1)
+            assert await face.stop(0.1) == 1
             assert (await problem(call)).code in ("UNAVAILABLE", "CANCELLED")
             slow.gate.set()
 

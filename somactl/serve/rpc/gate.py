@@ -23,7 +23,10 @@ _BUG = Refused(grpc.StatusCode.INTERNAL, "BUG", "a bug in somactl, which its log
 
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Wraps the handler of each method, once."""
+    """Wraps the handler of each method, once.
+
+    under_way  calls that are, but for those of health and those that watch
+    """
 
     def __init__(self, context: ServeContext, peers: Mapping[str, str]) -> None:
         """`peers` has the addresses of clients, by the names of their connections."""
@@ -31,7 +34,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._log = context.log
         self._wanted = context.options.access_log
         self._most = context.options.limits.requests
-        self._under_way = 0
+        self.under_way = 0
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -98,15 +101,15 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     @contextlib.contextmanager
     def _seat(self) -> Iterator[None]:
         """Among the calls that are under way. Raises Refused."""
-        if self._under_way >= self._most:
+        if self.under_way >= self._most:
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", f"{self._most} calls are under way"
             )
-        self._under_way += 1
+        self.under_way += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self.under_way -= 1
 
     async def _refuse(self, method: str, call: Any, error: Exception) -> None:
         if isinstance(error, Denied):

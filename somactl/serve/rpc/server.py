@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -31,8 +32,11 @@ PINGED_SECONDS = 30
 class GrpcFace:
     """A server that serves: see `context.Face`."""
 
-    def __init__(self, server: grpc.aio.Server, feed: Feed, relay: Relay, address: Address) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, gate: Gate, feed: Feed, relay: Relay, address: Address
+    ) -> None:
         self._server = server
+        self._gate = gate
         self._feed = feed
         self._relay = relay
         self._address = address
@@ -45,13 +49,19 @@ class GrpcFace:
         """Say NOT_SERVING to each call that watches health, and end all that watch; other calls go on."""
         self._feed.end()
 
-    async def stop(self, grace: float) -> None:
+    async def stop(self, grace: float) -> int:
         """Take no call any more; those under way have `grace` seconds, and are cancelled then."""
         await self.drain()
         self._relay.stop_listening()
-        await self._server.stop(grace)
+        stopping = asyncio.ensure_future(self._server.stop(grace + 1.0))
+        await asyncio.wait({stopping}, timeout=grace)
+        cut_off = self._gate.under_way
+        if not stopping.done():
+            await self._server.stop(0)
+        await stopping
         await self._feed.close()
         self._relay.close()
+        return cut_off
 
 
 async def serve(context: ServeContext, address: Address, listening: socket.socket | None = None) -> GrpcFace:
@@ -61,8 +71,9 @@ async def serve(context: ServeContext, address: Address, listening: socket.socke
     """
     encrypted = context.options.tls is not None
     relay = Relay(context.options.limits, context.log, context.refusals, encrypted=encrypted)
+    gate = Gate(context, relay.peers)
     server = grpc.aio.server(
-        interceptors=[Gate(context, relay.peers)],
+        interceptors=[gate],
         options=options(context.options.limits),
         maximum_concurrent_rpcs=MAX_WATCHERS + context.options.limits.requests + CHECKS,
     )
@@ -79,7 +90,7 @@ async def serve(context: ServeContext, address: Address, listening: socket.socke
     bound = await relay.listen(address, listening)
     await server.start()
     feed.start()
-    return GrpcFace(server, feed, relay, bound)
+    return GrpcFace(server, gate, feed, relay, bound)
 
 
 def _bind(server: grpc.aio.Server, context: ServeContext, target: str) -> None:
