@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from somactl.core.canary_finding import Finding, Moment, about_limit, concluded, lacking, shown
-from somactl.core.canary_samples import ARMS, AnySample, ArmName, Buckets, Latency
+from somactl.core.canary_samples import ARMS, AnySample, ArmName, Buckets, Failure, Latency
 from somactl.core.canary_series import Beyond, Latencies
 from somactl.core.canary_verdict import ArmFacts, Criterion, Evidence, Tally, in_unit
 from somactl.core.sequential import Least, Mixture, least_evidence, quantile_bounds
@@ -17,12 +18,17 @@ LEAST_SAMPLES: Final = 100
 
 
 class LatencyArms:
-    """The latencies of both arms, and the one stride by which both are thinned."""
+    """The latencies of both arms, and the one stride by which both are thinned.
+
+    unanswered: requests of the candidate that failed. To pass, each counts as slower than any other: else
+    one that gives up on its slow requests would be fast. None is thinned, and none speaks for failing.
+    """
 
     def __init__(self, quantile: float) -> None:
         self.p0 = round(1.0 - quantile, 12)
         self.label = f"p{100 * quantile:.9g}"
         self.of: dict[ArmName, Latencies] = {arm: Latencies() for arm in ARMS}
+        self.unanswered = 0
         self._next_review = LEAST_SAMPLES
         self._reviewed = (0, 0)
 
@@ -40,6 +46,13 @@ class LatencyArms:
             self.of[sample.arm].add(sample.t, sample.seconds)
         elif isinstance(sample, Buckets):
             self.of[sample.arm].add_buckets(sample)
+        elif isinstance(sample, Failure) and sample.arm == "candidate":
+            self.unanswered += 1
+
+    def told_unanswered(self, moment: Moment) -> str:
+        if not (self.unanswered and moment.ended):
+            return ""
+        return f", with {self.unanswered:,} requests that were not answered"
 
     def add_all(self, arm: ArmName, times: Sequence[float], seconds: Sequence[float]) -> None:
         self.of[arm].add_all(times, seconds)
@@ -148,6 +161,7 @@ class LatencyBelow(_LatencyCriterion):
         super().__init__(arms, alpha_failing, alpha)
         self._limit = limit
         self._beyond = {name: Beyond(arm, limit, "low") for name, arm in arms.of.items()}
+        self._high = Beyond(arms.of["candidate"], limit, "high")
         self._broken = False
 
     def _crossed(self) -> Evidence | None:
@@ -166,7 +180,7 @@ class LatencyBelow(_LatencyCriterion):
         if moment.ended:
             self._arms.review()
         facts = self._arms.facts(moment, self._alpha)
-        s, n = Beyond(self._arms.of["candidate"], self._limit, "high").now()
+        s, n = (each + self._arms.unanswered for each in self._high.now())
         passing = about_limit(self._passing, False, self._limit, Tally(n, s))
         value, limit = facts["candidate"].value, in_unit(self._limit, "seconds")
         outcome, why, reason = self._finding(facts, passing, moment)
@@ -199,7 +213,9 @@ class LatencyBelow(_LatencyCriterion):
             )
         is_above = (facts["candidate"].value or 0.0) > self._limit
         side = "above" if is_above else "below"
-        return self._arms.hold(facts, moment) or shown(passing, f"{told}, {side} {limit}", moment)
+        return self._arms.hold(facts, moment) or shown(
+            passing, f"{told}, {side} {limit}{self._arms.told_unanswered(moment)}", moment
+        )
 
 
 class LatencyNoWorse(_LatencyCriterion):
@@ -236,10 +252,12 @@ class LatencyNoWorse(_LatencyCriterion):
             worse, better = candidate.counted("low", self._scale), baseline.counted("high")
         else:
             worse, better = baseline.counted("low"), candidate.counted("high", self._scale)
+            better = replace(better, beyond=self._arms.unanswered)
         return least_evidence(test, worse, better, enough=enough, scale=scale)
 
     def _evidence(self, test: Mixture, least: Least, *, is_worse: bool) -> Evidence:
         candidate, baseline = (self._arms.of[arm].counted("low").total for arm in ("candidate", "baseline"))
+        candidate += 0 if is_worse else self._arms.unanswered
         counts = (least.worse, least.better) if is_worse else (least.better, least.worse)
         return Evidence(
             test="worse" if is_worse else "no-worse",
@@ -294,5 +312,5 @@ class LatencyNoWorse(_LatencyCriterion):
         candidate, baseline = (facts[arm].value or 0.0 for arm in ("candidate", "baseline"))
         side = "more than" if candidate > baseline * self._scale else "within"
         return self._arms.hold(facts, moment) or shown(
-            passing, f"{told}, {side} the baseline's{margin}", moment
+            passing, f"{told}, {side} the baseline's{margin}{self._arms.told_unanswered(moment)}", moment
         )

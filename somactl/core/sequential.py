@@ -135,17 +135,19 @@ class Counted:
     """Samples in ascending order, and how many stand before each: what a quantile's tests need of an arm.
 
     values has n entries (ties allowed); before has n + 1, from 0 to the weight of all, or is None where each
-    value is one sample. divisor: so many dependent samples count for one.
+    value is one sample. divisor: so many dependent samples count for one. beyond: so many more are above
+    every value.
     """
 
     values: NDArray[Any]
     before: NDArray[Any] | None = None
     divisor: float = 1.0
+    beyond: int = 0
 
     @property
     def total(self) -> int:
         whole = len(self.values) if self.before is None else int(self.before[-1])
-        return int(whole / self.divisor)
+        return int(whole / self.divisor) + self.beyond
 
     def above(self, q: float) -> int:
         """How many are above q; rounded down where a divisor is, for it stands for the worse arm."""
@@ -160,9 +162,9 @@ class Counted:
             behind = len(self.values) - place
         else:
             behind = int(self.before[-1] - self.before[place])
-        if self.divisor == 1.0:
-            return behind
-        return min(math.ceil(behind / self.divisor) if rounded_up else int(behind / self.divisor), self.total)
+        if self.divisor != 1.0:
+            behind = math.ceil(behind / self.divisor) if rounded_up else int(behind / self.divisor)
+        return min(behind + self.beyond, self.total)
 
 
 class Least(NamedTuple):

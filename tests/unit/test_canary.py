@@ -477,3 +477,24 @@ def test_while_it_runs_a_value_above_its_limit_is_not_called_below() -> None:
         "latency.margin": "more than the baseline's and the margin of 1 % so far",
         "errors": "above 10 % so far",
     }
+
+
+@pytest.mark.parametrize("criterion", ["margin: 30%", "max: 60ms"])
+@pytest.mark.parametrize(("every", "outcome"), [(8, "INCONCLUSIVE"), (200, "PASS")])
+def test_a_candidate_that_gives_up_on_slow_requests_is_not_fast(
+    criterion: str, every: int, outcome: str
+) -> None:
+    """Requests that were not answered are beyond the quantile, whether errors are judged or not."""
+    samples = [
+        Failure(t=each.t, arm="candidate", what="timeout")
+        if each.arm == "candidate" and each.t % every == 1
+        else each
+        for each in latencies()
+    ]
+    verdict = judge_all(spec(f"{{latency: {{{criterion}}}}}"), samples)
+    assert verdict.outcome == outcome, verdict.first_line()
+    assert "requests that were not answered" in verdict.first_line()
+    passing = verdict.criteria[0].passing
+    assert passing is not None
+    assert passing.candidate.n == WINDOW + 1
+    assert recomputed(passing) == pytest.approx(passing.log_e, abs=1e-9)
