@@ -25,8 +25,8 @@ from support.serve_process import WAIT_SECONDS, ServeProcess
 from tests.cli.conftest import Shell, density
 
 NIGHT = bool(os.environ.get("SOMACTL_TEST_NIGHT"))
-IDLE, ROOM = (10_000, 1000) if NIGHT else (800, 400)
-"""Connections that say nothing, and for how many there is room."""
+IDLE, ROOM = (10_000, 1000) if NIGHT else (1000, 400)
+"""Connections that say nothing, half as many of them over gRPC, and for how many there is room."""
 PRUNER = "pruner-0123456789abcdef"
 MORE_BYTES = 48 << 20
 """What the process may grow by. Each attack sends as much as it can, or waits with much unanswered."""
