@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import queue
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,23 +189,34 @@ def tokens_of(folder: Path) -> Path:
 
 
 class Manager:
-    """The end of systemd: a socket that notifications come to, and one that is handed over."""
+    """The end of systemd: a socket that notifications come to, and which takes all at once: few may wait."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "notify"
         self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notified.bind(str(self.path))
-        self.notified.settimeout(WAIT_SECONDS)
+        self._said: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while said := self.notified.recv(1000):
+                self._said.put(said.decode())
 
     def next(self) -> str:
-        return self.notified.recv(1000).decode()
+        return self._said.get(timeout=WAIT_SECONDS)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", str(self.path))
+        self.notified.close()
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
     found = Manager(tmp_path)
     yield found
-    found.notified.close()
+    found.close()
 
 
 def test_systemd_hands_over_both_sockets_and_hears_of_the_state(store: Path, manager: Manager) -> None:
