@@ -11,10 +11,10 @@ what was damaged or altered by accident, and where. docs/CANARY.md describes the
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -169,15 +169,16 @@ def _public(arm: Arm) -> Arm:
     return msgspec.structs.replace(arm, store=store, cache=cache, health=health, url=url)
 
 
+_HTTP = re.compile(r"(https?://)(?:[^/?#]*@)?([^/?#]*)([^?#]*)", re.IGNORECASE)
+"""Scheme, place and path; what may hold a secret stands between them or behind."""
+
+
 def _plain(url: str) -> str:
     """An address of HTTP without user, password and query."""
     if url.startswith("env:"):
         return url
-    try:
-        parts = urlsplit(url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    except ValueError:
-        return "an address that cannot be read"
+    found = _HTTP.match(url)
+    return "".join(found.groups()) if found else "an address that cannot be read"
 
 
 def _versions() -> CanaryVersions:
