@@ -32,6 +32,7 @@ class InvariantsHold:
         self._limit = limit
         self._counts: dict[ArmName, Counter[str]] = {arm: Counter() for arm in ARMS}
         self._proven = Times()
+        self._unmeasured = 0
         self._first: Proof | None = None
 
     def add(self, sample: AnySample) -> None:
@@ -46,7 +47,10 @@ class InvariantsHold:
         if violates:
             self._first = self._first or sample
         elif sample.psd in ("valid", "clampable"):
-            self._proven.times.append(sample.t)
+            if sample.trace_error is None:  # it may be beyond the tolerance: nothing is shown by it
+                self._unmeasured += 1
+            else:
+                self._proven.times.append(sample.t)
 
     def _violates(self, sample: Proof) -> bool:
         counted: dict[str, Attitude] = {
@@ -99,15 +103,24 @@ class InvariantsHold:
                 what = f"{candidate[word]} matrices of the candidate are {word}, and the spec holds for them"
                 return "INCONCLUSIVE", "undecided" if word == "undecided" else "clampable", what
         if not self._proven.times and moment.ended:
-            return "INSUFFICIENT", "no-samples", "no matrix of the candidate was proven"
+            return (
+                "INSUFFICIENT",
+                "no-samples",
+                f"no matrix of the candidate was proven{self._without_trace()}",
+            )
         if empty:
+            where = f"in {tenths(empty)} of the window"
             return (
                 "INSUFFICIENT",
                 "gap",
-                f"no matrix of the candidate was proven in {tenths(empty)} of the window",
+                f"no matrix of the candidate was proven {where}{self._without_trace()}",
             )
         proven = f"{len(self._proven.times):,} proven matrices of the candidate, none violated"
         return ("PASS", "shown", proven) if moment.ended else ("INSUFFICIENT", "running", f"{proven} so far")
+
+    def _without_trace(self) -> str:
+        many = self._unmeasured
+        return f" ({many:,} proofs came without a trace error, and show nothing)" if many else ""
 
     def _violation(self) -> str:
         first, many = self._first, self._counts["candidate"]["violations"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shlex
 import signal
@@ -15,11 +14,8 @@ from typing import Any
 import pytest
 
 from canary.answering import Answer, Site as Server, answering, as_json
-from servers.external import ExternalRedis
-from servers.redis import RedisServer
 from somactl.cli.canary import PATHS, flag_of
 from somactl.core.canary_spec import FIELDS
-from support.slow import SlowLink
 from tests.canary.test_health import health
 from tests.canary.test_push import recorded
 from tests.cli.conftest import Shell, density
@@ -270,48 +266,6 @@ def test_killed_and_continued_it_goes_on_with_what_it_had(stores: Shell) -> None
     report = result.lines[-1]
     assert (report["resumed"], report["verdict"]["start"]) == (True, ended["verdict"]["start"])
     assert report["verdict"]["samples"]["candidate"] > ended["verdict"]["samples"]["candidate"]
-
-
-SLOWED = """\
-version: 1
-window: 10m
-interval: 10ms
-gap: 10ms
-arms:
-  baseline:  {source: probe, store: env:BASELINE_STORE, namespace: canary, keys: "state:*"}
-  candidate: {source: probe, store: env:CANDIDATE_STORE, namespace: canary, keys: "state:*"}
-criteria:
-  latency: {quantile: 0.5, max: 40ms}
-"""
-
-
-def begun_with(port: int, url: str) -> str:
-    head, _, rest = url.partition("127.0.0.1:")
-    return f"{head}127.0.0.1:{port}/{rest.partition('/')[2]}"
-
-
-async def test_a_store_behind_a_slow_link_fails(
-    shell: Shell, redis_server: RedisServer | ExternalRedis
-) -> None:
-    shell.write("canary.yaml", SLOWED)
-    with redis_server.client() as raw:
-        raw.flushdb()
-        file = shell.save("value.npy", density(3))
-        url = redis_server.url
-        place = ["--store", url, "--namespace", "canary"]
-        shell.ok("init", *place)
-        shell.ok("commit", f"state:1={file}", *place)
-        port = int(url.partition("127.0.0.1:")[2].partition("/")[0])
-        async with SlowLink(port) as link:
-            link.delay = 0.05
-            env = {"BASELINE_STORE": url, "CANDIDATE_STORE": begun_with(link.port, url)}
-            words = ["canary-check", "--spec", "canary.yaml", "-o", "json"]
-            result = await asyncio.to_thread(shell, *words, env=env)
-        raw.flushdb()
-    assert result.code == 3, result.text
-    verdict = result.json["verdict"]
-    assert (verdict["outcome"], verdict["criterion"]) == ("FAIL", "latency.max")
-    assert verdict["at"] - verdict["start"] < 600  # before the window was over
 
 
 HEALTHS = """\

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from somactl.core.canary_samples import AnySample, ArmName, Degradation, Doubt, Proof
+from somactl.core.canary import Judge
+from somactl.core.canary_samples import ARMS, AnySample, ArmName, Degradation, Doubt, Proof
 from somactl.core.canary_spec import Arm, Spec
 from somactl.core.canary_spec_file import read_spec
 from somactl.operations.canary.http import Site
@@ -199,3 +200,16 @@ async def test_a_trace_error_that_belongs_to_no_proof_is_not_passed_over(target:
     told: set[str] = {each.what for each in found if isinstance(each, Doubt)}
     proofs = {each.trace_error for each in found if isinstance(each, Proof)}
     assert (told, proofs) == expected
+
+
+def test_a_proof_without_its_trace_error_shows_nothing() -> None:
+    """A matrix may be positive semi-definite, and far from trace 1."""
+    judge = Judge(spec())
+    for second in range(200):
+        for arm in ARMS:
+            judge.add(Degradation(t=START + second, arm=arm, on=False))
+            error = None if arm == "candidate" and second >= 100 else 0.0
+            judge.add(Proof(t=START + second, arm=arm, psd="valid", trace_error=error))
+    verdict = judge.finish(START + WINDOW)
+    assert (verdict.outcome, verdict.why) == ("INSUFFICIENT", "gap")
+    assert "100 proofs came without a trace error" in verdict.reason

@@ -46,7 +46,7 @@ class Service:
         gauges = {
             arm: {
                 name: Gauge(f"somabrain_{name}", name, registry=registry)
-                for name in ("rho_psd_ok", "degraded_mode")
+                for name in ("rho_psd_ok", "rho_trace_norm_error", "degraded_mode")
             }
             for arm, registry in registries.items()
         }
@@ -89,6 +89,7 @@ def spec(shell: Shell, service: Service, url: str, criteria: str, *words: str, *
             f"    match: 'shard=\"{service.name}/{arm}\"'",
             "    latency: somabrain_rho_read_latency_seconds",
             "    psd: somabrain_rho_psd_ok",
+            "    trace_error: somabrain_rho_trace_norm_error",
             "    degraded: somabrain_degraded_mode",
         ]
     shell.write("canary.yaml", "\n".join([*lines, f"criteria: {criteria}", ""]))

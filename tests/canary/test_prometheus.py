@@ -236,7 +236,7 @@ criteria: {invariants: {violations: 0}}
 def others() -> list[AnySample]:
     """What would pass."""
     return [
-        Proof(t=START + t, arm=arm, psd="valid")
+        Proof(t=START + t, arm=arm, psd="valid", trace_error=0.0)
         for t in range(0, 101, 2)
         for arm in ("baseline", "candidate")
     ]

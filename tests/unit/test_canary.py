@@ -160,7 +160,9 @@ def test_what_is_not_proven_is_reported_or_holds_or_counts(
     status: Any, attitude: str, outcome: str, why: str
 ) -> None:
     asked = spec(f"{{invariants: {{{status}: {attitude}}}}}")
-    proofs: list[AnySample] = [Proof(t=t, arm="candidate", psd="valid") for t in range(0, WINDOW + 1, 50)]
+    proofs: list[AnySample] = [
+        Proof(t=t, arm="candidate", psd="valid", trace_error=0.0) for t in range(0, WINDOW + 1, 50)
+    ]
     proofs.insert(5, Proof(t=201, arm="candidate", psd=status, trace_error=0.0))
     verdict = judge_all(asked, proofs)
     held(verdict, outcome, why or status, "invariants")
