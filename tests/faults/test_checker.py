@@ -12,6 +12,7 @@ import pytest
 from faults.checker import judge
 from faults.history import History, Look
 from faults.load import KEYS, Load
+from somactl.store.sqlite import SqliteStore
 from support.sqlite_backend import SqliteBackend
 
 NAMESPACE = "default"
@@ -20,6 +21,9 @@ NAMESPACE = "default"
 class SqlitePlace(SqliteBackend):
     namespace = NAMESPACE
     stale_seconds: float | None = None
+
+    def open(self, namespace: str = NAMESPACE, *, patient: bool = False) -> SqliteStore:
+        return super().open(namespace)
 
     async def litter(self) -> list[str]:
         return []

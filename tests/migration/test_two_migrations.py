@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,7 +119,7 @@ async def test_a_target_that_changes_while_it_is_made_ones_own_keeps_the_value(
     _, b = await both_copied(redis_values, sqlite)
     readmit = finalize.readmit
 
-    def late(*arguments: object) -> object:
+    def late(*arguments: Any, **options: Any) -> object:
         import asyncio
 
         async def remove() -> None:
@@ -127,7 +128,7 @@ async def test_a_target_that_changes_while_it_is_made_ones_own_keeps_the_value(
 
         monkeypatch.setattr(finalize, "readmit", readmit)
         asyncio.run(remove())
-        return readmit(*arguments)  # type: ignore[arg-type]
+        return readmit(*arguments, **options)
 
     monkeypatch.setattr(finalize, "readmit", late)
     report = await b.finalize()
