@@ -250,18 +250,3 @@ def _criteria(spec: Spec) -> tuple[list[Judged], LatencyArms]:
     made += [DegradedShare(asked.degraded, spec.window)] if asked.degraded else []
     made += [ShareBelow("conflicts", asked.conflicts, split, alpha)] if asked.conflicts else []
     return made, arms
-
-
-def judge_all(spec: Spec, samples: Iterable[AnySample | Rejected]) -> CanaryVerdict:
-    """The verdict of a recording in the order of its times, looked at every interval as if it came live."""
-    judge, next_look = Judge(spec), -math.inf
-    for sample in samples:
-        if isinstance(sample, Rejected):
-            judge.reject(sample)
-            continue
-        if sample.t >= next_look:
-            if judge.fails():
-                break
-            next_look = sample.t + spec.interval
-        judge.add(sample)
-    return judge.finish(recorded=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,13 +11,13 @@ import pytest
 
 from canary.answering import Answer, Site as Server, answering, as_json, query_of
 from servers.prometheus import Prometheus as Real, Pushgateway
-from somactl.core.canary import judge_all
 from somactl.core.canary_samples import AnySample, Buckets, Counts, Degradation, Doubt, Proof, in_order
 from somactl.core.canary_spec import Arm
 from somactl.core.canary_spec_file import read_spec
 from somactl.errors import ConfigurationError
 from somactl.operations.canary.http import Site
-from somactl.operations.canary.prometheus import EMPTY_SECONDS, Prometheus, selector
+from somactl.operations.canary.prometheus import BACK_SECONDS, EMPTY_SECONDS, Prometheus, selector
+from support.judging import judge_all
 from tests.canary.fakes import START
 
 Points = list[tuple[float, str]]
@@ -117,6 +118,18 @@ async def test_each_scrape_is_told_once_by_whichever_process(scraped: Scraped, s
             Counts(t=START + 20, arm="candidate", of="errors", bad=0, total=3)
         ]
         assert await each.look(START + 25) == []
+
+
+async def test_a_look_asks_for_what_is_new_however_long_the_window(scraped: Scraped, server: Server) -> None:
+    for name in ("all", "bad"):
+        scraped.add(name, {t: t for t in range(0, 3601, 10)})
+    one = source(server, requests="all", errors="bad")
+    await one.look(START + 3600)
+    server.asked.clear()
+    await one.look(START + 3610)
+    asked = [int(found[1]) for path in server.asked if (found := re.search(r"\[(\d+)s\]", query_of(path)))]
+    assert len(asked) == 2
+    assert max(asked) <= BACK_SECONDS + 20
 
 
 async def test_targets_are_told_apart_and_a_new_one_begins_with_its_first_scrape(

@@ -20,7 +20,6 @@ from somactl.cli import inputs
 from somactl.cli.render_evidence import check_lines
 from somactl.config_file import read_file
 from somactl.core import framing, matrix_file, names
-from somactl.core.canary import judge_all
 from somactl.core.canary_samples import read_samples
 from somactl.core.canary_spec_file import read_spec
 from somactl.core.canonical import canonical, read
@@ -44,6 +43,7 @@ from somactl.report.evidence_check import examined
 from somactl.report.evidence_merge import merge_evidence
 from somactl.store.postgres import connections as postgres
 from somactl.store.redis import connection as redis
+from support.judging import judge_all
 
 RHO = np.array([[0.5, 0.25], [0.25, 0.5]])
 

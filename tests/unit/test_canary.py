@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from somactl.core.canary import Judge, judge_all
+from somactl.core.canary import Judge
 from somactl.core.canary_samples import (
     AnySample,
     Buckets,
@@ -29,6 +29,7 @@ from somactl.core.canary_spec import Spec
 from somactl.core.canary_spec_file import read_spec
 from somactl.core.canary_verdict import CODES, JUDGE_VERSION, CanaryVerdict, Evidence, recomputed
 from somactl.report import CanaryReport, look_at
+from support.judging import judge_all
 
 ARMS = ("baseline", "candidate")
 FILES = "arms: {baseline: {source: samples, file: x}, candidate: {source: samples, file: x}}"

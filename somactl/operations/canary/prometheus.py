@@ -115,7 +115,9 @@ class Prometheus:
 
     async def _ask(self, field: str, query: str, now: float) -> list[Series]:
         """The scrapes of every series, from the last that was told on."""
-        known = [at for name, at in self.cursor.items() if name.startswith(f"{field}/")]
+        known = [
+            at for name, at in self.cursor.items() if name.startswith(f"{field}/") and name != f"{field}/"
+        ]
         since = min(known, default=self.start) - BACK_SECONDS
         seconds = max(math.ceil(now - since), 1)
         data = await self._query(f"{query}[{seconds}s]", time=f"{now:.3f}")
