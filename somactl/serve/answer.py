@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from somactl.report.health import MAX_FINDINGS, HealthReport, RhoHealth, ServiceHealth, WatchedKey
+from somactl.report.health import MAX_FINDINGS, RhoHealth, ServiceHealth, WatchedKey
 from somactl.serve.history import severity
 from somactl.serve.watched import Held, Watched
 
@@ -75,24 +75,6 @@ def key(store: str, held: Held, now: float, wall: WallTime) -> WatchedKey:
         last_good_at=None if held.good_at is None else wall(held.good_at),
         dark=proof.dark,
         reasons=list(proof.reasons),
-    )
-
-
-def older(report: HealthReport, seconds: float) -> HealthReport:
-    """The same report when all it tells of is so much older, and nothing else has changed."""
-    spaces = {name: replace(each, rho=_older(each.rho, seconds)) for name, each in report.namespaces.items()}
-    return replace(report, rho=_older(report.rho, seconds), namespaces=spaces)
-
-
-def _older(rho: RhoHealth, seconds: float) -> RhoHealth:
-    def later(age: float | None) -> float | None:
-        return None if age is None else age + seconds
-
-    return replace(
-        rho,
-        age_seconds=later(rho.age_seconds),
-        oldest_seconds=later(rho.oldest_seconds),
-        findings=[replace(each, age_seconds=later(each.age_seconds)) for each in rho.findings],
     )
 
 

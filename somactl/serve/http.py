@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from starlette.routing import BaseRoute, Route
 
 from somactl.errors import LimitExceeded, SomactlError, VersionCompacted
 from somactl.report.encoding import to_json
-from somactl.serve.answer import older
 from somactl.serve.codes import HTTP_STATUS
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ _JSON, _PROBLEM = "application/json", "application/problem+json"
 def app(context: ServeContext, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
     """Everything that is served over HTTP, with its log."""
     own = [
-        _route("/healthz", HealthAnswer(context)),
+        _route("/healthz", lambda: _health(context)),
         _route("/livez", _alive),
         _route("/readyz", lambda: _ready(context)),
         _route("/metrics", lambda: _metrics(context)),
@@ -63,26 +61,9 @@ def problem(status: int, detail: str, *, type_: str = "about:blank", **more: Any
     return Response(to_json(body), status, headers, media_type=_PROBLEM)
 
 
-class HealthAnswer:
-    """`/healthz`: the report, encoded once in a while and for as long as nothing changed in it."""
-
-    LASTS_SECONDS = 0.1
-    """For so long a body is told again. Its ages are those at the end of that time: never too small."""
-
-    def __init__(self, context: ServeContext, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._state = context.state
-        self._clock = clock
-        self._changes, self._until = -1, -math.inf
-        self._body, self._status = b"", 503
-
-    def __call__(self) -> Response:
-        now = self._clock()
-        if self._changes != self._state.changes or now >= self._until:
-            self._changes, self._until = self._state.changes, now + self.LASTS_SECONDS
-            report = self._state.health()
-            self._body = msgspec.json.encode(older(report, self.LASTS_SECONDS))
-            self._status = 200 if report.ok else 503
-        return Response(self._body, self._status, NO_STORE, media_type=_JSON)
+def _health(context: ServeContext) -> Response:
+    report = context.state.health()
+    return Response(msgspec.json.encode(report), 200 if report.ok else 503, NO_STORE, media_type=_JSON)
 
 
 def _route(path: str, answer: Callable[[], Response]) -> Route:

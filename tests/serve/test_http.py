@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from somactl.errors import VersionConflict
-from somactl.report.health import HealthReport, NamespaceHealth, WatchedKey
+from somactl.report.health import HealthReport
 from somactl.serve import http
-from somactl.serve.answer import older
 from somactl.serve.context import ServeContext, ServeOptions
 from support.serving import FakeState, context, healthy
 
@@ -60,47 +59,10 @@ async def test_health_is_the_report_and_200_only_if_ok() -> None:
     good = await ask(context(state), "/healthz")
     assert (good.status, good.headers["cache-control"]) == (200, "no-store")
     assert good.headers["content-type"] == "application/json"
-    assert msgspec.json.decode(good.body, type=HealthReport) == older(
-        healthy(), http.HealthAnswer.LASTS_SECONDS
-    )
+    assert msgspec.json.decode(good.body, type=HealthReport) == healthy()
     state.report = healthy(ok=False)
     bad = await ask(context(state), "/healthz")
     assert (bad.status, bad.json["ok"]) == (503, False)
-
-
-async def test_health_is_encoded_once_until_something_changes_or_a_moment_is_over() -> None:
-    now = 0.0
-    state = FakeState()
-    answer = http.HealthAnswer(context(state), clock=lambda: now)
-    assert answer().status_code == answer().status_code == 200
-    assert state.asked == 1
-    await state.change(healthy(ok=False))
-    assert answer().status_code == 503
-    state.report = healthy()  # by the passing of time alone
-    now = http.HealthAnswer.LASTS_SECONDS
-    assert answer().status_code == 200
-
-
-async def test_an_age_is_never_too_small_though_an_answer_is_told_again() -> None:
-    now = 0.0
-    state = FakeState()
-    rho = healthy().rho
-    rho.age_seconds, rho.oldest_seconds = 0.0, None
-    rho.findings = [WatchedKey(key="a", outcome="violated", store="sqlite", age_seconds=2.0)]
-    state.report = msgspec.structs.replace(
-        healthy(), rho=rho, namespaces={"default": NamespaceHealth(ok=True, degraded=False, rho=rho)}
-    )
-    answer = http.HealthAnswer(context(state), clock=lambda: now)
-    answer()
-    now = http.HealthAnswer.LASTS_SECONDS - 0.001  # and all is so much older
-    told = msgspec.json.decode(bytes(answer().body), type=HealthReport)
-    assert state.asked == 1
-    for each in (told.rho, told.namespaces["default"].rho):
-        assert each.age_seconds is not None
-        assert each.age_seconds >= now
-        assert each.oldest_seconds is None
-        assert each.findings[0].age_seconds is not None
-        assert each.findings[0].age_seconds >= 2.0 + now
 
 
 async def test_not_ready_while_draining_and_alive_all_the_time() -> None:
