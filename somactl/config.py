@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
@@ -24,12 +24,8 @@ CONFIG_VARIABLE, COLOR_VARIABLE = "SOMACTL_CONFIG", "NO_COLOR"
 # Where no store is named, the service's own variables name it: POSTGRES_URL the store, with REDIS_URL as
 # its cache; REDIS_URL alone the store.
 SERVICE_STORE, SERVICE_REDIS = "POSTGRES_URL", "REDIS_URL"
-DARK_MODE = "SFM_DARK_MODE"
-COMPLETION_INDEX, COMPLETION_COUNT, AUDIT_RUN = (
-    "JOB_COMPLETION_INDEX",
-    "JOB_COMPLETION_COUNT",
-    "SOMACTL_AUDIT_RUN",
-)
+DARK_MODE, AUDIT_RUN = "SFM_DARK_MODE", "SOMACTL_AUDIT_RUN"
+COMPLETION_INDEX, COMPLETION_COUNT = "JOB_COMPLETION_INDEX", "JOB_COMPLETION_COUNT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,3 +443,8 @@ def _read(text: str, origin: Origin, read: Callable[[str], T], *, use: Use | Non
             hint=_INSTEAD[use],
         )
     return value
+
+
+def inherited() -> MutableMapping[str, str]:
+    """What in the environment is no setting: what systemd hands over, and what the prover's process needs."""
+    return os.environ

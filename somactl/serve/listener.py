@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from somactl.errors import ConfigurationError
-from somactl.serve.context import Address, Limits, Tls
+from somactl.serve.context import Address, Limits
 from somactl.serve.handshake import Doorman
 from somactl.serve.limits import Gate, LimitedProtocol
 
@@ -64,30 +64,6 @@ def cannot_listen(address: Address, exc: OSError) -> ConfigurationError:
 def address_of(listening: socket.socket) -> Address:
     name = listening.getsockname()
     return Address(name[0], name[1]) if isinstance(name, tuple) else Address(f"unix:{name}", 0)
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Raises ConfigurationError for files that are not there, or no pair of a certificate and its key."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
-        if tls.client_authorities is not None:
-            context.load_verify_locations(tls.client_authorities)
-            context.verify_mode = ssl.CERT_OPTIONAL  # without one a client may ask for health
-    except (OSError, ValueError) as exc:
-        named = ", ".join(filter(None, (tls.certificate, tls.key, tls.client_authorities)))
-        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-        raise ConfigurationError(
-            f"the certificates cannot be used ({named}): {why}",
-            hint="name PEM files that belong together, of a key without a password",
-        ) from None
-    return context
-
-
-def _no_password() -> str:
-    raise ValueError("the key has a password")
 
 
 def room(limits: Limits) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from somactl.config import Settings
+from somactl.config import Settings, inherited
 from somactl.errors import ConfigurationError, SomactlError
 from somactl.runtime import open_server
 from somactl.serve import http
 from somactl.serve.access import Access
+from somactl.serve.certificates import tls_context
 from somactl.serve.context import Address, Face, ServeContext, ServeOptions
 from somactl.serve.doors import Doors
-from somactl.serve.listener import Listener, room, tls_context
+from somactl.serve.listener import Listener, room
 from somactl.serve.log import Log
 from somactl.serve.metrics import register
 from somactl.serve.model import Found, Round, WatchOptions
@@ -60,11 +60,11 @@ async def serve(
     settings: Settings,
     watch: WatchOptions,
     options: ServeOptions,
+    systemd: Systemd,
     log: Log,
     announce: Callable[[Address, Address | None], None],
 ) -> Ended:
     """Serve until the task is cancelled. Raises ConfigurationError before anything is served."""
-    systemd = Systemd(os.environ)
     async with AsyncExitStack() as stack:
         sockets = open_sockets(options, systemd, stack)
         running = await stack.enter_async_context(_running(settings, watch, options, log))
@@ -200,7 +200,7 @@ async def _running(
     settings: Settings, watch: WatchOptions, options: ServeOptions, log: Log
 ) -> AsyncIterator[_Running]:
     """Everything but the sockets, closed again in whatever way it ends."""
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it would speak up at each start of the prover
+    inherited().setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it would speak up at each start of the prover
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)  # http.RequestLog tells of bugs
     registry = CollectorRegistry()
     latencies = LatencyHistograms(registry)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from somactl.config import Settings
+from somactl.config import Settings, inherited
 from somactl.serve.model import MAX_LINE, Beat, Start, WatchOptions, decode
 from somactl.serve.state import State
 
@@ -87,7 +87,7 @@ class Supervisor:
         self._pace = pace or Pace()
         self._log = log
         self._command = command
-        self._environment = environment(os.environ if environ is None else environ)
+        self._environment = environment(inherited() if environ is None else environ)
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._patience = 0.0

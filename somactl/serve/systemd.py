@@ -32,17 +32,18 @@ class Handed(NamedTuple):
 class Systemd:
     """What the environment says of systemd, which no child of this process is to inherit.
 
-    watchdog  seconds in which it wants a sign of life; None: it wants none
+    names     of the sockets that it has bound, in their order
+    watchdog  seconds in which it wants a sign of life; 0: it wants none
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         told = {name: environ.pop(name) for name in VARIABLES if name in environ}
         self._socket = told.get("NOTIFY_SOCKET", "")
-        self._names: list[str] = []
+        self.names: list[str] = []
         if told.get("LISTEN_PID") == str(os.getpid()):
             names = told.get("LISTEN_FDNAMES", "").split(":")
             inherited = _number(told.get("LISTEN_FDS", "0"))
-            self._names = (names + [""] * inherited)[:inherited]
+            self.names = (names + [""] * inherited)[:inherited]
         watched = told.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = _number(told.get("WATCHDOG_USEC", "0")) / 1e6 if watched else 0.0
 
@@ -50,7 +51,7 @@ class Systemd:
         """Those that systemd has bound. Raises ConfigurationError for what is no socket that listens."""
         return [
             Handed(name, _listening(descriptor))
-            for descriptor, name in enumerate(self._names, start=FIRST_DESCRIPTOR)
+            for descriptor, name in enumerate(self.names, start=FIRST_DESCRIPTOR)
         ]
 
     def notify(self, *lines: str) -> None:

@@ -22,6 +22,7 @@ from support.serve_process import ServeProcess
 from support.soak_judge import Answer, Excused, Red, failures, false_greens, unseen
 from support.soak_load import Costs, Health, Load, children
 from support.violation import put_copy, put_violation
+from tests.cli.conftest import environment
 
 PATIENCE = 120.0
 """Seconds that a condition is waited for at most."""
@@ -50,8 +51,7 @@ class Soak:
     def __init__(self, postgres: PostgresServer, redis: RedisServer, folder: Path, interval: float) -> None:
         self.postgres, self.redis, self.folder, self.interval = postgres, redis, folder, interval
         self.store, self.cache = postgres.create_database(), redis.url
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("SOMACTL_")}
-        self._env = clean | {"SOMACTL_STORE": self.store, "SOMACTL_CACHE": self.cache}
+        self._env = environment() | {"SOMACTL_STORE": self.store, "SOMACTL_CACHE": self.cache}
         self._somactl = ForkServer(self._env)
         self._sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self.tokens = folder / "tokens"

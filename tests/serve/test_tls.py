@@ -13,8 +13,8 @@ import pytest
 
 from servers.certificates import Certificates, make_certificates
 from somactl.errors import ConfigurationError
+from somactl.serve.certificates import tls_context
 from somactl.serve.context import Tls
-from somactl.serve.listener import tls_context
 from support.listening import HEALTH, QUICK, Client, on_uvloop, served
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from somactl.cli.command import Session, command
 from somactl.cli.serving import Listening, Manners, Watching, serve_options
 from somactl.cli.signals import impatient
+from somactl.config import inherited
 from somactl.errors import ConfigurationError
 from somactl.report import Report, ServeReport
 from somactl.serve.context import refuse_plaintext
+from somactl.serve.systemd import Systemd
 from somactl.suggestion import explain
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ async def serve(session: Session, watching: Watching, listening: Listening, mann
     """
     interval, stale, dead = watching.times()
     options = serve_options(listening, manners)
-    if "LISTEN_FDS" not in os.environ:  # else systemd has bound them, and `run` looks at those
+    systemd = Systemd(inherited())
+    if not systemd.names:  # else it has bound the sockets, and `run` looks at those
         refuse_plaintext(options, filter(None, (options.http, options.grpc)))
     _require_packages()
     from somactl.serve.log import Log
@@ -60,7 +62,7 @@ async def serve(session: Session, watching: Watching, listening: Listening, mann
 
     try:
         with impatient():
-            ended = await run(session.settings, watch, options, log, announce)
+            ended = await run(session.settings, watch, options, systemd, log, announce)
     finally:
         log.close()
     report.requests, report.refused, report.cut_off = ended.requests, ended.refused, ended.cut_off

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from somactl.errors import ConfigurationError
+from somactl.serve.certificates import paths, tls_context, unusable
 from somactl.serve.context import Tls
 from somactl.serve.log import Log
 
@@ -70,31 +70,17 @@ class Certificates:
             self._log.event("certificates", reloaded=True, face="grpc")
 
     def _looks(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_looks(path) for path in _paths(self._tls))
+        return tuple(_looks(path) for path in paths(self._tls))
 
 
 def load(tls: Tls) -> grpc.ServerCertificateConfiguration:
     """Raises ConfigurationError for a file that cannot be read, or a key that is of another certificate."""
+    tls_context(tls)
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
-        if tls.client_authorities is not None:
-            context.load_verify_locations(tls.client_authorities)
-        certificate, key, *authorities = (Path(path).read_bytes() for path in _paths(tls))
-    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-        raise ConfigurationError(
-            f"the certificate {tls.certificate} with the key {tls.key} cannot be used: {exc}",
-            hint="both are PEM files, and the key has no password",
-        ) from None
+        certificate, key, *authorities = (Path(path).read_bytes() for path in paths(tls))
+    except OSError as exc:
+        raise unusable(tls, exc) from None
     return grpc.ssl_server_certificate_configuration([(key, certificate)], *authorities)
-
-
-def _no_password() -> str:
-    raise ValueError("the key has a password")
-
-
-def _paths(tls: Tls) -> list[str]:
-    return [tls.certificate, tls.key, *([] if tls.client_authorities is None else [tls.client_authorities])]
 
 
 def _looks(path: str) -> tuple[int, int, int] | None:
